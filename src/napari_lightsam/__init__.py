@@ -1,0 +1,1 @@
+"""Lightweight Segment Anything for microscopy."""

@@ -1,0 +1,60 @@
+"""Long work as a generator: it yields `Progress`, returns its result, and is cancelled by closing it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a piece of long work has come.
+
+    Attributes
+    ----------
+    stage
+        What is being done, as a user would say it ("encoding the image").
+    done, total
+        Steps finished and steps in all; `total` is 0 while it is not known.
+    """
+
+    stage: str
+    done: int
+    total: int
+
+
+Work = Generator[Progress, None, T]
+"""Long work that returns a `T`: widget, scripts and command line all drive the same generator."""
+
+
+def drain(work: Work[T], on_progress: Callable[[Progress], object] | None = None) -> T:
+    """Run long work to its end and return its result.
+
+    Parameters
+    ----------
+    work
+        The generator; it is closed if `on_progress` raises.
+    on_progress
+        Called with every `Progress`, for instance to move a bar.
+
+    Examples
+    --------
+    >>> def count():
+    ...     yield Progress("counting", 1, 2)
+    ...     return 42
+    >>> drain(count())
+    42
+    """
+    try:
+        while True:
+            try:
+                step = next(work)
+            except StopIteration as stop:
+                return stop.value  # type: ignore[no-any-return]
+            if on_progress is not None:
+                on_progress(step)
+    finally:
+        work.close()

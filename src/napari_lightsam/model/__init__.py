@@ -1,0 +1,1 @@
+"""The networks: torch modules, tensors in, tensors out."""

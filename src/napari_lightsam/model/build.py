@@ -1,0 +1,97 @@
+"""The one builder that knows sizes, and the map from published tensor names to ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from .decoder import MaskDecoder, TwoWayTransformer
+from .encoders import SamVitEncoder, TinyVitEncoder, fold_batch_norm
+from .prompts import PromptEncoder
+from .sam import Sam
+from .spec import Architecture
+
+__all__ = ["build_sam", "detect_architecture", "fold_batch_norm", "sam_state_dict"]
+
+_VARIANTS: dict[str, str] = {
+    "vit_b": "samvit_base_patch16",
+    "vit_l": "samvit_large_patch16",
+    "vit_h": "samvit_huge_patch16",
+}
+
+_ENCODER = "image_encoder."
+_WIDTHS: dict[int, Architecture] = {768: "vit_b", 1024: "vit_l", 1280: "vit_h"}
+
+
+def build_sam(architecture: Architecture) -> Sam:
+    """Build the network with random weights, in training mode.
+
+    Parameters
+    ----------
+    architecture
+        `vit_t` (MobileSAM, TinySAM and our own models), `vit_b`, `vit_l` or `vit_h` (SAM).
+
+    Examples
+    --------
+    >>> sum(p.numel() for p in build_sam("vit_t").parameters())
+    9808452
+    """
+    encoder: nn.Module = (
+        TinyVitEncoder() if architecture == "vit_t" else SamVitEncoder(_VARIANTS[architecture])
+    )
+    return Sam(encoder, PromptEncoder(), MaskDecoder(TwoWayTransformer()))
+
+
+def detect_architecture(names: Mapping[str, Tensor]) -> Architecture | None:
+    """Tell the encoder of a checkpoint in SAM's naming from its tensors; None when it has no known one."""
+    if _ENCODER + "patch_embed.seq.0.c.weight" in names:
+        return "vit_t"
+    patch = names.get(_ENCODER + "patch_embed.proj.weight")
+    return _WIDTHS.get(int(patch.shape[0])) if patch is not None else None
+
+
+def sam_state_dict(tensors: Mapping[str, Tensor], architecture: Architecture) -> dict[str, Tensor]:
+    """Rename the tensors of a published checkpoint to those of `build_sam`.
+
+    Parameters
+    ----------
+    tensors
+        Under SAM's own names (`image_encoder.`, `prompt_encoder.`, `mask_decoder.`).
+    architecture
+        Decides how the encoder's names are read.
+
+    Returns
+    -------
+    dict of str to Tensor
+        The classification head that some files carry is left out; every other name is kept, known or
+        not, so that a strict load can report it.
+    """
+    rename = _tiny_vit_name if architecture == "vit_t" else _sam_vit_name
+    renamed = {}
+    for name, tensor in tensors.items():
+        inner = name.removeprefix(_ENCODER)
+        if inner == name:
+            renamed[name] = tensor
+        elif not inner.startswith(("norm_head.", "head.")):
+            renamed[_ENCODER + rename(inner)] = tensor
+    return renamed
+
+
+def _tiny_vit_name(name: str) -> str:
+    """Map MobileSAM's encoder names to timm's TinyViT."""
+    if name.startswith("neck."):
+        return name
+    name = name.replace("patch_embed.seq.0.", "patch_embed.conv1.")
+    name = name.replace("patch_embed.seq.2.", "patch_embed.conv2.")
+    if name.startswith("layers."):
+        index, rest = name.removeprefix("layers.").split(".", 1)
+        # MobileSAM downsamples at the end of a layer, timm at the start of the next stage.
+        stage = int(index) + 1 if rest.startswith("downsample.") else int(index)
+        name = f"stages.{stage}.{rest}"
+    return "backbone." + name.replace(".c.", ".conv.")
+
+
+def _sam_vit_name(name: str) -> str:
+    """Map SAM's ViT encoder names to timm's."""
+    return "backbone." + name.replace(".mlp.lin", ".mlp.fc")

@@ -1,0 +1,76 @@
+"""The whole network: encoder, prompt encoder and mask decoder, put together by injection."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from .decoder import MaskDecoder
+from .prompts import PromptEncoder
+
+
+class PromptTensors(NamedTuple):
+    """Prompts of N objects, in frame pixels relative to the area they are decoded in.
+
+    Attributes
+    ----------
+    points, labels
+        (N, P, 2) as (x, y), and (N, P): 1 positive, 0 negative, -1 padding; P may be 0.
+    boxes
+        (N, 4) as (x0, y0, x1, y1), or None.
+    masks
+        (N, 1, 4h, 4w) logits, or None.
+    """
+
+    points: Tensor
+    labels: Tensor
+    boxes: Tensor | None = None
+    masks: Tensor | None = None
+
+
+class Sam(nn.Module):
+    """Segment Anything with any image encoder of stride 16.
+
+    Parameters
+    ----------
+    image_encoder
+        (B, 3, H, W) -> (B, 256, H/16, W/16).
+    prompt_encoder, mask_decoder
+        SAM's own.
+    """
+
+    def __init__(
+        self, image_encoder: nn.Module, prompt_encoder: PromptEncoder, mask_decoder: MaskDecoder
+    ) -> None:
+        super().__init__()
+        self.image_encoder = image_encoder
+        self.prompt_encoder = prompt_encoder
+        self.mask_decoder = mask_decoder
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """Embed frames (B, 3, H, W) as (B, 256, H/16, W/16)."""
+        return self.image_encoder(frames)  # type: ignore[no-any-return]
+
+    def decode(self, tokens: Tensor, prompts: PromptTensors, multimask: bool) -> tuple[Tensor, Tensor]:
+        """Decode N prompts in one embedding, or each in its own window.
+
+        Parameters
+        ----------
+        tokens
+            (1, 256, h, w) for all prompts, or (N, 256, h, w).
+        prompts
+            In frame pixels; (0, 0) is the corner of the area that `tokens` covers.
+        multimask
+            Three masks for an ambiguous prompt instead of one.
+
+        Returns
+        -------
+        logits, iou
+            (N, M, 4h, 4w) and (N, M).
+        """
+        height, width = tokens.shape[-2:]
+        place = self.prompt_encoder.pe_layer.grid(height, width)
+        sparse = self.prompt_encoder.tokens(prompts.points, prompts.labels, prompts.boxes, (height, width))
+        dense = self.prompt_encoder.dense(prompts.masks)
+        return self.mask_decoder(tokens, place, sparse, dense, multimask)  # type: ignore[no-any-return]
