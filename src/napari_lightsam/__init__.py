@@ -1,1 +1,58 @@
-"""Lightweight Segment Anything for microscopy."""
+"""Lightweight Segment Anything for microscopy, in napari, scripts and batches.
+
+The public names are imported when they are first used, so that `import napari_lightsam` stays quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Embedding": "engine.level",
+    "EverythingConfig": "engine.config",
+    "Mask": "engine.masks",
+    "Masks": "engine.masks",
+    "Progress": "engine.progress",
+    "Segmentation": "engine.everything",
+    "Segmenter": "engine.segmenter",
+    "drain": "engine.progress",
+    "load_segmenter": "engine.segmenter",
+    "open_and_segment": "plugin.commands",
+    "segment_everything": "engine.everything",
+}
+
+__all__ = [
+    "Embedding",
+    "EverythingConfig",
+    "Mask",
+    "Masks",
+    "Progress",
+    "Segmentation",
+    "Segmenter",
+    "drain",
+    "load_segmenter",
+    "open_and_segment",
+    "segment_everything",
+]
+
+if TYPE_CHECKING:
+    from .engine.config import EverythingConfig
+    from .engine.everything import Segmentation, segment_everything
+    from .engine.level import Embedding
+    from .engine.masks import Mask, Masks
+    from .engine.progress import Progress, drain
+    from .engine.segmenter import Segmenter, load_segmenter
+    from .plugin.commands import open_and_segment
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOME[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

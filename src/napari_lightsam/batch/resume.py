@@ -1,0 +1,95 @@
+"""What earlier runs left: finished results to skip, and others that must not be lost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from napari_lightsam.errors import ConfigError, FileError
+from napari_lightsam.formats.sidecar import Record, hash_file, read_record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import Any
+
+    from napari_lightsam.batch.inputs import Job
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a result must agree in to count as finished.
+
+    Attributes
+    ----------
+    version, settings, model, model_sha256
+        As in `formats.sidecar.Record`.
+    """
+
+    version: str
+    settings: Mapping[str, Any]
+    model: str
+    model_sha256: str
+
+
+def find_finished(jobs: Iterable[Job], identity: Identity) -> dict[Job, Record]:
+    """Find the jobs that are done already.
+
+    Returns
+    -------
+    finished
+        Their records.
+
+    Raises
+    ------
+    ConfigError
+        An output is there that was made otherwise, was changed since, or has no readable record.
+    """
+    finished: dict[Job, Record] = {}
+    problems: list[str] = []
+    for job in jobs:
+        present = [path for path in (job.labels, job.objects, job.record) if path.exists()]
+        if not present:
+            continue
+        try:
+            record = read_record(job.record)
+            problem = _problem(job, record, identity)
+        except FileError as error:
+            problem = f"{present[0]} has no usable record: {error}"
+        if problem:
+            problems.append(problem)
+        elif len(present) == 3:
+            finished[job] = record
+    if problems:
+        more = [f"... and {len(problems) - _SHOWN} more."] if len(problems) > _SHOWN else []
+        raise ConfigError(
+            "Results are there that this run would replace:\n  "
+            + "\n  ".join(problems[:_SHOWN] + more)
+            + "\nNothing was done. Use --overwrite to make them again, or another output folder."
+        )
+    return finished
+
+
+def _problem(job: Job, record: Record, identity: Identity) -> str:
+    now = Record(
+        version=identity.version, input=job.source.name, input_sha256=_input_hash(job, record),
+        settings=dict(identity.settings), model=identity.model, model_sha256=identity.model_sha256,
+        device="", precision="", object_size=None, object_size_estimated=False, pixel_size=None,
+        pixel_size_source="", n_objects=0, outputs={},
+    )  # fmt: skip
+    differences = record.differences(now)
+    if differences:
+        return f"{job.labels} was made with {'; '.join(differences)}."
+    for path in (job.labels, job.objects):
+        if path.exists() and record.outputs.get(path.name) != hash_file(path):
+            return f"{path} was changed since it was written."
+    return ""
+
+
+def _input_hash(job: Job, record: Record) -> str:
+    """Hash of the input; one that cannot be read fails by itself later, not as a difference."""
+    try:
+        return hash_file(job.source)
+    except FileError:
+        return record.input_sha256

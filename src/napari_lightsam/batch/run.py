@@ -1,0 +1,307 @@
+"""Segment many files with one model, one runtime and one object size."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import napari_lightsam
+from napari_lightsam.batch.inputs import Job, find_jobs
+from napari_lightsam.batch.resume import Identity, find_finished
+from napari_lightsam.batch.settings import BatchReport, BatchSettings, FileOutcome
+from napari_lightsam.engine.image import LightSamWarning
+from napari_lightsam.engine.progress import Progress
+from napari_lightsam.errors import FileError, LightSamError
+from napari_lightsam.formats.atomic import WriteError, check_writable, written_whole
+from napari_lightsam.formats.images import read_image, read_info
+from napari_lightsam.formats.labels import save_labels
+from napari_lightsam.formats.overlay import save_overlay
+from napari_lightsam.formats.sidecar import Record, hash_file, save_record
+from napari_lightsam.formats.tables import measure_objects
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable, Mapping
+
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from napari_lightsam.engine.everything import Segmentation
+    from napari_lightsam.engine.progress import Work
+    from napari_lightsam.engine.segmenter import Segmenter
+    from napari_lightsam.formats.images import ImageFile
+
+SAMPLED = 8
+"""The object size of a batch is estimated from at most this many of its images."""
+
+DEVIATION = 1.6
+"""Images whose objects differ by more than this factor from the size of the batch are flagged."""
+
+_FEW = 5  # the median of fewer objects says little about an image
+
+
+@dataclass(frozen=True, slots=True)
+class _Size:
+    """The object size of a batch."""
+
+    value: float | None
+    source: str
+    estimates: Mapping[Path, float]
+
+
+def segment_files(
+    inputs: Iterable[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    settings: BatchSettings | None = None,
+    *,
+    model: str | Segmenter = "lightsam",
+    overwrite: bool = False,
+    overlay: bool = False,
+) -> Work[BatchReport]:
+    """Segment files, folders and patterns; a generator of `Progress` that returns a `BatchReport`.
+
+    For each input `<stem>_labels.tif`, `<stem>_objects.csv` and, written last, `<stem>_labels.json`
+    appear in `out`, subfolders mirrored. Inputs are never written. Results that are finished with the
+    same input, settings, model and version are skipped. A bad file does not stop the others.
+
+    Parameters
+    ----------
+    inputs
+        As in `batch.inputs.find_jobs`.
+    out
+        Output folder; made where missing.
+    settings
+        How images are read and segmented; None means the defaults.
+    model
+        Name, path of a checkpoint, or a loaded `Segmenter`; loaded once.
+    overwrite
+        Make results again, whatever is there. Inputs stay safe.
+    overlay
+        Also write `<stem>_overlay.png`.
+
+    Raises
+    ------
+    FileError
+        Before any work: an input is missing, has several channels, planes or time points of which none is
+        chosen, or the output folder cannot be written.
+    ConfigError
+        Before any work: outputs clash with each other, with inputs, or with other results.
+    WeightsError, DeviceError
+        Before any work: the model or the device cannot be used.
+    """
+    settings = settings or BatchSettings()
+    out = Path(out)
+    yield Progress("looking for images", 0, 0)
+    found = find_jobs(inputs, out)
+    damaged = _check_selections(found.jobs, settings)
+    yield Progress("loading the model", 0, 1)
+    segmenter = _load(model, settings)
+    version, plain = napari_lightsam.__version__, settings.to_plain()
+    identity = Identity(version, plain, segmenter.spec.name, segmenter.weights_hash)
+    finished = {} if overwrite else find_finished(found.jobs, identity)
+    check_writable(out)
+    readable = [job for job in found.jobs if job not in damaged]
+    size = yield from _fix_size(segmenter, settings, readable, finished)
+    batch = _Batch(segmenter, settings, identity, size, overlay)
+    outcomes = yield from _run_all(batch, found.jobs, finished)
+    notes = (f"{len(found.ignored)} results of earlier runs among the inputs were passed over",)
+    return BatchReport(
+        outcomes, size.value, size.source, segmenter.spec.name, segmenter.device, segmenter.precision,
+        segmenter.device_reason, notes if found.ignored else (),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """What is fixed before the first image."""
+
+    segmenter: Segmenter
+    settings: BatchSettings
+    identity: Identity
+    size: _Size
+    overlay: bool
+
+
+def _load(model: str | Segmenter, settings: BatchSettings) -> Segmenter:
+    if not isinstance(model, str):
+        return model
+    from napari_lightsam.engine.segmenter import load_segmenter
+
+    return load_segmenter(model, device=settings.device, precision=settings.precision)
+
+
+def _check_selections(jobs: Iterable[Job], settings: BatchSettings) -> set[Job]:
+    """Refuse open choices of channel or plane before any work; return the files that cannot be read."""
+    damaged = set()
+    for job in jobs:
+        try:
+            info = read_info(job.source)
+        except FileError:
+            damaged.add(job)  # reported when its turn comes
+            continue
+        info.select(settings.channel, settings.z, settings.time)
+    return damaged
+
+
+def _fix_size(
+    segmenter: Segmenter, settings: BatchSettings, jobs: list[Job], finished: Mapping[Job, Record]
+) -> Work[_Size]:
+    """One object size for all images: as given, as in the finished part, or the median of estimates."""
+    given = settings.config.object_size
+    if given is not None:
+        return _Size(given, "given", {})
+    earlier = {record.object_size for record in finished.values()}
+    if len(earlier) == 1 and (used := earlier.pop()) is not None:
+        return _Size(used, "as in the results that are finished", {})
+    if all(job in finished for job in jobs):
+        return _Size(None, "nothing to segment", {})
+    n = min(SAMPLED, len(jobs))
+    sample = [jobs[i * len(jobs) // n] for i in range(n)]
+    estimates: dict[Path, float] = {}
+    for i, job in enumerate(sample):
+        yield Progress("estimating the object size", i, n)
+        try:
+            plane, rgb = _read_quietly(job, settings)
+            estimate = segmenter.estimate_object_size(plane, rgb=rgb)
+        except (LightSamError, MemoryError):
+            continue  # reported when its turn comes
+        if estimate is not None:
+            estimates[job.source] = estimate
+    if not estimates:
+        return _Size(None, "not estimated", {})
+    files = "1 image" if len(estimates) == 1 else f"{len(estimates)} images"
+    return _Size(float(median(estimates.values())), f"estimated from {files}", estimates)
+
+
+def _read_quietly(job: Job, settings: BatchSettings) -> tuple[NDArray[Any], bool]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LightSamWarning)
+        return read_image(job.source).plane(settings.channel, settings.z, settings.time)
+
+
+def _run_all(
+    batch: _Batch, jobs: tuple[Job, ...], finished: Mapping[Job, Record]
+) -> Work[tuple[FileOutcome, ...]]:
+    outcomes: list[FileOutcome] = []
+    hopeless = ""
+    for i, job in enumerate(jobs):
+        if job in finished:
+            done = (job.labels, job.objects, job.record)
+            outcomes.append(FileOutcome(job.source, "skipped", done, finished[job].n_objects))
+            continue
+        if hopeless:
+            outcomes.append(FileOutcome(job.source, "failed", message=f"not tried: {hopeless}"))
+            continue
+        start = time.perf_counter()
+        try:
+            outcome = yield from _numbered(_segment_file(batch, job), job, i, len(jobs))
+        except WriteError as error:
+            outcome = FileOutcome(job.source, "failed", message=str(error))
+            hopeless = str(error) if error.everywhere else ""
+        except LightSamError as error:
+            outcome = FileOutcome(job.source, "failed", message=str(error))
+        except MemoryError:
+            outcome = FileOutcome(job.source, "failed", message="the memory of this machine does not suffice")
+        except Exception as error:  # a fault of ours in one image must not cost the other results
+            outcome = FileOutcome(job.source, "failed", message=f"unexpected {type(error).__name__}: {error}")
+        outcomes.append(replace(outcome, seconds=time.perf_counter() - start))
+    return tuple(outcomes)
+
+
+def _numbered(work: Work[FileOutcome], job: Job, index: int, total: int) -> Work[FileOutcome]:
+    """Pass progress on: that of the file where there is one, else that of the batch."""
+    while True:
+        try:
+            step = next(work)
+        except StopIteration as stop:
+            outcome: FileOutcome = stop.value
+            return outcome
+        yield step if total == 1 else Progress(f"{job.source.name}: {step.stage}", index, total)
+
+
+def _segment_file(batch: _Batch, job: Job) -> Work[FileOutcome]:
+    settings = batch.settings
+    yield Progress("reading", 0, 0)
+    input_hash = hash_file(job.source)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", LightSamWarning)
+        image = read_image(job.source)
+        plane, rgb = image.plane(settings.channel, settings.z, settings.time)
+        config = replace(settings.config, object_size=batch.size.value)
+        work = batch.segmenter.everything(plane, config, rgb=rgb)
+    flags = [str(w.message).removeprefix(f"{job.source}: ") for w in caught if w.category is LightSamWarning]
+    result = yield from work
+    yield Progress("measuring the objects", 0, 0)
+    pixel_size = settings.pixel_size or image.pixel_size
+    table = measure_objects(result.labels, _intensities(image, settings, plane), pixel_size, result.scores)
+    flags += [result.advice] if result.advice else []
+    flags += _deviation(batch.size, job, table)
+    yield Progress("writing", 0, 0)
+    record = _record(batch, job, image, result, input_hash)
+    outputs = _write(job, record, result, table, plane if batch.overlay else None)
+    return FileOutcome(job.source, "written", outputs, record.n_objects, flags=tuple(flags))
+
+
+def _intensities(image: ImageFile, settings: BatchSettings, plane: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """Raw values of every segmented channel by name."""
+    names = image.name_channels(image.select(settings.channel, settings.z, settings.time))
+    planes = [plane] if plane.ndim == 2 else [plane[..., i] for i in range(plane.shape[-1])]
+    return dict(zip(names, planes, strict=True))
+
+
+def _deviation(size: _Size, job: Job, table: pd.DataFrame) -> list[str]:
+    """Say when an image's own object size is far from that of the batch."""
+    own = size.estimates.get(job.source)
+    if own is None and len(table) >= _FEW:
+        own = float(table["equivalent_diameter_px"].median())
+    if own is None or size.value is None or max(own / size.value, size.value / own) <= DEVIATION:
+        return []
+    return [
+        f"its objects measure about {own:.0f} px, the batch was run at {size.value:.0f} px: "
+        f"segment it alone with --object-size {own:.0f}"
+    ]
+
+
+def _record(batch: _Batch, job: Job, image: ImageFile, result: Segmentation, input_hash: str) -> Record:
+    given = batch.settings.pixel_size
+    identity, segmenter = batch.identity, batch.segmenter
+    return Record(
+        version=identity.version,
+        input=job.source.name,
+        input_sha256=input_hash,
+        settings=dict(identity.settings),
+        model=identity.model,
+        model_sha256=identity.model_sha256,
+        device=segmenter.device,
+        precision=segmenter.precision,
+        object_size=result.object_size,
+        object_size_estimated=result.object_size is not None and batch.settings.config.object_size is None,
+        pixel_size=given or image.pixel_size,
+        pixel_size_source="given" if given else image.pixel_size_source if image.pixel_size else "",
+        n_objects=len(result.scores),
+        outputs={},
+    )
+
+
+def _write(
+    job: Job, record: Record, result: Segmentation, table: pd.DataFrame, picture: NDArray[Any] | None
+) -> tuple[Path, ...]:
+    """Write all outputs of a file; they take their names together, the record last."""
+    with ExitStack() as stack:
+        # Leaving runs backwards: what is entered first is renamed last.
+        parts = {path: stack.enter_context(written_whole(path)) for path in (job.record, job.objects)}
+        labels = stack.enter_context(written_whole(job.labels))
+        save_labels(labels, result.labels, pixel_size=record.pixel_size)
+        table.to_csv(parts[job.objects], index=False, lineterminator="\n")
+        outputs = {job.labels.name: hash_file(labels), job.objects.name: hash_file(parts[job.objects])}
+        if picture is not None:
+            overlay = stack.enter_context(written_whole(job.overlay))
+            save_overlay(overlay, picture, result.labels)
+            outputs[job.overlay.name] = hash_file(overlay)
+        save_record(parts[job.record], replace(record, outputs=outputs))
+    return (job.labels, job.objects, job.record, *([job.overlay] if picture is not None else []))

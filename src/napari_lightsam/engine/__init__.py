@@ -1,0 +1,1 @@
+"""The engine: images, weights, prompts and masks; numpy in, numpy out, no Qt and no napari."""

@@ -1,0 +1,83 @@
+"""Settings of everything mode: defaults, ranges, units and help stated once for every interface."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, get_args
+
+from ..errors import ConfigError
+
+Mode = Literal["hierarchical", "grid"]
+
+
+def _setting(default: Any, help: str, unit: str = "", low: float = 0.0, high: float = math.inf) -> Any:
+    return field(default=default, metadata={"help": help, "unit": unit, "range": (low, high)})
+
+
+@dataclass(frozen=True, slots=True)
+class EverythingConfig:
+    """How everything in an image is segmented; None means the model's own default.
+
+    Each field's `metadata` carries `help`, `unit` and `range`, which widget, command line and docs read.
+
+    Raises
+    ------
+    ConfigError
+        If a value is outside its range.
+
+    Examples
+    --------
+    >>> EverythingConfig(object_size=30).mode
+    'hierarchical'
+    """
+
+    mode: Mode = _setting(
+        "hierarchical", "hierarchical: coarse prompts first, fine ones where nothing was found; grid: all"
+    )
+    object_size: float | None = _setting(
+        None, "Typical object diameter, 2 * sqrt(area / pi); estimated when not given", "px", 1
+    )
+    iou_threshold: float | None = _setting(None, "Least predicted IoU of a mask", "", 0, 1)
+    stability_threshold: float | None = _setting(None, "Least stability score of a mask", "", 0, 1)
+    min_size: float | None = _setting(None, "Least object diameter; a quarter of the object size", "px")
+    max_size: float | None = _setting(None, "Largest object diameter; no limit", "px")
+    keep_border: bool = _setting(True, "Keep objects that touch the image border")
+    overlap: float = _setting(0.5, "Drop a mask when better ones cover more than this part of it", "", 0, 1)
+    point_spacing: float | None = _setting(None, "Distance of prompts, in pixels of the model's frame", "px", 4)
+    points_per_side: int | None = _setting(None, "Prompts along the longer side, for fixed-frame models", "", 1, 256)
+    confident_logit: float | None = _setting(
+        None, "Logit above which hierarchical mode takes pixels as settled; lowered for dim objects", ""
+    )
+    batch: int = _setting(64, "Prompts decoded at once", "", 1, 1024)
+    published: bool = _setting(
+        False, "Reproduce the published generators: their lattices, full-size filters, box NMS, no merging"
+    )
+
+    def __post_init__(self) -> None:
+        if self.mode not in get_args(Mode):
+            raise ConfigError(f"Unknown mode {self.mode!r}; choose one of {', '.join(get_args(Mode))}.")
+        for setting in fields(self):
+            value, (low, high) = getattr(self, setting.name), setting.metadata["range"]
+            if isinstance(value, bool | str) or value is None:
+                continue
+            if not (isinstance(value, int | float) and low <= value <= high):
+                raise ConfigError(f"{setting.name} must be between {low:g} and {high:g}; got {value!r}.")
+        if self.min_size is not None and self.max_size is not None and self.min_size > self.max_size:
+            raise ConfigError(f"min_size ({self.min_size:g}) is larger than max_size ({self.max_size:g}).")
+
+
+def config_from(settings: Mapping[str, Any]) -> EverythingConfig:
+    """Make a config from named settings.
+
+    Raises
+    ------
+    ConfigError
+        If a name is unknown or a value is not accepted.
+    """
+    known = {setting.name for setting in fields(EverythingConfig)}
+    unknown = sorted(set(settings) - known)
+    if unknown:
+        raise ConfigError(f"Unknown setting(s) {', '.join(unknown)}; known are {', '.join(sorted(known))}.")
+    return EverythingConfig(**settings)

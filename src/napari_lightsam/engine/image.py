@@ -1,0 +1,259 @@
+"""From any microscopy plane to the numbers a model is fed: checks, normalisation, lazy reading."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from ..errors import ImageError
+
+FloatArray = NDArray[np.float32]
+Limits: TypeAlias = tuple[tuple[float, float], ...]
+
+SAMPLE_TILE = 128
+"""Side in pixels of the tiles by which signal is told from background."""
+
+SAMPLE_PIXELS = 4_000_000
+"""At most about this many pixels are read to normalise a plane."""
+
+_CONTRAST_SIDE = 128  # samples along each axis
+_LOW, _HIGH = 1.0, 99.5  # percentiles mapped to 0 and 1
+_SIGNAL_SIGMAS = 8.0  # a tile spanning more noise deviations holds signal; blank noise spans 4.9
+_FLOOR_SIGMAS = 12.0  # blank noise is never stretched beyond this
+
+
+class LightSamWarning(UserWarning):
+    """Something about the input that the user should know but that does not stop the work."""
+
+
+class ArrayLike(Protocol):
+    """What a plane needs: NumPy, dask and zarr arrays have it."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> Any: ...
+    def __getitem__(self, key: Any, /) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """A checked image plane that is normalised while it is read.
+
+    Attributes
+    ----------
+    data
+        (H, W) or (H, W, C); only the parts asked for are read.
+    channels
+        How many of the last axis' samples are used; 0 for a plane without such an axis.
+    colour
+        The channels are one colour image (normalised jointly) rather than separate stains.
+    limits
+        (low, high) mapped to 0 and 1: one pair a channel, or one pair for all.
+    mean, std
+        Of the normalised plane, over all channels.
+    """
+
+    data: ArrayLike
+    channels: int
+    colour: bool
+    limits: Limits
+    mean: float
+    std: float
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return int(self.data.shape[0]), int(self.data.shape[1])
+
+    def read(self, y: tuple[int, int], x: tuple[int, int]) -> FloatArray:
+        """Read a part as float32 (1 or 3, h, w) in [0, 1]."""
+        part = _channels_first(self.data, y, x, self.channels)
+        part = _finite(part, fill=min(low for low, _ in self.limits))
+        limits = np.asarray(self.limits, np.float32).reshape(-1, 2, 1, 1)
+        unit = _to_unit(part, limits[:, 0], limits[:, 1])
+        if len(unit) == 2:  # two stains: the third input sees where either one is
+            unit = np.concatenate([unit, unit.max(axis=0, keepdims=True)])
+        return unit
+
+    def part(self, y: tuple[int, int], x: tuple[int, int]) -> Plane:
+        """Return a part as a plane of its own, with the normalisation of the whole."""
+        return replace(self, data=self.data[slice(*y), slice(*x)])
+
+    def contrast(self) -> float:
+        """Return the deviation of a coarse subsample: high where there are objects."""
+        steps = [max(1, length // _CONTRAST_SIDE) for length in self.shape]
+        thin = replace(self, data=self.data[:: steps[0], :: steps[1]])
+        return float(thin.read((0, thin.shape[0]), (0, thin.shape[1])).std())
+
+    def to_uint8(self) -> NDArray[np.uint8]:
+        """Return the whole plane as (H, W, 3) uint8; a uint8 plane keeps its values."""
+        height, width = self.shape
+        if self.data.dtype == np.uint8 and self.channels != 2:
+            part = _channels_first(self.data, (0, height), (0, width), self.channels)
+        else:
+            part = np.rint(self.read((0, height), (0, width)) * 255)
+        stacked = np.broadcast_to(part.astype(np.uint8), (3, height, width))
+        return np.ascontiguousarray(stacked.transpose(1, 2, 0))
+
+
+def prepare_plane(image: ArrayLike, *, rgb: bool | None = None, limits: Limits | None = None) -> Plane:
+    """Check an image plane and find how it is normalised.
+
+    Parameters
+    ----------
+    image
+        (H, W), or (H, W, C) with one to four samples; any real dtype.
+    rgb
+        The last axis is colour (a fourth sample is alpha and ignored). None means: only when it is
+        uint8 with 3 or 4 samples; other samples are stains, each normalised by itself.
+    limits
+        Use these (low, high) pairs, one a channel or one for all, instead of the data's own.
+
+    Returns
+    -------
+    Plane
+
+    Raises
+    ------
+    ImageError
+        If the image is empty, complex, of objects, or has another number of axes.
+
+    Notes
+    -----
+    0 is the median first percentile and 1 the median 99.5th percentile of the tiles that hold signal, so
+    that a few bright cells in a large dark field are normalised like many; a plane without signal is not
+    stretched. One normalisation serves the whole plane, never a tile.
+    """
+    channels, colour = _check(image, rgb)
+    if limits is not None:
+        if len(limits) not in (1, max(channels, 1)) or any(not low < high for low, high in limits):
+            raise ImageError(
+                f"Normalisation limits {limits} do not fit {max(channels, 1)} channel(s): give one "
+                "(low, high) pair, or one a channel, each with low < high."
+            )
+    tiles = list(_sample_tiles(image, channels))
+    _warn_not_finite(tiles)
+    tiles = [_finite(tile) for tile in tiles]
+    if limits is None:
+        groups = [tiles] if colour or channels <= 1 else [[t[c : c + 1] for t in tiles] for c in range(channels)]
+        limits = tuple(_signal_range(group) for group in groups)
+    plane = Plane(image, channels, colour, limits, 0.0, 1.0)
+    low, high = np.asarray(limits, np.float32).reshape(-1, 2, 1, 1).transpose(1, 0, 2, 3)
+    unit = np.concatenate([_to_unit(t, low, high).ravel() for t in tiles])
+    return Plane(image, channels, colour, plane.limits, float(unit.mean()), float(unit.std()))
+
+
+def _check(image: ArrayLike, rgb: bool | None) -> tuple[int, bool]:
+    """Return the number of used samples (0 without such an axis) and whether they are colour."""
+    shape, dtype = tuple(image.shape), np.dtype(image.dtype)
+    if dtype.kind not in "buif":
+        raise ImageError(f"An image of {dtype} cannot be segmented; give real numbers (integer, float or bool).")
+    if len(shape) not in (2, 3):
+        raise ImageError(
+            f"One plane is needed, (height, width) or (height, width, channels); this array has "
+            f"{len(shape)} axes, {shape}. Choose a plane of it first, such as image[0]."
+        )
+    if min(shape) == 0:
+        raise ImageError(f"The image is empty: its shape is {shape}.")
+    if len(shape) == 2:
+        if rgb:
+            raise ImageError(f"A colour image needs a last axis of 3 or 4 samples; this one is {shape}.")
+        return 0, False
+    samples = shape[2]
+    if samples > 4:
+        raise ImageError(
+            f"The last axis has {samples} samples, at most 4 are understood. If {shape} is a stack, choose "
+            "one plane of it; if it holds channels, choose one to three of them."
+        )
+    if rgb and samples < 3:
+        raise ImageError(f"A colour image needs 3 or 4 samples in its last axis; this one is {shape}.")
+    if rgb or (rgb is None and dtype == np.uint8 and samples >= 3):
+        return 3, True
+    if samples == 4:
+        warnings.warn(
+            "Of four channels the first three are used; choose one to three, or say rgb=True if the "
+            "fourth is transparency.",
+            LightSamWarning,
+            stacklevel=4,
+        )
+    return min(samples, 3), False
+
+
+def _channels_first(data: ArrayLike, y: tuple[int, int], x: tuple[int, int], channels: int) -> FloatArray:
+    part = np.asarray(data[slice(*y), slice(*x)])
+    part = part[None] if channels == 0 else part[..., :channels].transpose(2, 0, 1)
+    with np.errstate(over="ignore"):  # float64 beyond float32 becomes inf, which is tolerated like inf
+        return part.astype(np.float32)
+
+
+def _sample_tiles(image: ArrayLike, channels: int) -> Iterator[FloatArray]:
+    """Yield tiles (C, h, w) of a regular grid: all of a small image, a bounded sample of a large one."""
+    height, width = image.shape[:2]
+    rows, columns = max(1, round(height / SAMPLE_TILE)), max(1, round(width / SAMPLE_TILE))
+    tiles = rows * columns
+    wanted = max(1, SAMPLE_PIXELS // SAMPLE_TILE**2)
+    chosen = np.unique(np.linspace(0, tiles - 1, min(tiles, wanted)).round().astype(int))
+    y = np.linspace(0, height, rows + 1).round().astype(int)
+    x = np.linspace(0, width, columns + 1).round().astype(int)
+    for index in chosen:
+        r, c = divmod(int(index), columns)
+        yield _channels_first(image, (y[r], y[r + 1]), (x[c], x[c + 1]), channels)
+
+
+def _warn_not_finite(tiles: Sequence[FloatArray]) -> None:
+    bad = sum(int(np.count_nonzero(~np.isfinite(tile))) for tile in tiles)
+    if bad:
+        total = sum(tile.size for tile in tiles)
+        warnings.warn(
+            f"{bad} of {total} sampled values are NaN or infinite; they are treated as background.",
+            LightSamWarning,
+            stacklevel=3,
+        )
+
+
+def _finite(part: FloatArray, fill: float | None = None) -> FloatArray:
+    """Replace NaN and infinities by `fill`, or by the lowest finite value (0 when there is none)."""
+    good = np.isfinite(part)
+    if good.all():
+        return part
+    if fill is None:
+        fill = float(part[good].min()) if good.any() else 0.0
+    return np.where(good, part, np.float32(fill))
+
+
+def _to_unit(part: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
+    span = np.where(high > low, high - low, np.float32(np.inf))
+    return np.asarray(((part - low) / span).clip(0, 1), np.float32)
+
+
+def _signal_range(tiles: Sequence[FloatArray]) -> tuple[float, float]:
+    """Return the values that become 0 and 1."""
+    percentiles = np.array([np.percentile(tile, [_LOW, _HIGH]) for tile in tiles])
+    noise = float(np.median([_noise_sigma(tile) for tile in tiles]))
+    spans = percentiles[:, 1] - percentiles[:, 0]
+    signal = spans > _SIGNAL_SIGMAS * noise
+    if signal.any():
+        percentiles = percentiles[signal]
+    low, high = np.median(percentiles, axis=0)
+    return float(low), float(max(high, low + _FLOOR_SIGMAS * noise))
+
+
+def _noise_sigma(tile: FloatArray) -> float:
+    """Estimate the noise deviation of a tile.
+
+    References
+    ----------
+    Immerkaer, *Fast noise variance estimation*, 1996; the median makes it blind to edges.
+    """
+    if min(tile.shape[-2:]) < 3:
+        return 0.0
+    kernel = np.outer([1, -2, 1], [1, -2, 1]).astype(np.float32)[None]
+    response = ndimage.convolve(tile, kernel, mode="nearest")[..., 1:-1, 1:-1]
+    return float(np.median(np.abs(response)) / 0.6745 / 6)

@@ -1,0 +1,221 @@
+"""How a network is run: device, precision, memory; tensors in, float32 tensors out."""
+
+from __future__ import annotations
+
+import gc
+import warnings
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError, DeviceError
+from ..model.sam import PromptTensors, Sam
+from .image import LightSamWarning
+from .resample import FloatArray
+
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+_MEMORY_WORDS = ("not enough memory", "out of memory", "can't allocate memory")
+_SELF_TEST_SIDE = 256
+_SELF_TEST_ERROR = 0.05  # of the embedding's norm; bfloat16 differs from float32 by 1-2%
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Where a model runs, in what precision, and why.
+
+    Attributes
+    ----------
+    name
+        `cpu`, `mps`, `cuda` or `cuda:N`.
+    precision
+        `float32`, `bfloat16` or `float16`.
+    reason
+        One sentence for people.
+    """
+
+    name: str
+    precision: str
+    reason: str
+
+
+def choose_device(device: str = "auto", precision: Precision = "auto") -> Device:
+    """Choose device and precision: CUDA, then Apple's MPS, then the CPU.
+
+    Parameters
+    ----------
+    device
+        `auto`, `cpu`, `mps`, `cuda` or `cuda:N`.
+    precision
+        `auto` is bfloat16 on CPUs that compute in it, float16 on GPUs, else float32.
+
+    Raises
+    ------
+    DeviceError
+        If the device is not there.
+    ConfigError
+        If a name is unknown.
+    """
+    if precision not in get_args(Precision):
+        raise ConfigError(f"Unknown precision {precision!r}; choose one of {', '.join(get_args(Precision))}.")
+    if device == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        why = {
+            "cuda": "an NVIDIA or ROCm GPU is there",
+            "mps": "Apple's GPU is there",
+            "cpu": "no GPU was found",
+        }[name]
+    else:
+        name, why = device, "it was asked for"
+        _check_device(name)
+    if precision != "auto":
+        return Device(name, precision, f"{name} because {why}; {precision} because it was asked for.")
+    if name != "cpu":
+        return Device(name, "float16", f"{name} because {why}; float16 because GPUs are faster in it.")
+    if _cpu_has_bfloat16():
+        return Device(name, "bfloat16", f"cpu because {why}; bfloat16 because this CPU computes in it.")
+    return Device(name, "float32", f"cpu because {why}; float32 because this CPU has no bfloat16 unit.")
+
+
+def _check_device(name: str) -> None:
+    try:
+        kind = torch.device(name).type
+    except RuntimeError:
+        kind = ""
+    if kind not in ("cpu", "cuda", "mps"):
+        raise ConfigError(f"Unknown device {name!r}; choose auto, cpu, mps, cuda or cuda:N.")
+    index = torch.device(name).index or 0
+    there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and index < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }[kind]
+    if not there:
+        raise DeviceError(f"The device {name!r} is not available here; use device='auto' or 'cpu'.")
+
+
+def _cpu_has_bfloat16() -> bool:
+    """Tell whether the CPU multiplies bfloat16 matrices in hardware (AVX-512 BF16, AMX, Arm BF16)."""
+    for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported", "_is_arm_bf16_supported"):
+        check = getattr(torch.cpu, probe, None)
+        if check is not None and check():
+            return True
+    return False
+
+
+class TorchRuntime:
+    """Runs a network with PyTorch; safe to use from any thread.
+
+    Parameters
+    ----------
+    model
+        In evaluation mode, float32.
+    device
+        From `choose_device`. A reduced precision is compared with float32 once, on a small image, and
+        given up with a warning when it differs too much.
+    """
+
+    def __init__(self, model: Sam, device: Device) -> None:
+        self.device = device
+        self._model = model.to(device.name)
+        if device.precision != "float32":
+            self._check_precision()
+
+    def _check_precision(self) -> None:
+        side = _SELF_TEST_SIDE
+        ramp = np.linspace(-1, 1, side, dtype=np.float32)
+        frame = np.stack([np.sin(9 * ramp[:, None] + k) * np.cos(7 * ramp) for k in range(3)])
+        reduced = self.encode(frame)
+        precise = self._encode(frame, "float32")
+        error = float((reduced - precise).norm() / precise.norm())
+        if not error < _SELF_TEST_ERROR:  # also true for NaN
+            warnings.warn(
+                f"{self.device.precision} differs from float32 by {error:.1%} on {self.device.name}; "
+                "float32 is used instead.",
+                LightSamWarning,
+                stacklevel=3,
+            )
+            reason = f"{self.device.name}; float32 because {self.device.precision} failed its check."
+            self.device = Device(self.device.name, "float32", reason)
+
+    def encode(self, frame: FloatArray) -> Tensor:
+        """Embed one frame (3, H, W) as float32 tokens (1, 256, H/16, W/16) on the device.
+
+        Raises
+        ------
+        DeviceError
+            If the device has too little memory.
+        """
+        try:
+            return self._encode(frame, self.device.precision)
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
+        self._free()
+        try:
+            return self._encode(frame, self.device.precision)
+        except RuntimeError as error:
+            raise self._memory_error() from error if _out_of_memory(error) else error
+
+    def _encode(self, frame: FloatArray, precision: str) -> Tensor:
+        with torch.inference_mode(), self._autocast(precision):
+            batch = torch.from_numpy(frame)[None].to(self.device.name)
+            return self._model.encode(batch).float()
+
+    def decode(
+        self, tokens: Tensor, prompts: PromptTensors, multimask: bool
+    ) -> tuple[FloatArray, FloatArray]:
+        """Decode N prompts; returns logits (N, M, h, w) and predicted IoU (N, M).
+
+        When memory runs out the batch is halved, down to one prompt.
+
+        Raises
+        ------
+        DeviceError
+            If even one prompt does not fit into memory.
+        """
+        try:
+            with torch.inference_mode(), self._autocast(self.device.precision):
+                moved = PromptTensors(*(None if t is None else t.to(self.device.name) for t in prompts))  # type: ignore[arg-type]
+                logits, iou = self._model.decode(tokens, moved, multimask)
+                return logits.float().cpu().numpy(), iou.float().cpu().numpy()
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
+            if len(prompts.points) == 1:
+                raise self._memory_error() from error
+        self._free()
+        half = len(prompts.points) // 2
+        parts = [
+            self.decode(
+                tokens if len(tokens) == 1 else tokens[part],
+                PromptTensors(*(None if t is None else t[part] for t in prompts)),  # type: ignore[arg-type]
+                multimask,
+            )
+            for part in (slice(0, half), slice(half, None))
+        ]
+        return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+
+    def _autocast(self, precision: str) -> torch.autocast:
+        kind = torch.device(self.device.name).type
+        reduced = precision != "float32"
+        return torch.autocast(kind, getattr(torch, precision) if reduced else None, enabled=reduced)
+
+    def _free(self) -> None:
+        gc.collect()
+        if self.device.name.startswith("cuda"):
+            torch.cuda.empty_cache()
+
+    def _memory_error(self) -> DeviceError:
+        return DeviceError(
+            f"{self.device.name} has too little free memory for this model, even in the smallest batch. "
+            "Close other programs, choose a smaller model such as 'lightsam', or use device='cpu'."
+        )
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    text = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or any(s in text for s in _MEMORY_WORDS)

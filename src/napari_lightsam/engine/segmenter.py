@@ -1,0 +1,386 @@
+"""The engine's front door: load a model, embed a plane, ask for masks."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Generator, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ..errors import PromptError
+from ..model.spec import ModelSpec, ObjectFrame
+from .candidates import Candidates, collect
+from .decode import decode, window_size
+from .image import ArrayLike as ImageArray
+from .image import Limits, prepare_plane
+from .level import Embedding, Level, make_level
+from .masks import Mask, Masks, crop_mask
+from .progress import Progress
+from .prompts import Prompts, check_prompts
+from .runtime import Device, Precision, TorchRuntime, choose_device
+from .scales import escape_scale, pyramid, scales_for
+
+if TYPE_CHECKING:
+    from .everything import EverythingConfig, Segmentation
+    from .weights import LoadedModel
+
+_SAME_OBJECT = 0.85  # two candidates of one prompt above this IoU are one reading of it
+_MOST_CANDIDATES = 6
+
+
+class Segmenter:
+    """A loaded model on a device: embeds image planes and answers prompts.
+
+    Made by `load_segmenter`. Safe to use from any thread; holds no image.
+
+    Attributes
+    ----------
+    spec
+        What the model is and how it is fed.
+    weights_hash
+        sha256 of the weights file.
+    runtime
+        Runs the network.
+    """
+
+    def __init__(self, spec: ModelSpec, runtime: TorchRuntime, weights_hash: str) -> None:
+        self.spec = spec
+        self.runtime = runtime
+        self.weights_hash = weights_hash
+
+    @property
+    def device(self) -> str:
+        """`cpu`, `mps`, `cuda` or `cuda:N`."""
+        return self.runtime.device.name
+
+    @property
+    def precision(self) -> str:
+        """`float32`, `bfloat16` or `float16`."""
+        return self.runtime.device.precision
+
+    @property
+    def device_reason(self) -> str:
+        """Why this device and precision, in one sentence."""
+        return self.runtime.device.reason
+
+    def embed(
+        self,
+        image: ImageArray,
+        *,
+        object_size: float | None = None,
+        rgb: bool | None = None,
+        normalization: Limits | None = None,
+    ) -> Embedding:
+        """Make an image plane ready for prompts.
+
+        Parameters
+        ----------
+        image
+            (H, W), or (H, W, C) with one to four samples; any real dtype. NaN and infinities count as
+            background, with a warning. Read lazily: it must not change while the embedding is used.
+        object_size
+            Typical equivalent circular diameter, `2 * sqrt(area / pi)`, in pixels. It decides the scale
+            at which the embedded model looks at the image; without it several scales are tried.
+        rgb
+            The last axis is colour. None: only for uint8 with 3 or 4 samples.
+        normalization
+            (low, high) mapped to 0 and 1, one pair a channel or one for all; None: from the data.
+
+        Returns
+        -------
+        Embedding
+            The scale of `object_size` is encoded; others follow when a prompt needs them.
+
+        Raises
+        ------
+        ImageError
+            If the image is empty, complex, of objects, or not one plane.
+
+        Examples
+        --------
+        >>> from napari_lightsam import load_segmenter
+        >>> from napari_lightsam.samples import read_sample
+        >>> segmenter = load_segmenter()
+        >>> embedding = segmenter.embed(read_sample("nuclei_fluorescence"), object_size=26)
+        >>> embedding.shape
+        (520, 696)
+        """
+        embedding = self.lazy_embedding(image, object_size=object_size, rgb=rgb, normalization=normalization)
+        level = self.level(embedding)
+        if len(level.blocks()[0]) * len(level.blocks()[1]) == 1:
+            centre = np.array(embedding.shape, float)[None, None] / 2 - 0.5
+            next(decode(self.runtime, embedding, level, Prompts(centre, np.ones((1, 1), np.intp)), self.spec, multimask=True))
+        return embedding
+
+    def lazy_embedding(
+        self,
+        image: ImageArray,
+        *,
+        object_size: float | None = None,
+        rgb: bool | None = None,
+        normalization: Limits | None = None,
+    ) -> Embedding:
+        """Check and normalise a plane as `embed` does, but encode nothing yet."""
+        if object_size is not None and not (np.isfinite(object_size) and object_size > 0):
+            raise PromptError(f"object_size must be a positive number of pixels; got {object_size}.")
+        plane = prepare_plane(image, rgb=rgb, limits=normalization)
+        size = object_size if isinstance(self.spec.frame, ObjectFrame) else None
+        return Embedding(plane, size, self.weights_hash)
+
+    def level(self, embedding: Embedding, scale: float | None = None) -> Level:
+        """Return the layout of an embedding at a scale; by default that of its object size."""
+        if scale is None and isinstance(self.spec.frame, ObjectFrame):
+            scale = pyramid(embedding, self.spec.frame)[0]
+        return make_level(embedding.shape, self.spec, scale)
+
+    def predict(
+        self,
+        embedding: Embedding,
+        points: ArrayLike | None = None,
+        point_labels: ArrayLike | None = None,
+        boxes: ArrayLike | None = None,
+        mask: ArrayLike | Mask | Masks | None = None,
+        multimask: bool | None = None,
+    ) -> Masks:
+        """Answer the prompts of one or more objects.
+
+        Parameters
+        ----------
+        embedding
+            From `embed` of this segmenter.
+        points
+            (P, 2) of one object, or (N, P, 2) of N objects, as (row, column) in pixels.
+        point_labels
+            (P,) or (N, P): 1 positive, 0 negative, -1 padding; all positive by default.
+        boxes
+            (4,) or (N, 4) as (y0, x0, y1, x1), half-open.
+        mask
+            bool (H, W) or (N, H, W), or an earlier result.
+        multimask
+            Offer three readings instead of one. None: for a single click, and always for TinySAM.
+
+        Returns
+        -------
+        Masks
+            For each object its candidates, by falling predicted IoU.
+
+        Raises
+        ------
+        PromptError
+            If prompts do not fit the image or each other, or the embedding is another model's.
+
+        Examples
+        --------
+        >>> from napari_lightsam import load_segmenter
+        >>> from napari_lightsam.samples import read_sample
+        >>> segmenter = load_segmenter()
+        >>> embedding = segmenter.embed(read_sample("nuclei_fluorescence"), object_size=26)
+        >>> masks = segmenter.predict(embedding, points=[(219, 383)])
+        >>> masks.to_array().shape
+        (1, 520, 696)
+        """
+        self._check_embedding(embedding)
+        prompts = check_prompts(embedding.shape, points, point_labels, boxes, mask)
+        several = prompts.single_clicks() if multimask is None else np.full(len(prompts), multimask)
+        if self.spec.always_multimask and multimask is None:
+            several[:] = True
+        found = self._decode_at(embedding, prompts, several, self._first_scales(embedding, prompts))
+        self._escape_windows(embedding, prompts, several, found)
+        return Masks(
+            embedding.shape,
+            tuple(self._rank(found[i], prompts, i) for i in range(len(prompts))),
+        )
+
+    def everything(
+        self, image: ImageArray | Embedding, config: EverythingConfig | None = None, *, rgb: bool | None = None
+    ) -> Generator[Progress, None, Segmentation]:
+        """Segment every object of a plane; a generator of `Progress` that returns a `Segmentation`.
+
+        Parameters
+        ----------
+        image
+            As for `embed`, or an embedding.
+        config
+            Settings; None means the defaults.
+        rgb
+            As for `embed`.
+
+        Examples
+        --------
+        >>> from napari_lightsam import EverythingConfig, load_segmenter
+        >>> from napari_lightsam.engine.progress import drain
+        >>> from napari_lightsam.samples import read_sample
+        >>> image = read_sample("nuclei_fluorescence")[:256, :256]
+        >>> work = load_segmenter().everything(image, EverythingConfig(object_size=26))
+        >>> drain(work).labels.shape
+        (256, 256)
+        """
+        from .everything import EverythingConfig, run_everything
+
+        config = config or EverythingConfig()
+        if not isinstance(image, Embedding):
+            image = self.lazy_embedding(image, object_size=config.object_size, rgb=rgb)
+        self._check_embedding(image)
+        return run_everything(self, image, config)
+
+    def estimate_object_size(self, image: ImageArray | Embedding, *, rgb: bool | None = None) -> float | None:
+        """Estimate the typical object diameter of a plane in pixels; None when nothing was found.
+
+        A coarse look at several scales; models with a fixed frame need no size and return None.
+        """
+        from .everything import estimate_size
+
+        if not isinstance(image, Embedding):
+            image = self.lazy_embedding(image, rgb=rgb)
+        return estimate_size(self, image)
+
+    def _check_embedding(self, embedding: Embedding) -> None:
+        if embedding.model != self.weights_hash:
+            raise PromptError(
+                f"This embedding was made with other weights than {self.spec.name!r}; embed the image with "
+                "the segmenter that is asked."
+            )
+
+    def _first_scales(self, embedding: Embedding, prompts: Prompts) -> list[tuple[float | None, ...]]:
+        if not isinstance(self.spec.frame, ObjectFrame):
+            return [(None,)] * len(prompts)
+        window = self.spec.window or 0
+        return scales_for(embedding, prompts, self.spec.frame, window)
+
+    def _decode_at(
+        self,
+        embedding: Embedding,
+        prompts: Prompts,
+        several: np.ndarray[tuple[int], np.dtype[np.bool_]],
+        scales: Iterable[tuple[float | None, ...]],
+    ) -> dict[int, list[Candidates]]:
+        """Decode every object at its scales; returns the candidates of each object."""
+        jobs: dict[tuple[float | None, bool], list[int]] = defaultdict(list)
+        for i, chosen in enumerate(scales):
+            for scale in chosen:
+                jobs[scale, bool(several[i])].append(i)
+        found: dict[int, list[Candidates]] = defaultdict(list)
+        for (scale, multimask), members in jobs.items():
+            level = self.level(embedding, scale)
+            part = prompts.take(members)
+            for batch in decode(self.runtime, embedding, level, part, self.spec, multimask=multimask):
+                owners = np.array(members)[batch.index]
+                candidates = collect(
+                    level,
+                    batch.logits,
+                    batch.iou,
+                    batch.origins,
+                    owners,
+                    prompts.first_points()[owners],
+                    stability_offset=self.spec.everything.stability_offset,
+                )
+                for i in owners:
+                    found[int(i)].append(candidates.take(candidates.prompts == i))
+        return found
+
+    def _escape_windows(
+        self,
+        embedding: Embedding,
+        prompts: Prompts,
+        several: np.ndarray[tuple[int], np.dtype[np.bool_]],
+        found: dict[int, list[Candidates]],
+    ) -> None:
+        """Decode objects again at half the scale while their best mask is cut by its window."""
+        if not isinstance(self.spec.frame, ObjectFrame):
+            return
+        waiting = {i: parts[-1] for i, parts in found.items() if len(parts) == 1}
+        while True:
+            scales: dict[int, float] = {}
+            for i, candidates in waiting.items():
+                scale = escape_scale(candidates, self.spec.frame, window_size(candidates.level, self.spec))
+                if scale is not None:
+                    scales[i] = scale
+            if not scales:
+                return
+            members = list(scales)
+            more = self._decode_at(
+                embedding, prompts.take(members), several[members], [(scales[i],) for i in members]
+            )
+            waiting = {i: more[k][-1] for k, i in enumerate(members) if k in more}
+            for i, candidates in waiting.items():
+                found[i].append(candidates)
+
+    def _rank(self, parts: list[Candidates], prompts: Prompts, index: int) -> tuple[Mask, ...]:
+        """Order the candidates of one object and drop repeated readings."""
+        ordered: list[tuple[float, Candidates, int]] = []
+        for part in parts:
+            doubt = self._misfit(part)
+            ordered += [(float(part.iou[k] - doubt[k]), part, k) for k in range(len(part))]
+        ordered.sort(key=lambda item: -item[0])
+        kept: list[Mask] = []
+        for _, part, k in ordered:
+            mask = part.mask(k)
+            if mask.area and all(_iou(mask, other) < _SAME_OBJECT for other in kept):
+                kept.append(mask)
+            if len(kept) == _MOST_CANDIDATES:
+                break
+        return tuple(kept) or (crop_mask(np.zeros((0, 0), bool)),)
+
+    def _misfit(self, part: Candidates) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+        """Penalty for candidates that a model cannot judge at this scale: cut, too small or too large."""
+        frame = self.spec.frame
+        if not isinstance(frame, ObjectFrame):
+            return np.zeros(len(part), np.float32)
+        diameter = part.diameters * np.sqrt(part.level.scale[0] * part.level.scale[1])
+        octaves = np.maximum(np.log2(frame.smallest / diameter), np.log2(diameter / frame.largest))
+        return np.asarray(0.5 * part.cut + 0.25 * np.maximum(octaves, 0), np.float32)
+
+
+def _iou(a: Mask, b: Mask) -> float:
+    y0, x0, y1, x1 = (f(p, q) for f, p, q in zip((max, max, min, min), a.box, b.box, strict=True))
+    if y1 <= y0 or x1 <= x0:
+        return 0.0
+    crops = (m.crop[y0 - m.box[0] : y1 - m.box[0], x0 - m.box[1] : x1 - m.box[1]] for m in (a, b))
+    first, second = crops
+    shared = int(np.count_nonzero(first & second))
+    return shared / (a.area + b.area - shared)
+
+
+def load_segmenter(
+    name_or_path: str | os.PathLike[str] = "lightsam",
+    *,
+    device: str = "auto",
+    precision: Precision = "auto",
+) -> Segmenter:
+    """Load a model; never touches the network.
+
+    Parameters
+    ----------
+    name_or_path
+        A name from the registry (`lightsam models list`), or a checkpoint file.
+    device
+        `auto` (CUDA, then MPS, then CPU), `cpu`, `mps`, `cuda` or `cuda:N`.
+    precision
+        `auto` (bfloat16 on CPUs that compute in it, float16 on GPUs, checked against float32),
+        `float32`, `bfloat16` or `float16`.
+
+    Returns
+    -------
+    Segmenter
+
+    Raises
+    ------
+    WeightsError
+        If the name is unknown, the weights are not on this machine, or the file is not a checkpoint.
+    DeviceError
+        If the device is not available.
+
+    Examples
+    --------
+    >>> load_segmenter().spec.name
+    'lightsam'
+    """
+    from .weights import load_model
+
+    chosen: Device = choose_device(device, precision)
+    loaded: LoadedModel = load_model(name_or_path if isinstance(name_or_path, str) else Path(name_or_path))
+    return Segmenter(loaded.spec, TorchRuntime(loaded.model, chosen), loaded.weights_hash)

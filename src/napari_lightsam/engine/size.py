@@ -1,0 +1,113 @@
+"""The typical object size of an image, from a coarse look at several scales."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..model.spec import ObjectFrame
+from .candidates import Candidates, collect, concatenate
+from .decode import decode
+from .level import Embedding, Level
+from .prompts import Prompts
+from .scales import pyramid
+from .select import plausible, suppress
+
+if TYPE_CHECKING:
+    from .segmenter import Segmenter
+
+_SPACING = 48  # frame pixels between prompts of the coarse look
+_SIDE = 512  # frame pixels looked at, at each scale
+_PLACES = 5  # positions along each axis among which the part with most structure is chosen
+
+
+def estimate_size(segmenter: Segmenter, embedding: Embedding) -> float | None:
+    """Estimate the typical object diameter of a plane.
+
+    Parameters
+    ----------
+    segmenter
+        Its model must follow object size; for others the answer is None.
+    embedding
+        Its own object size, if any, is ignored.
+
+    Returns
+    -------
+    float or None
+        Equivalent circular diameter in pixels; None when nothing was found at any scale.
+
+    Notes
+    -----
+    At each scale of the pyramid prompts are decoded where the image has structure, and objects within
+    the range the model was trained on are kept. The scale at which they cover most of what was prompted,
+    weighted by their scores, wins; the size is the median diameter of its objects.
+    """
+    frame = segmenter.spec.frame
+    if not isinstance(frame, ObjectFrame) or embedding.plane.std == 0:
+        return None
+    best: tuple[float, float] | None = None
+    bare = replace(embedding, object_size=None)
+    for scale in sorted(pyramid(bare, frame), reverse=True):
+        part = _busiest_part(embedding, round(_SIDE / scale))
+        found, prompted = _look(segmenter, part, segmenter.level(part, scale))
+        evidence, diameter = _evidence(found, frame, prompted)
+        if evidence > 0 and (best is None or evidence > best[0]):
+            best = evidence, diameter
+    return None if best is None else best[1]
+
+
+def _busiest_part(embedding: Embedding, side: int) -> Embedding:
+    """Return the part of the plane, `side` pixels square at most, that has most contrast."""
+    plane = embedding.plane
+    spans = [min(side, length) for length in plane.shape]
+    places = [
+        np.unique(np.linspace(0, length - span, _PLACES).round().astype(int))
+        for length, span in zip(plane.shape, spans, strict=True)
+    ]
+    corners = [(int(y), int(x)) for y in places[0] for x in places[1]]
+    parts = [plane.part((y, y + spans[0]), (x, x + spans[1])) for y, x in corners]
+    if len(parts) == 1:
+        return Embedding(parts[0], None, embedding.model)
+    return Embedding(max(parts, key=lambda part: part.contrast()), None, embedding.model)
+
+
+def _look(segmenter: Segmenter, embedding: Embedding, level: Level) -> tuple[Candidates, int]:
+    axes = []
+    for length, frame in zip(level.shape, level.frame, strict=True):
+        n = max(1, round(frame / _SPACING))
+        axes.append((np.arange(n) + 0.5) * length / n - 0.5)
+    points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
+    prompts = Prompts(points[:, None], np.ones((len(points), 1), np.intp))
+    own = segmenter.spec.everything
+    parts = [
+        collect(
+            level,
+            batch.logits,
+            batch.iou,
+            batch.origins,
+            batch.index,
+            points[batch.index].astype(np.float32),
+            stability_offset=own.stability_offset,
+            min_iou=own.iou_threshold,
+            min_stability=own.stability_threshold,
+        )
+        for batch in decode(segmenter.runtime, embedding, level, prompts, segmenter.spec, multimask=True)
+    ]
+    return concatenate(parts, level), len(points)
+
+
+def _evidence(found: Candidates, frame: ObjectFrame, prompted: int) -> tuple[float, float]:
+    """Return how well a scale explains the image, and the median diameter of its objects."""
+    level = found.level
+    scale = math.sqrt(level.scale[0] * level.scale[1])
+    good = plausible(found, min_size=frame.smallest / scale * 0.8, max_size=frame.largest / scale * 1.2)
+    found = found.take(good & ~found.cut)
+    found = found.take(suppress(found, found.iou * found.stability, 0.5))
+    if len(found) == 0:
+        return 0.0, 0.0
+    quality = found.iou * found.stability
+    looked = prompted * (_SPACING / scale) ** 2
+    return float((quality * found.areas).sum() / looked), float(np.median(found.diameters))

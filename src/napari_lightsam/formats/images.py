@@ -1,0 +1,407 @@
+"""Microscopy images from TIFF, PNG, JPEG and BMP files, with what their axes and pixels mean."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_lightsam.engine.image import LightSamWarning
+from napari_lightsam.errors import FileError
+
+Plane = NDArray[Any]
+
+SUFFIXES = (".tif", ".tiff", ".lsm", ".png", ".jpg", ".jpeg", ".bmp")
+"""File name endings that folders are searched for; a file given by name is recognised by its content."""
+
+_COLOURS = ("red", "green", "blue")
+_ADVICE = "Accepted are TIFF (also OME, ImageJ, BigTIFF, LSM), PNG, JPEG and BMP"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ImageInfo:
+    """What a file says about its image, without the pixels.
+
+    Attributes
+    ----------
+    path
+        The file.
+    shape, dtype
+        Of the whole array.
+    axes
+        One letter per dimension: T time, C channel, Z depth, Y row, X column, S colour sample
+        (red, green, blue and perhaps alpha; always last), Q a meaning the file does not tell.
+    channel_names
+        One name per channel, or empty.
+    pixel_size
+        (row, column) size of a pixel in micrometres; `None` where the file carries no microscope
+        calibration. Dots per inch are none.
+    z_step
+        Distance of planes in micrometres, or `None`.
+    pixel_size_source
+        "OME", "ImageJ" or "".
+    notes
+        What a user should know, such as further images in the file that are not read.
+    """
+
+    path: Path
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    axes: str
+    channel_names: tuple[str, ...] = ()
+    pixel_size: tuple[float, float] | None = None
+    z_step: float | None = None
+    pixel_size_source: Literal["OME", "ImageJ", ""] = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def n_channels(self) -> int:
+        """Number of channels; a colour image counts as one."""
+        return self._size("C")
+
+    def _size(self, axis: str) -> int:
+        return self.shape[self.axes.index(axis)] if axis in self.axes else 1
+
+    def select(
+        self,
+        channel: int | str | tuple[int | str, ...] | None = None,
+        z: int | Literal["max"] | None = None,
+        time: int | None = None,
+    ) -> PlaneSelection:
+        """Say which part of the array one plane is, or why that cannot be told.
+
+        Parameters
+        ----------
+        channel
+            Number (from 0) or name of a channel, or a tuple of one to three of them. In a colour image
+            0, 1, 2 or "red", "green", "blue" pick one sample.
+        z
+            Plane of a stack, from 0, or "max" for the maximum over all planes.
+        time
+            Time point, from 0.
+
+        Raises
+        ------
+        FileError
+            More than one channel, plane or time point and no choice, or a choice that does not exist.
+        """
+        roles = self._roles(channel is not None, z is not None, time is not None)
+        index: list[int | slice] = [slice(None)] * len(self.shape)
+        channels: tuple[int, ...] | None = None
+        if "C" in roles.values():
+            n = self.shape[_position(roles, "C")]
+            channels = self._channels(channel, n)
+        elif channel is not None:
+            channels = self._channels(channel, 3 if "S" in self.axes else 1)
+        for axis, role in roles.items():
+            if role == "Z" and z != "max":
+                index[axis] = self._pick(z, self.shape[axis], "planes", "z")
+            elif role == "T":
+                index[axis] = self._pick(time, self.shape[axis], "time points", "time")
+        if "Z" not in roles.values() and z not in (None, "max"):
+            self._pick(z, 1, "planes", "z")
+        if "T" not in roles.values():
+            self._pick(time, 1, "time points", "time")
+        return PlaneSelection(tuple(roles.get(i, "") for i in range(len(self.shape))), tuple(index), channels)
+
+    def _roles(self, channel: bool, z: bool, time: bool) -> dict[int, str]:
+        """Role of every axis; one axis of unknown meaning takes the role the caller asked for."""
+        roles = dict(enumerate(self.axes))
+        unknown = [i for i, a in roles.items() if a == "Q"]
+        for i in unknown:
+            if self.shape[i] == 1:
+                roles[i] = "1"
+        unknown = [i for i in unknown if self.shape[i] > 1]
+        asked = [
+            role
+            for role, given in (("C", channel and "S" not in self.axes), ("Z", z), ("T", time))
+            if given and self._size(role) == 1 and role not in self.axes
+        ]
+        if len(unknown) == 1 and len(asked) == 1:
+            roles[unknown[0]] = asked[0]
+        elif unknown:
+            sizes = " and ".join(str(self.shape[i]) for i in unknown)
+            raise FileError(
+                f"{self.path} has an axis of {sizes} planes, and the file does not say what it is. "
+                "Choose a plane of it as depth (--z N or --z max), time (--time N) or channel (--channel N)."
+            )
+        return roles
+
+    def _pick(self, given: int | str | None, n: int, what: str, name: str) -> int:
+        if given is None:
+            if n == 1:
+                return 0
+            also = " or max" if name == "z" else ""
+            raise FileError(f"{self.path} has {n} {what}. Choose one with --{name} 0 to {n - 1}{also}.")
+        if not isinstance(given, (int, np.integer)) or isinstance(given, bool) or not 0 <= given < n:
+            raise FileError(
+                f"{self.path} has {n} {what}, numbered from 0 to {n - 1}; {name} {given!r} is not one."
+            )
+        return int(given)
+
+    def _channels(self, given: int | str | tuple[int | str, ...] | None, n: int) -> tuple[int, ...]:
+        if given is None:
+            if n == 1:
+                return (0,)
+            raise FileError(
+                f"{self.path} has {n} channels: {self.list_channels(n)}. Choose one with --channel, by "
+                "number or name, or up to three separated by commas."
+            )
+        chosen = given if isinstance(given, tuple) else (given,)
+        if not 1 <= len(chosen) <= 3:
+            raise FileError(f"One to three channels can be segmented together; {len(chosen)} were given.")
+        numbers = tuple(self._channel(c, n) for c in chosen)
+        if len(set(numbers)) != len(numbers):
+            raise FileError(f"A channel was given twice: {', '.join(map(str, chosen))}.")
+        return numbers
+
+    def _channel(self, given: int | str, n: int) -> int:
+        names = [c.casefold() for c in self._names(n)]
+        if isinstance(given, str) and names.count(given.strip().casefold()) == 1:
+            return names.index(given.strip().casefold())
+        try:
+            number = int(given)
+        except ValueError:
+            number = -1
+        if not 0 <= number < n:
+            raise FileError(f"{self.path} has no channel {given!r}. It has {n}: {self.list_channels(n)}.")
+        return number
+
+    def _names(self, n: int) -> tuple[str, ...]:
+        if "S" in self.axes and "C" not in self.axes:
+            return _COLOURS
+        return self.channel_names if len(self.channel_names) == n else ()
+
+    def list_channels(self, n: int | None = None) -> str:
+        """Channels by number and, where the file tells it, by name: "0 (DAPI), 1 (GFP)"."""
+        n = self.n_channels if n is None else n
+        names = self._names(n) or ("",) * n
+        return ", ".join(f"{i} ({name})" if name else str(i) for i, name in enumerate(names[:n]))
+
+    def name_channels(self, selection: PlaneSelection) -> tuple[str, ...]:
+        """Name each channel or colour sample of a selected plane, in the order of its last axis."""
+        colour = "S" in self.axes
+        n = 3 if colour else dict(zip(selection.roles, self.shape, strict=True)).get("C", 1)
+        names = self._names(n)
+        numbers = selection.channels if selection.channels is not None else tuple(range(3 if colour else 1))
+        if not names and len(numbers) == 1 and n == 1:
+            return ("",)
+        return tuple(names[i] if names and names[i] else f"ch{i}" for i in numbers)
+
+
+@dataclass(frozen=True, slots=True)
+class PlaneSelection:
+    """One plane of an array, as resolved by `ImageInfo.select`.
+
+    Attributes
+    ----------
+    roles
+        Letter of every dimension, with unknown ones resolved.
+    index
+        A number or a full slice per dimension. A full slice over depth means its maximum.
+    channels
+        Chosen channels (or colour samples), or `None` for all samples of a colour image.
+    """
+
+    roles: tuple[str, ...]
+    index: tuple[int | slice, ...]
+    channels: tuple[int, ...] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ImageFile(ImageInfo):
+    """An image with everything its file says about it; see `ImageInfo` for the other attributes.
+
+    Attributes
+    ----------
+    data
+        The array, with the axes that `axes` names.
+    """
+
+    data: Plane = field(repr=False)
+
+    def plane(
+        self,
+        channel: int | str | tuple[int | str, ...] | None = None,
+        z: int | Literal["max"] | None = None,
+        time: int | None = None,
+    ) -> tuple[Plane, bool]:
+        """Take the plane to segment out of the array.
+
+        Parameters
+        ----------
+        channel, z, time
+            As in `ImageInfo.select`.
+
+        Returns
+        -------
+        plane
+            (H, W), or (H, W, C) for two or three chosen channels or a colour image; values as in the file.
+        rgb
+            Whether the last axis is colour.
+
+        Raises
+        ------
+        FileError
+            More than one channel, plane or time point and no choice, or a choice that does not exist.
+        """
+        selection = self.select(channel, z, time)
+        data, roles = self.data[selection.index], [
+            role for role, i in zip(selection.roles, selection.index, strict=True) if isinstance(i, slice)
+        ]
+        if "Z" in roles:
+            axis = roles.index("Z")
+            data = data.max(axis=axis)
+            del roles[axis]
+        while "1" in roles:
+            axis = roles.index("1")
+            data = data.take(0, axis=axis)
+            del roles[axis]
+        if "C" in roles:
+            data = np.moveaxis(data, roles.index("C"), -1)
+            roles.remove("C")
+            data = data[..., list(selection.channels or (0,))]
+            data = data[..., 0] if data.shape[-1] == 1 else data
+        elif "S" in roles and selection.channels is not None:
+            data = data[..., list(selection.channels)]
+            data = data[..., 0] if data.shape[-1] == 1 else data
+            roles.remove("S")
+        if roles.index("Y") > roles.index("X"):
+            data = np.swapaxes(data, 0, 1)
+        rgb = "S" in roles
+        return np.ascontiguousarray(data[..., :3] if rgb else data), rgb
+
+
+def _position(roles: dict[int, str], role: str) -> int:
+    return next(i for i, r in roles.items() if r == role)
+
+
+def read_image(path: str | os.PathLike[str]) -> ImageFile:
+    """Read an image file with its axes, channel names and pixel size.
+
+    The type is recognised by content. Of a file with several images (series) the first is read, with a
+    warning.
+
+    Parameters
+    ----------
+    path
+        A TIFF, PNG, JPEG or BMP file.
+
+    Raises
+    ------
+    FileError
+        Missing, unreadable, truncated or damaged, no image, of an unknown type, or larger than memory.
+
+    Examples
+    --------
+    >>> import numpy as np, tempfile, tifffile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = f"{folder}/cells.ome.tif"
+    ...     metadata = {"axes": "CYX", "PhysicalSizeX": 0.5}
+    ...     tifffile.imwrite(path, np.zeros((2, 8, 9), "uint16"), metadata=metadata)
+    ...     image = read_image(path)
+    >>> image.axes, image.pixel_size
+    ('CYX', (0.5, 0.5))
+    >>> plane, rgb = image.plane(channel=1)
+    >>> plane.shape, rgb
+    ((8, 9), False)
+    """
+    image = _read(Path(path), pixels=True)
+    for note in image.notes:
+        warnings.warn(f"{image.path}: {note}", LightSamWarning, stacklevel=2)
+    assert isinstance(image, ImageFile)
+    return image
+
+
+def read_info(path: str | os.PathLike[str]) -> ImageInfo:
+    """Read everything `read_image` does but the pixels, which is quick for any size of file.
+
+    Raises
+    ------
+    FileError
+        As `read_image`; damage inside compressed pixels is not noticed.
+    """
+    return _read(Path(path), pixels=False)
+
+
+def read_pixel_size(path: str | os.PathLike[str]) -> tuple[tuple[float, float] | None, float | None, str]:
+    """Read the microscope calibration of a file.
+
+    Returns
+    -------
+    pixel_size
+        (row, column) in micrometres, or `None`.
+    z_step
+        Distance of planes in micrometres, or `None`.
+    source
+        "OME", "ImageJ" or "".
+
+    Raises
+    ------
+    FileError
+        As `read_info`.
+    """
+    info = read_info(path)
+    return info.pixel_size, info.z_step, info.pixel_size_source
+
+
+def _read(path: Path, *, pixels: bool) -> ImageInfo:
+    try:
+        with path.open("rb") as file:
+            head = file.read(32)
+    except FileNotFoundError:
+        raise FileError(f"{path} does not exist. Check the name and the folder.") from None
+    except IsADirectoryError:
+        raise FileError(f"{path} is a folder, not an image file.") from None
+    except OSError as error:
+        if path.is_dir():  # Windows answers "permission denied" for a folder
+            raise FileError(f"{path} is a folder, not an image file.") from None
+        raise FileError(f"{path} cannot be opened: {error.strerror or error}.") from error
+    if not head:
+        raise FileError(f"{path} is empty (0 bytes).")
+    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        from napari_lightsam.formats import tiff
+
+        return tiff.read(path, pixels=pixels)
+    if head.startswith((b"\x89PNG", b"\xff\xd8\xff", b"BM")):
+        from napari_lightsam.formats import pictures
+
+        return pictures.read(path, head, pixels=pixels)
+    raise FileError(
+        f"{path} is no image of a known type. {_ADVICE}; "
+        "open other formats in Fiji and save them as OME-TIFF."
+    )
+
+
+def check_memory(path: Path, n_bytes: int) -> None:
+    """Refuse an image before anything is allocated when its header cannot be true or it cannot fit.
+
+    Raises
+    ------
+    FileError
+        The header declares more than this machine's memory, or over 1 GiB and more than any compression
+        could have packed into the file.
+    """
+    size = path.stat().st_size
+    declared = f"{path} declares an image of {n_bytes / 2**30:,.1f} GiB"
+    # 1,100 lies just above the best ratio that deflate reaches, on constant data.
+    if n_bytes > 2**30 and n_bytes > 1100 * size:
+        raise FileError(f"{declared} but holds {size:,} bytes: it is damaged. Export it again.")
+    memory = _physical_memory()
+    if memory is not None and n_bytes > memory:
+        raise FileError(
+            f"{declared}, and this machine has {memory / 2**30:,.1f} GiB of memory. "
+            "Save the planes or regions you need as smaller files."
+        )
+
+
+def _physical_memory() -> int | None:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
+        return None

@@ -1,0 +1,213 @@
+"""The TIFF side of `read_image`: series, axes, channels and calibration from OME and ImageJ metadata."""
+
+from __future__ import annotations
+
+import math
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+import tifffile
+
+from napari_lightsam.errors import FileError
+from napari_lightsam.formats.images import ImageFile, ImageInfo, check_memory
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_TRUNCATED = "is truncated or damaged"
+_AGAIN = "Copy or export it again."
+
+# Micrometres per unit. Inches stand for a printer's or camera's dpi, pixels for no calibration.
+_MICROMETRES = {
+    "m": 1e6, "dm": 1e5, "cm": 1e4, "mm": 1e3, "um": 1.0, "micron": 1.0, "microns": 1.0, "micrometer": 1.0,
+    "micrometers": 1.0, "micrometre": 1.0, "micrometres": 1.0, "nm": 1e-3, "nanometer": 1e-3, "å": 1e-4,
+    "angstrom": 1e-4, "pm": 1e-6,
+}  # fmt: skip
+
+
+def read(path: Path, *, pixels: bool) -> ImageInfo:
+    """Read the first series of a TIFF file; see `formats.images.read_image`."""
+    with _log() as complaints:
+        try:
+            # A set of files is not followed: its file names come from inside a file.
+            with tifffile.TiffFile(path, _multifile=False) as tif:
+                return _read_series(path, tif, complaints, pixels)
+        except FileError:
+            raise
+        except MemoryError:
+            raise FileError(f"{path} does not fit into memory. Save the planes you need alone.") from None
+        except OSError as error:
+            raise FileError(f"{path} cannot be read: {error}.") from error
+        except Exception as error:  # tifffile and its codecs raise many kinds for damaged content
+            raise FileError(f"{path} {_TRUNCATED}: {_brief(error)}. {_AGAIN}") from error
+
+
+def _read_series(path: Path, tif: Any, complaints: list[str], pixels: bool) -> ImageInfo:
+    if not tif.pages or not tif.series:
+        raise FileError(f"{path} holds no image ({_TRUNCATED}). {_AGAIN}")
+    series = tif.series[0]
+    _check_complete(path, tif, series, complaints)
+    check_memory(path, int(series.nbytes))
+    data = series.asarray() if pixels else None
+    axes, shape, order = _axes(series)
+    if data is not None:
+        data = data.transpose(order)
+    pixel_size, z_step, source, names = _metadata(tif)
+    n_channels = shape[axes.index("C")] if "C" in axes else 1
+    info: dict[str, Any] = {
+        "path": path, "shape": shape, "dtype": series.dtype, "axes": axes, "pixel_size": pixel_size,
+        "z_step": z_step, "pixel_size_source": source, "notes": _notes(tif),
+        "channel_names": names if len(names) == n_channels and any(names) else (),
+    }  # fmt: skip
+    return ImageInfo(**info) if data is None else ImageFile(**info, data=data)
+
+
+@contextmanager
+def _log() -> Iterator[list[str]]:
+    """Collect what tifffile logs in this thread: it reports lost pages and tags only there."""
+    complaints: list[str] = []
+    thread = threading.get_ident()
+
+    def keep(record: logging.LogRecord) -> bool:
+        if record.thread == thread:
+            complaints.append(record.getMessage())
+            return False
+        return True
+
+    logger = tifffile.logger()
+    logger.addFilter(keep)
+    try:
+        yield complaints
+    finally:
+        logger.removeFilter(keep)
+
+
+def _check_complete(path: Path, tif: Any, series: Any, complaints: list[str]) -> None:
+    size = tif.filehandle.size
+    end = 0
+    for page in series.pages:
+        if page is None:
+            raise FileError(f"{path} {_TRUNCATED}: planes are missing. {_AGAIN}")
+        ends = (o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=False) if n)
+        end = max(end, max(ends, default=0))
+    if series.dataoffset is not None:
+        end = max(end, series.dataoffset + series.nbytes)
+    if end > size:
+        raise FileError(f"{path} {_TRUNCATED}: it has {size:,} of {end:,} bytes. {_AGAIN}")
+    for complaint in complaints:
+        if "invalid" in complaint and "offset" in complaint:
+            raise FileError(f"{path} {_TRUNCATED}: it refers to places past its end. {_AGAIN}")
+
+
+def _axes(series: Any) -> tuple[str, tuple[int, ...], list[int]]:
+    """Axes in our letters with colour samples last, the shape, and the order that brings them there."""
+    raw, shape = series.axes, series.shape
+    axes = ["YX"[i] if len(shape) == 2 and not {"Y", "X"} <= set(raw) else a for i, a in enumerate(raw)]
+    for i, letter in enumerate(axes):
+        if letter == "S" and not _is_colour(series, shape[i]):
+            # Samples stored as whole planes are what writers make of any stack of three or four planes.
+            planar = series.keyframe.planarconfig == tifffile.PLANARCONFIG.SEPARATE
+            axes[i] = "Q" if "C" in axes or planar else "C"
+        elif letter not in "TCZYXS":
+            axes[i] = "Q"
+    order = list(range(len(axes)))
+    if "S" in axes:
+        order.append(order.pop(axes.index("S")))
+    return "".join(axes[i] for i in order), tuple(shape[i] for i in order), order
+
+
+def _is_colour(series: Any, samples: int) -> bool:
+    """Whether samples are red, green, blue (and alpha) rather than fluorescence channels.
+
+    Writers mark any array of three or four planes as RGB by default, so for more than 8 bits the mark
+    counts only where it is meant: three samples, interleaved.
+    """
+    page = series.keyframe
+    if series.dtype == "uint8":
+        return samples in (3, 4)
+    marked = page.photometric in (tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.YCBCR)
+    return bool(marked and samples == 3 and page.planarconfig == tifffile.PLANARCONFIG.CONTIG)
+
+
+def _notes(tif: Any) -> tuple[str, ...]:
+    notes = []
+    if len(tif.series) > 1:
+        notes.append(f"the file holds {len(tif.series)} images; the first is used")
+    if tif.is_ome and len(_ome_files(tif)) > 1:
+        notes.append("the file belongs to a set of several files; only this one is read")
+    return tuple(notes)
+
+
+def _ome_files(tif: Any) -> set[str]:
+    root = _ome_root(tif)
+    return set() if root is None else {e.get("FileName", "") for e in root.iter() if e.tag.endswith("}UUID")}
+
+
+def _ome_root(tif: Any) -> ElementTree.Element | None:
+    try:
+        return ElementTree.fromstring(tif.ome_metadata)
+    except (ElementTree.ParseError, TypeError):
+        return None
+
+
+def _metadata(tif: Any) -> tuple[tuple[float, float] | None, float | None, str, tuple[str, ...]]:
+    """Pixel size, plane distance, source and channel names."""
+    if tif.is_ome and (root := _ome_root(tif)) is not None:
+        pixels = root.find("./{*}Image/{*}Pixels")
+        if pixels is not None:
+            return _from_ome(pixels)
+    if tif.is_imagej:
+        return _from_imagej(tif)
+    return None, None, "", ()
+
+
+def _from_ome(
+    pixels: ElementTree.Element,
+) -> tuple[tuple[float, float] | None, float | None, str, tuple[str, ...]]:
+    names = tuple(c.get("Name", "") for c in pixels.findall("{*}Channel"))
+    x, y, z = (
+        _length(pixels.get(f"PhysicalSize{a}"), pixels.get(f"PhysicalSize{a}Unit", "um")) for a in "XYZ"
+    )
+    size = None if x is None and y is None else (y or x or 0.0, x or y or 0.0)
+    return size, z, "OME" if size or z else "", names
+
+
+def _from_imagej(tif: Any) -> tuple[tuple[float, float] | None, float | None, str, tuple[str, ...]]:
+    meta: dict[str, Any] = tif.imagej_metadata or {}
+    tags = tif.pages[0].tags
+    unit = str(meta.get("unit", ""))
+    unit = unit.encode("latin-1", "replace").decode("unicode_escape") if "\\u" in unit else unit
+    x, y = (_length(_per_unit(tags, name), unit) for name in ("XResolution", "YResolution"))
+    size = None if x is None and y is None else (y or x or 0.0, x or y or 0.0)
+    z = _length(meta.get("spacing"), unit)
+    labels = meta.get("Labels") or ()
+    n_channels = int(meta.get("channels", 1))
+    names = tuple(map(str, labels)) if isinstance(labels, (list, tuple)) and len(labels) == n_channels else ()
+    return size, z, "ImageJ" if size or z else "", names
+
+
+def _per_unit(tags: Any, name: str) -> float | None:
+    tag = tags.get(name)
+    try:
+        numerator, denominator = tag.value
+        return float(denominator / numerator)
+    except (AttributeError, TypeError, ValueError, ZeroDivisionError):
+        return None
+
+
+def _length(value: Any, unit: str) -> float | None:
+    """Micrometres of a positive length, or `None` when it or its unit is no calibration."""
+    factor = _MICROMETRES.get(unit.strip().casefold().replace("µ", "u").replace("μ", "u"))
+    try:
+        length = float(value) * (factor or 0.0)
+    except (TypeError, ValueError):
+        return None
+    return length if math.isfinite(length) and length > 0 else None
+
+
+def _brief(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -1,0 +1,263 @@
+"""Prompting on a viewer: prompt layers and the preview of what they mean. Knows napari but no Qt."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from psygnal import Signal
+
+from napari_lightsam.plugin import layers, prompts
+from napari_lightsam.plugin.axes import METADATA_KEY, NoPlane, Plane, displayed_plane
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Image, Labels, Points, Shapes
+
+    from napari_lightsam.engine.masks import Mask
+
+_KEYS = {
+    "C": "commit",
+    "Shift-C": "clear",
+    "Q": "next",
+    "Shift-Q": "previous",
+    # Ctrl+Z is bound on Labels layers by napari; pressed while prompting it means the object just saved
+    "Control-Z": "undo",
+    "Control-Shift-Z": "redo",
+}
+_PREVIEW_FILL, _PREVIEW_EDGE = (0.94, 0.89, 0.26, 0.30), (0.94, 0.89, 0.26, 1.0)
+
+
+class Annotator:
+    """Prompts and preview of one viewer.
+
+    Layers are looked up whenever they are needed, so that each may be renamed, hidden, moved or deleted
+    at any time.
+
+    Parameters
+    ----------
+    viewer
+        A `napari.Viewer` or a `ViewerModel`.
+
+    Attributes
+    ----------
+    edited
+        Signal: the user changed the prompts.
+    keys
+        Signal(str): a key of ours was pressed on a prompt layer; a value of `_KEYS`.
+    """
+
+    edited = Signal()
+    keys = Signal(str)
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        self.viewer = viewer
+        self.owner = uuid.uuid4().hex
+        self.image_id: Hashable | None = None
+        self._quiet = False
+        self._signs = prompts.Signs(self._on_edit)
+
+    @property
+    def image(self) -> Image | None:
+        """The image that is being segmented; None when there is none or it was deleted."""
+        return layers.by_id(self.viewer, self.image_id)
+
+    @property
+    def points(self) -> Points | None:
+        """Our Points layer, if it exists."""
+        return layers.find(self.viewer, "points", self.owner)
+
+    @property
+    def boxes(self) -> Shapes | None:
+        """Our Shapes layer, if it exists."""
+        return layers.find(self.viewer, "boxes", self.owner)
+
+    @property
+    def preview(self) -> Labels | None:
+        """Our preview layer, if it exists."""
+        return layers.find(self.viewer, "preview", self.owner)
+
+    @property
+    def always_negative(self) -> bool:
+        """Clicks without Shift are negative too."""
+        return self._signs.always_negative
+
+    @always_negative.setter
+    def always_negative(self, value: bool) -> None:
+        self._signs.always_negative = value
+
+    def use_image(self, image: Image | None) -> None:
+        """Work on another image; prompts and preview of the former one are removed."""
+        new = None if image is None else image.unique_id
+        if new == self.image_id:
+            return
+        self.remove_prompts()
+        self.image_id = new
+
+    def plane(self) -> Plane:
+        """Return the displayed plane of the image.
+
+        Raises
+        ------
+        NoPlane
+            There is no image, or no plane of it on display; the message says why.
+        """
+        image = self.image
+        if image is None:
+            raise NoPlane("Open an image first: drag a file into the window.")
+        return displayed_plane(image, self.viewer)
+
+    def start_points(self) -> Points:
+        """Make our Points layer the active one, ready for clicks, and create it when it is missing."""
+        points = self.points
+        if points is None:
+            image, plane = self._image_and_plane()
+            points = prompts.add_points(self.viewer, image, plane, self.owner, self._signs)
+            self._bind(points)
+        self._activate(points, "add")
+        return points
+
+    def start_boxes(self) -> Shapes:
+        """Make our Shapes layer the active one, ready to draw boxes, and create it when it is missing."""
+        boxes = self.boxes
+        if boxes is None:
+            image, plane = self._image_and_plane()
+            boxes = prompts.add_boxes(self.viewer, image, plane, self.owner)
+            boxes.events.data.connect(self._on_box_edit)
+            self._bind(boxes)
+        self._activate(boxes, "add_rectangle")
+        return boxes
+
+    def _activate(self, layer: Any, mode: str) -> None:
+        layer.visible = True
+        layer.mode = mode
+        self.viewer.layers.selection.active = layer
+
+    def _image_and_plane(self) -> tuple[Image, Plane]:
+        plane = self.plane()
+        image = self.image
+        assert image is not None  # plane() raises without an image
+        return image, plane
+
+    def _bind(self, layer: Any) -> None:
+        """Bind our keys on a prompt layer of ours, and only there."""
+        for key, name in _KEYS.items():
+            layer.bind_key(key, lambda _layer, name=name: self.keys.emit(name))
+
+    def _on_edit(self) -> None:
+        if not self._quiet:
+            self.edited.emit()
+
+    def _on_box_edit(self, event: Any) -> None:
+        if event.action in ("added", "removed", "changed"):
+            self._on_edit()
+
+    def read_prompts(self) -> tuple[prompts.ObjectPrompt, ...]:
+        """Return what the user said about the objects of the displayed plane.
+
+        Raises
+        ------
+        NoPlane
+            As `plane`.
+        """
+        image, plane = self._image_and_plane()
+        return prompts.group_prompts(
+            prompts.read_points(self.points, image, plane), prompts.read_boxes(self.boxes, image, plane)
+        )
+
+    def count_outside(self) -> int:
+        """Return how many points lie beside the image and are ignored."""
+        image, plane = self._image_and_plane()
+        if self.points is None:
+            return 0
+        here = [prompts.to_plane(self.points, at, image, plane) for at in self.points.data]
+        return sum(at is not None for at in here) - len(prompts.read_points(self.points, image, plane))
+
+    def clear(self) -> None:
+        """Remove all prompts and the preview."""
+        self._quiet = True
+        try:
+            if self.points is not None:
+                self.points.selected_data = set()
+                self.points.data = np.zeros((0, self.points.ndim))
+            if self.boxes is not None:
+                self.boxes.selected_data = set()
+                self.boxes.data = []
+        finally:
+            self._quiet = False
+        self.hide_preview()
+        self.edited.emit()
+
+    def remove_prompts(self) -> None:
+        """Remove our prompt and preview layers; Labels layers stay."""
+        self._quiet = True
+        try:
+            for layer in (self.preview, self.points, self.boxes):
+                if layer is not None:
+                    self.viewer.layers.remove(getattr(layer, "__wrapped__", layer))
+        finally:
+            self._quiet = False
+
+    def show_preview(self, plane: Plane, masks: Sequence[Mask]) -> None:
+        """Show masks of a plane: filled lightly, with a solid outline."""
+        image = self.image
+        masks = [mask for mask in masks if mask.area]
+        if image is None or not masks:
+            self.hide_preview()
+            return
+        crop, offset = _paint_preview(masks)
+        data = crop.reshape(layers.plane_shape(plane, *crop.shape))
+        keywords = layers.on_plane(image, plane, offset)
+        preview = self.preview
+        if preview is None:
+            self._add_preview(data, keywords)
+            return
+        preview.data = data  # never painted on, so there is no history that this could spoil
+        preview.translate = keywords["translate"]
+        preview.visible = True
+
+    def _add_preview(self, data: Any, keywords: dict[str, Any]) -> None:
+        from napari.utils.colormaps import DirectLabelColormap
+
+        active = self.viewer.layers.selection.active
+        preview = self.viewer.add_labels(
+            data,
+            name="LightSAM preview",
+            colormap=DirectLabelColormap(color_dict={None: (0, 0, 0, 0), 1: _PREVIEW_FILL, 2: _PREVIEW_EDGE}),
+            opacity=1.0,
+            metadata={METADATA_KEY: {"role": "preview", "owner": self.owner, "version": 1}},
+            **keywords,
+        )
+        preview.editable = False
+        names = [layer.unique_id for layer in self.viewer.layers]
+        lowest = min(
+            (names.index(layer.unique_id) for layer in (self.points, self.boxes) if layer is not None),
+            default=len(names),
+        )
+        self.viewer.layers.move(names.index(preview.unique_id), lowest)  # prompts stay on top
+        if active is not None:
+            self.viewer.layers.selection.active = active
+
+    def hide_preview(self) -> None:
+        """Show no preview."""
+        preview = self.preview
+        if preview is not None:
+            preview.visible = False
+
+
+def _paint_preview(masks: Sequence[Mask]) -> tuple[Any, tuple[int, int]]:
+    """Return uint8 (h, w), 1 inside of objects and 2 along their edges, and where it starts."""
+    from scipy import ndimage
+
+    boxes = np.array([mask.box for mask in masks])
+    y0, x0 = boxes[:, :2].min(axis=0)
+    y1, x1 = boxes[:, 2:].max(axis=0)
+    crop = np.zeros((y1 - y0, x1 - x0), np.uint8)
+    for mask in masks:
+        part = crop[mask.box[0] - y0 : mask.box[2] - y0, mask.box[1] - x0 : mask.box[3] - x0]
+        inner = ndimage.binary_erosion(mask.crop, border_value=0)
+        part[inner & (part == 0)] = 1
+        part[mask.crop & ~inner] = 2
+    return crop, (int(y0), int(x0))

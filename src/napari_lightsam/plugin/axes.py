@@ -1,0 +1,271 @@
+"""What the sliders of an image mean, which plane is on display, and how large its pixels are."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Image, Layer
+
+METADATA_KEY = "napari-lightsam"
+"""Key of `layer.metadata` under which everything of ours is kept."""
+
+
+class AxisRole(StrEnum):
+    """What moving along an axis changes."""
+
+    DEPTH = "depth"
+    TIME = "time"
+    CHANNEL = "channel"
+    PLANE = "plane"
+    """Rows and columns of the image itself."""
+    UNKNOWN = "unknown"
+
+
+_WORDS: Mapping[str, AxisRole] = {
+    "z": AxisRole.DEPTH,
+    "depth": AxisRole.DEPTH,
+    "slice": AxisRole.DEPTH,
+    "plane": AxisRole.DEPTH,
+    "section": AxisRole.DEPTH,
+    "t": AxisRole.TIME,
+    "time": AxisRole.TIME,
+    "frame": AxisRole.TIME,
+    "timepoint": AxisRole.TIME,
+    "c": AxisRole.CHANNEL,
+    "ch": AxisRole.CHANNEL,
+    "channel": AxisRole.CHANNEL,
+    "channels": AxisRole.CHANNEL,
+    "y": AxisRole.PLANE,
+    "x": AxisRole.PLANE,
+    "row": AxisRole.PLANE,
+    "column": AxisRole.PLANE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """One plane of a layer.
+
+    Attributes
+    ----------
+    layer
+        `unique_id` of the Image layer.
+    axes
+        Data axes of the plane's rows and columns, in rising order.
+    index
+        Position along every data axis; `None` on the two axes of the plane.
+    roles
+        Role of every data axis.
+    shape
+        (H, W) in pixels.
+    """
+
+    layer: Hashable
+    axes: tuple[int, int]
+    index: tuple[int | None, ...]
+    roles: tuple[AxisRole, ...]
+    shape: tuple[int, int]
+
+    @property
+    def key(self) -> Hashable:
+        """What tells two planes apart; the shown channel does not, objects are the same in all."""
+        steps = tuple(
+            -1 if role is AxisRole.CHANNEL else step for step, role in zip(self.index, self.roles, strict=True)
+        )
+        return self.layer, self.axes, steps
+
+    def corner(self) -> tuple[int, ...]:
+        """Return the data position of the plane's first pixel."""
+        return tuple(0 if step is None else step for step in self.index)
+
+
+class NoPlane(Exception):  # noqa: N818 - a normal state of the viewer, not an error
+    """There is no plane to work on right now; the message says why, to be shown to the user."""
+
+
+def role_from_label(label: str) -> AxisRole:
+    """Read a role from an axis label.
+
+    Examples
+    --------
+    >>> role_from_label("Z").value, role_from_label("-3").value
+    ('depth', 'unknown')
+    """
+    return _WORDS.get(label.strip().casefold(), AxisRole.UNKNOWN)
+
+
+def level0(layer: Image) -> Any:
+    """Return the full-resolution array of an Image layer, lazily."""
+    return layer.data[0] if layer.multiscale else layer.data
+
+
+def guess_roles(
+    labels: Sequence[str], shape: Sequence[int], file_axes: str = "", file_shape: Sequence[int] = ()
+) -> tuple[AxisRole, ...]:
+    """Guess the role of every axis from the layer's axis labels, else from the file's.
+
+    Parameters
+    ----------
+    labels
+        One label per data axis; napari's own defaults, "-3", "-2", ..., say nothing.
+    shape
+        Length of every data axis, without colour samples.
+    file_axes, file_shape
+        Letters and lengths of the source file's axes (`ImageInfo.axes`); used where they fit `shape`.
+        napari squeezes axes of length one and may have split the channels into layers.
+
+    Notes
+    -----
+    The last two axes without another meaning are rows and columns. An axis of length one needs no role;
+    it counts as depth.
+    """
+    roles = [role_from_label(label) for label in labels]
+    letters = _matching_letters(shape, file_axes, file_shape)
+    for i, letter in enumerate(letters):
+        if roles[i] is AxisRole.UNKNOWN:
+            roles[i] = role_from_label(letter)
+    if AxisRole.PLANE not in roles:
+        for i in (len(roles) - 2, len(roles) - 1):
+            if roles[i] is AxisRole.UNKNOWN:
+                roles[i] = AxisRole.PLANE
+    return tuple(
+        AxisRole.DEPTH if role is AxisRole.UNKNOWN and length == 1 else role
+        for role, length in zip(roles, shape, strict=True)
+    )
+
+
+def _matching_letters(shape: Sequence[int], axes: str, file_shape: Sequence[int]) -> str:
+    pairs = [(a, n) for a, n in zip(axes, file_shape, strict=False) if a != "S"]
+    for drop in ("", "1", "C", "C1"):
+        kept = [(a, n) for a, n in pairs if not (("C" in drop and a == "C") or ("1" in drop and n == 1))]
+        if [n for _, n in kept] == list(shape):
+            return "".join(a for a, _ in kept)
+    return ""
+
+
+def roles_of(layer: Image) -> tuple[AxisRole, ...]:
+    """Return the role of every data axis: the user's answers first, then labels, then the source file."""
+    answers: Mapping[int, str] = layer.metadata.get(METADATA_KEY, {}).get("axes", {})
+    shape = level0(layer).shape[: layer.ndim]
+    axes, file_shape = _file_axes(layer)
+    roles = guess_roles(layer.axis_labels, shape, axes, file_shape)
+    return tuple(AxisRole(answers.get(i, role)) for i, role in enumerate(roles))
+
+
+def answer_role(layer: Image, axis: int, role: AxisRole) -> None:
+    """Keep what the user said an axis is, in the layer's metadata."""
+    ours = layer.metadata.setdefault(METADATA_KEY, {"role": "image"})
+    ours.setdefault("axes", {})[axis] = str(role)
+
+
+def unknown_axes(layer: Image, viewer: ViewerModel) -> tuple[int, ...]:
+    """Return the data axes that a slider moves through and of which nobody said what they are."""
+    shown = _displayed(layer, viewer)
+    return tuple(
+        i for i, role in enumerate(roles_of(layer)) if role is AxisRole.UNKNOWN and i not in shown
+    )
+
+
+def _displayed(layer: Layer, viewer: ViewerModel) -> tuple[int, ...]:
+    extra = viewer.dims.ndim - layer.ndim
+    return tuple(axis - extra for axis in viewer.dims.displayed)
+
+
+def displayed_plane(layer: Image, viewer: ViewerModel) -> Plane:
+    """Return the plane of an Image layer that the viewer shows.
+
+    Raises
+    ------
+    NoPlane
+        Three axes are shown at once, an axis of unknown meaning or a channel axis is in the way, or the
+        sliders stand outside of the image.
+    """
+    if viewer.dims.ndisplay == 3:
+        raise NoPlane("Switch napari to the 2-D view (the square button below the layer list).")
+    if layer.ndim < 2:
+        raise NoPlane("This image has less than two axes.")
+    axes = _displayed(layer, viewer)
+    if min(axes) < 0:
+        raise NoPlane("The viewer shows an axis that this image does not have.")
+    rows, columns = sorted(axes)
+    roles = roles_of(layer)
+    if AxisRole.CHANNEL in (roles[rows], roles[columns]):
+        raise NoPlane("The viewer shows the channels as rows or columns; swap the axes back.")
+    unknown = unknown_axes(layer, viewer)
+    if unknown:
+        raise NoPlane("Say first what the slider is: depth, time or channel.")
+    shape = level0(layer).shape
+    at = np.rint(layer.world_to_data(viewer.dims.point)).astype(int)
+    index: list[int | None] = [int(step) for step in at]
+    index[rows] = index[columns] = None
+    for axis, step in enumerate(index):
+        if step is not None and not 0 <= step < shape[axis]:
+            raise NoPlane(f"The slider of axis {axis} stands outside of this image.")
+    return Plane(layer.unique_id, (rows, columns), tuple(index), roles, (shape[rows], shape[columns]))
+
+
+def _file_axes(layer: Image) -> tuple[str, tuple[int, ...]]:
+    info = _file_info(layer.source.path)
+    return ("", ()) if info is None else (info.axes, info.shape)
+
+
+_INFO: dict[str, Any] = {}
+
+
+def _file_info(path: str | None) -> Any | None:
+    """Read the header of a layer's source file once; None where there is none of a known type."""
+    if path is None:
+        return None
+    if path not in _INFO:
+        from napari_lightsam.errors import FileError
+        from napari_lightsam.formats.images import SUFFIXES, read_info
+
+        try:
+            _INFO[path] = read_info(path) if path.lower().endswith(SUFFIXES) else None
+        except FileError:
+            # napari opened it another way; its pixels count, and the header only helps where it can
+            _INFO[path] = None
+    return _INFO[path]
+
+
+def pixel_size(layer: Image, axes: tuple[int, int] | None = None) -> tuple[float | None, str]:
+    """Find the size of a pixel.
+
+    Parameters
+    ----------
+    layer
+        An Image layer.
+    axes
+        Data axes of the plane; the last two by default.
+
+    Returns
+    -------
+    size
+        Micrometres a pixel (the geometric mean of rows and columns), or None: pixels everywhere.
+    source
+        Where it is from, in words for a tooltip.
+    """
+    rows, columns = axes or (layer.ndim - 2, layer.ndim - 1)
+    factors = [_micrometres(layer.units[axis]) for axis in (rows, columns)]
+    if None not in factors:
+        sides = [float(layer.scale[axis]) * factor for axis, factor in zip((rows, columns), factors, strict=True)]  # type: ignore[operator]
+        return float(np.sqrt(sides[0] * sides[1])), "from the layer's units and scale"
+    info = _file_info(layer.source.path)
+    if info is not None and info.pixel_size is not None and (rows, columns) == (layer.ndim - 2, layer.ndim - 1):
+        y, x = info.pixel_size
+        return float(np.sqrt(y * x)), f"from the file's {info.pixel_size_source} metadata"
+    return None, "neither the layer nor its file says it"
+
+
+def _micrometres(unit: Any) -> float | None:
+    """Return the length of a unit in micrometres; None for pixels and everything that is no length."""
+    if not unit.is_compatible_with("micrometer"):
+        return None
+    return float((1 * unit).to("micrometer").magnitude)

@@ -1,0 +1,178 @@
+"""Layers that lie exactly on an image: created with its transform, found again by their metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_lightsam.plugin.axes import METADATA_KEY, AxisRole, Plane, level0
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Image, Labels, Layer
+
+_ON_TOP = ("points", "boxes", "preview")
+
+LARGEST_ARRAY = 4 * 2**30
+"""Bytes up to which a Labels layer covers the whole stack; a larger stack gets layers of one plane."""
+
+
+def ours(layer: Layer) -> dict[str, Any]:
+    """Return what we noted in a layer's metadata; empty for layers of others."""
+    return layer.metadata.get(METADATA_KEY, {})  # type: ignore[no-any-return]
+
+
+def find(viewer: ViewerModel, role: str, owner: str) -> Any | None:
+    """Find our layer of a role, however it is called now and wherever it was moved; None when deleted."""
+    for layer in viewer.layers:
+        note = ours(layer)
+        if note.get("role") == role and note.get("owner") == owner:
+            return layer
+    return None
+
+
+def by_id(viewer: ViewerModel, unique_id: Hashable | None) -> Any | None:
+    """Find a layer by its `unique_id`; None when it was deleted."""
+    return next((layer for layer in viewer.layers if layer.unique_id == unique_id), None)
+
+
+def below_prompts(viewer: ViewerModel, labels: Labels) -> None:
+    """Move a layer below our prompts and preview, which must stay visible and clickable."""
+    order = [layer.unique_id for layer in viewer.layers]
+    on_top = [i for i, layer in enumerate(viewer.layers) if ours(layer).get("role") in _ON_TOP]
+    position = order.index(labels.unique_id)
+    if on_top and min(on_top) < position:
+        viewer.layers.move(position, min(on_top))
+
+
+def images(viewer: ViewerModel) -> Iterator[Image]:
+    """Yield the Image layers that can be segmented."""
+    from napari.layers import Image
+
+    for layer in viewer.layers:
+        if isinstance(layer, Image) and layer.ndim >= 2:
+            yield layer
+
+
+def on_image(image: Image, plane: Plane, *, stretch: float = 1.0) -> dict[str, Any]:
+    """Return the transform of a layer that lies on an image, as keywords for `viewer.add_*`.
+
+    Channel axes have length one in our layers, because an object is the same in all channels. Their one
+    pixel is stretched over all of them, so that the layer shows whatever channel is chosen.
+
+    Parameters
+    ----------
+    image
+        The image.
+    plane
+        Names the channel axes.
+    stretch
+        Further stretching of channel axes: prompts need it, as a point shows only within half a pixel.
+    """
+    shape = level0(image).shape
+    scale, translate = np.array(image.scale, float), np.array(image.translate, float)
+    for axis, role in enumerate(plane.roles):
+        if role is AxisRole.CHANNEL:
+            translate[axis] += scale[axis] * (shape[axis] - 1) / 2
+            scale[axis] *= shape[axis] * stretch
+    return {
+        "scale": scale,
+        "translate": translate,
+        "rotate": image.rotate,
+        "shear": image.shear,
+        "affine": image.affine.affine_matrix,
+        "units": image.units,
+        "axis_labels": image.axis_labels,
+    }
+
+
+def on_plane(image: Image, plane: Plane, offset: tuple[int, int] = (0, 0)) -> dict[str, Any]:
+    """Return the transform of a layer of one plane, or of a part of it that starts at `offset`."""
+    keywords = on_image(image, plane)
+    start = [
+        0 if step is None or role is AxisRole.CHANNEL else step
+        for step, role in zip(plane.index, plane.roles, strict=True)
+    ]
+    start[plane.axes[0]], start[plane.axes[1]] = offset
+    moved = np.subtract(image.data_to_world(start), image.data_to_world([0] * image.ndim))
+    # `affine` acts after `translate`, so the shift is taken back through it
+    keywords["translate"] = keywords["translate"] + np.linalg.solve(image.affine.linear_matrix, moved)
+    return keywords
+
+
+def whole_shape(image: Image, plane: Plane) -> tuple[int, ...]:
+    """Return the shape of a Labels array over the whole image: its own, with one for channels."""
+    shape = level0(image).shape
+    return tuple(1 if role is AxisRole.CHANNEL else shape[i] for i, role in enumerate(plane.roles))
+
+
+def plane_shape(plane: Plane, height: int, width: int) -> tuple[int, ...]:
+    """Return the shape of an array that holds (a part of) one plane only."""
+    shape = [1] * len(plane.index)
+    shape[plane.axes[0]], shape[plane.axes[1]] = height, width
+    return tuple(shape)
+
+
+def add_labels(
+    viewer: ViewerModel, image: Image, plane: Plane, name: str, note: dict[str, Any], content: Any = None
+) -> Labels:
+    """Add an int32 Labels layer on an image.
+
+    Parameters
+    ----------
+    viewer, image
+        Where to.
+    plane
+        The plane that `content` is of.
+    name
+        Name of the layer.
+    note
+        Kept in the layer's metadata; `image` and `version` are added.
+    content
+        int32 (H, W) of the plane, or None for an empty layer.
+    """
+    shape = whole_shape(image, plane)
+    whole = int(np.prod(shape)) * 4 <= LARGEST_ARRAY
+    if not whole:
+        shape = plane_shape(plane, *plane.shape)
+    data = np.zeros(shape, np.int32)
+    if content is not None:
+        index: tuple[Any, ...] = tuple(
+            slice(None) if step is None else 0 if length == 1 else step
+            for step, length in zip(plane.index, shape, strict=True)
+        )
+        data[index] = content
+    keywords = on_image(image, plane) if whole else on_plane(image, plane)
+    metadata = {METADATA_KEY: {"version": 1, "image": str(image.unique_id), **note}}
+    return viewer.add_labels(data, name=name, metadata=metadata, **keywords)
+
+
+def place_in(labels: Labels, image: Image, plane: Plane) -> tuple[int | None, ...] | None:
+    """Find where a plane of an image lies in a Labels layer.
+
+    Returns
+    -------
+    tuple or None
+        Position along every axis of the Labels layer, `None` on the two axes of the plane; or None when
+        the layer does not lie pixel on pixel on the image.
+    """
+    if labels.multiscale or labels.ndim > image.ndim:
+        return None
+    skipped = image.ndim - labels.ndim
+    rows, columns = (axis - skipped for axis in plane.axes)
+    if rows < 0 or (labels.data.shape[rows], labels.data.shape[columns]) != plane.shape:
+        return None
+    first = list(plane.corner())
+    last = list(first)
+    last[plane.axes[0]], last[plane.axes[1]] = plane.shape[0] - 1, plane.shape[1] - 1
+    start, end = (labels.world_to_data(image.data_to_world(corner)) for corner in (first, last))
+    index = np.rint(start).astype(int)
+    far = index.copy()
+    far[rows], far[columns] = plane.shape[0] - 1, plane.shape[1] - 1
+    inside = all(0 <= step < length for step, length in zip(index, labels.data.shape, strict=True))
+    fits = not index[rows] and not index[columns] and inside
+    if not fits or np.abs(end - far).max() > 0.5 or np.abs(start - index).max() > 0.5:
+        return None
+    return tuple(None if axis in (rows, columns) else int(step) for axis, step in enumerate(index))

@@ -1,0 +1,180 @@
+"""What is sent to the worker: a plane of one to three layers or channels, to be read there."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_lightsam.plugin import layers
+from napari_lightsam.plugin.axes import AxisRole, NoPlane, Plane, displayed_plane, level0, roles_of
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Image
+
+MOST_INPUTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Something that can be one of the model's inputs.
+
+    Attributes
+    ----------
+    layer
+        `unique_id` of an Image layer.
+    channel
+        Position on its channel axis (or its last axis, where that holds samples that are no colours);
+        None: all of a colour image, or the channel on display.
+    title
+        What a chooser shows.
+    """
+
+    layer: Hashable
+    channel: int | None
+    title: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Input:
+    """One array and the part of it that is a plane.
+
+    Attributes
+    ----------
+    data
+        Full-resolution array, possibly lazy; only referred to, never copied here.
+    index
+        A number or a full slice along every axis.
+    """
+
+    data: Any
+    index: tuple[int | slice, ...]
+
+    def read(self) -> Any:
+        """Return the plane as a NumPy array (H, W) or (H, W, samples)."""
+        return np.asarray(self.data[self.index])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PlaneRequest:
+    """A plane to be embedded, made on the main thread and read in the worker.
+
+    Attributes
+    ----------
+    plane
+        Where it is.
+    key
+        Equal for equal pixels: what the worker's memory of embeddings goes by.
+    inputs
+        One to three arrays.
+    rgb
+        The one input is a colour image; otherwise every input is a channel of its own.
+    """
+
+    plane: Plane
+    key: Hashable
+    inputs: tuple[Input, ...]
+    rgb: bool
+
+    def read(self) -> Any:
+        """Return (H, W), or (H, W, C) for colour or several inputs."""
+        if len(self.inputs) == 1:
+            return self.inputs[0].read()
+        return np.stack([part.read() for part in self.inputs], axis=-1)
+
+
+def is_colour(layer: Image) -> bool:
+    """Tell whether an Image layer holds colours.
+
+    napari shows every array whose last axis has three or four samples as RGB. Four samples of more than
+    8 bits are four channels of a microscope all the same.
+    """
+    data = level0(layer)
+    return bool(layer.rgb and (np.dtype(data.dtype) == np.uint8 or data.shape[-1] == 3))
+
+
+def n_channels(layer: Image) -> int:
+    """Return how many channels one Image layer holds; a colour image has one."""
+    data = level0(layer)
+    if layer.rgb:
+        return 1 if is_colour(layer) else int(data.shape[-1])
+    roles = roles_of(layer)
+    return int(data.shape[roles.index(AxisRole.CHANNEL)]) if AxisRole.CHANNEL in roles else 1
+
+
+def sources(viewer: ViewerModel, image: Image) -> list[Source]:
+    """Return what can be mapped to the model's inputs: the image's channels, and other images of its size."""
+    found = []
+    for layer in sorted(layers.images(viewer), key=lambda other: other.unique_id != image.unique_id):
+        same = layer.unique_id == image.unique_id
+        if not same and (is_colour(layer) or is_colour(image) or _size(layer) != _size(image)):
+            continue
+        count = n_channels(layer)
+        if count == 1:
+            found.append(Source(layer.unique_id, None, layer.name))
+        else:
+            name = "channel" if same else f"{layer.name}, channel"
+            found += [Source(layer.unique_id, i, f"{name} {i}") for i in range(count)]
+    return found
+
+
+def _size(layer: Image) -> tuple[int, ...]:
+    return tuple(n for n, role in zip(level0(layer).shape, roles_of(layer), strict=False) if role is not AxisRole.CHANNEL)
+
+
+def default_sources(viewer: ViewerModel, image: Image) -> list[Source]:
+    """Return what is segmented when the user chose nothing: the image, or the channel on display."""
+    count = n_channels(image)
+    if count == 1:
+        return [Source(image.unique_id, None, image.name)]
+    if image.rgb:
+        return [Source(image.unique_id, i, f"channel {i}") for i in range(min(count, MOST_INPUTS))]
+    return [Source(image.unique_id, None, "channel on display")]
+
+
+def make_request(
+    viewer: ViewerModel, image: Image, chosen: Sequence[Source], versions: Sequence[int] = ()
+) -> PlaneRequest:
+    """Describe the displayed plane of an image with the chosen inputs.
+
+    Parameters
+    ----------
+    viewer, image
+        What is on display.
+    chosen
+        One to three sources.
+    versions
+        Counters of changes of the layers' data, part of the key.
+
+    Raises
+    ------
+    NoPlane
+        There is no plane to work on, or an input was deleted or does not reach it.
+    """
+    plane = displayed_plane(image, viewer)
+    inputs = []
+    steps = []
+    for source in chosen[:MOST_INPUTS]:
+        layer = layers.by_id(viewer, source.layer)
+        if layer is None:
+            raise NoPlane(f"The input {source.title!r} was deleted; choose another one.")
+        other = plane if layer.unique_id == image.unique_id else displayed_plane(layer, viewer)
+        if other.shape != plane.shape:
+            raise NoPlane(f"The input {source.title!r} has another size than {image.name!r}.")
+        index = _full_index(layer, other, source.channel)
+        inputs.append(Input(level0(layer), index))
+        steps.append((layer.unique_id, str(index)))
+    colour = len(inputs) == 1 and is_colour(layers.by_id(viewer, chosen[0].layer))
+    return PlaneRequest(plane, (plane.key, tuple(steps), tuple(versions)), tuple(inputs), colour)
+
+
+def _full_index(layer: Image, plane: Plane, channel: int | None) -> tuple[int | slice, ...]:
+    index: list[int | slice] = [slice(None) if step is None else step for step in plane.index]
+    if layer.rgb:
+        index.append(slice(None) if channel is None else channel)
+    elif channel is not None:
+        index[plane.roles.index(AxisRole.CHANNEL)] = channel
+    return tuple(index)

@@ -1,0 +1,289 @@
+"""Small parts of the dock widget: icons, the progress row, the choosers that appear only when needed."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from napari.utils import cancelable_progress
+from qtpy.QtCore import QObject, QPointF, QRectF, QSize, Qt, Signal
+from qtpy.QtGui import QColor, QIcon, QPainter, QPen, QPixmap, QPolygonF
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QProgressBar,
+    QPushButton,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_lightsam.plugin.axes import AxisRole
+from napari_lightsam.plugin.prompts import COLOURS, NEGATIVE, POSITIVE
+
+if TYPE_CHECKING:
+    from napari_lightsam.engine.progress import Progress
+    from napari_lightsam.plugin.request import Source
+
+
+class MainThread(QObject):
+    """Calls functions on the thread it was made on, in the order they were given."""
+
+    _call = Signal(object)
+
+    def __init__(self, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._call.connect(self._run, Qt.ConnectionType.QueuedConnection)
+
+    def deliver(self, call: Callable[[], None]) -> None:
+        """Call a function later on the main thread; may be called from any thread."""
+        self._call.emit(call)
+
+    def _run(self, call: Callable[[], None]) -> None:
+        call()
+
+
+def draw_icon(kind: str) -> QIcon:
+    """Draw the marker of a tool as it looks on the image: "positive", "negative" or "box"."""
+    pixmap = QPixmap(QSize(40, 40))
+    pixmap.fill(Qt.GlobalColor.transparent)
+    painter = QPainter(pixmap)
+    painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+    painter.setPen(QPen(QColor("white"), 3))
+    if kind == POSITIVE:
+        painter.setBrush(QColor(COLOURS[POSITIVE]))
+        painter.drawEllipse(QRectF(6, 6, 28, 28))
+    elif kind == NEGATIVE:
+        painter.setBrush(QColor(COLOURS[NEGATIVE]))
+        a, b, c, d = 4, 15, 25, 36
+        corners = [(b, a), (c, a), (c, b), (d, b), (d, c), (c, c), (c, d), (b, d), (b, c), (a, c), (a, b), (b, b)]
+        painter.drawPolygon(QPolygonF([QPointF(x, y) for x, y in corners]))
+    else:
+        painter.drawRect(QRectF(5, 9, 30, 22))
+        painter.setPen(QPen(QColor(COLOURS[POSITIVE]), 4))
+        painter.drawRect(QRectF(5, 9, 30, 22))
+    painter.end()
+    return QIcon(pixmap)
+
+
+def wide(combo: QComboBox) -> QComboBox:
+    """Let a combo box shrink with its dock; long layer names would widen it otherwise."""
+    combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    combo.setMinimumContentsLength(6)
+    combo.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+    return combo
+
+
+def fill(combo: QComboBox, items: Sequence[tuple[str, Any]], chosen: Any) -> None:
+    """Offer (text, data) pairs; an open list is only disturbed when something has changed."""
+    now = [(combo.itemText(i), combo.itemData(i)) for i in range(combo.count())]
+    if now != list(items):
+        combo.clear()
+        for text, data in items:
+            combo.addItem(text, data)
+    index = next((i for i, (_, data) in enumerate(items) if data == chosen), 0)
+    if combo.currentIndex() != index:
+        combo.setCurrentIndex(index)
+
+
+def heading(text: str) -> QLabel:
+    """Make the headline of a section."""
+    label = QLabel(text)
+    font = label.font()
+    font.setBold(True)
+    label.setFont(font)
+    label.setContentsMargins(0, 6, 0, 0)
+    return label
+
+
+class ProgressRow(QWidget):
+    """A bar, the time left, a Cancel button, and the same in napari's activity dock.
+
+    Parameters
+    ----------
+    title
+        Name of the work in the activity dock.
+    on_cancel
+        Called by either Cancel button.
+    """
+
+    def __init__(self, title: str, on_cancel: Callable[[], object]) -> None:
+        super().__init__()
+        self._title, self._on_cancel = title, on_cancel
+        self._activity: Any = None
+        self._stage, self._since, self._shown = "", 0.0, 0.0
+        self.bar = QProgressBar()
+        self.bar.setTextVisible(False)
+        self.bar.setMaximumHeight(12)
+        self.text = QLabel()
+        self.text.setWordWrap(True)
+        self.cancel_button = QPushButton("Cancel")
+        self.cancel_button.setToolTip("Stop now. Layers stay as they are.")
+        self.cancel_button.clicked.connect(lambda: on_cancel())
+        row = QHBoxLayout()
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(self.bar, 1)
+        row.addWidget(self.cancel_button)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(row)
+        layout.addWidget(self.text)
+        self.setVisible(False)
+
+    def show_progress(self, progress: Progress | None) -> None:
+        """Show how far the work has come; None ends it."""
+        if progress is None:
+            self.finish()
+            return
+        now = time.monotonic()
+        if progress.stage != self._stage:
+            self._stage, self._since = progress.stage, now
+        elif now - self._shown < 0.1 and progress.done < progress.total:
+            return  # repainting more often would cost more than it tells
+        self._shown = now
+        self.setVisible(True)
+        self.bar.setRange(0, progress.total)
+        self.bar.setValue(progress.done)
+        left = time_left(now - self._since, progress.done, progress.total)
+        self.text.setText(progress.stage.capitalize() + (f", {left}" if left else " ..."))
+        self._mirror(progress)
+
+    def _mirror(self, progress: Progress) -> None:
+        if self._activity is None:
+            # its text form is of no use beside the two bars
+            self._activity = cancelable_progress(total=0, desc=self._title, file=io.StringIO())
+        if self._activity.is_canceled:
+            self._on_cancel()
+            return
+        if self._activity.total != progress.total:
+            self._activity.reset(total=progress.total)
+        if self._activity.desc != f"{self._title}: {progress.stage}":
+            self._activity.set_description(f"{self._title}: {progress.stage}")
+        self._activity.update(progress.done - self._activity.n)
+
+    def finish(self) -> None:
+        """Hide the row and leave the activity dock."""
+        self.setVisible(False)
+        self._stage = ""
+        if self._activity is not None:
+            activity, self._activity = self._activity, None
+            activity.close()
+
+
+def time_left(seconds: float, done: int, total: int) -> str:
+    """Say how long it will still take.
+
+    Examples
+    --------
+    >>> time_left(10, 1, 4), time_left(300, 1, 3), time_left(1, 0, 4)
+    ('about 30 s left', 'about 10 min left', '')
+    """
+    if not 0 < done <= total:
+        return ""
+    left = seconds / done * (total - done)
+    return f"about {left:.0f} s left" if left < 100 else f"about {left / 60:.0f} min left"
+
+
+class AxisQuestions(QWidget):
+    """Asks what a slider of unknown meaning is, one combo box each; empty and hidden otherwise.
+
+    Parameters
+    ----------
+    on_answer
+        Called with the axis and its role.
+    """
+
+    _ANSWERS = (
+        ("depth (z)", AxisRole.DEPTH),
+        ("time", AxisRole.TIME),
+        ("channel", AxisRole.CHANNEL),
+    )
+
+    def __init__(self, on_answer: Callable[[int, AxisRole], object]) -> None:
+        super().__init__()
+        self._on_answer = on_answer
+        self._form = QFormLayout(self)
+        self._form.setContentsMargins(0, 0, 0, 0)
+        self._asked: tuple[tuple[int, int], ...] = ()
+        self.combos: dict[int, QComboBox] = {}
+
+    def ask(self, axes: Sequence[tuple[int, int]]) -> None:
+        """Ask about axes, given as (axis, length)."""
+        self.setVisible(bool(axes))
+        if tuple(axes) == self._asked:
+            return
+        self._asked = tuple(axes)
+        while self._form.rowCount():
+            self._form.removeRow(0)
+        self.combos = {}
+        for axis, length in axes:
+            combo = wide(QComboBox())
+            combo.addItem("choose ...", None)
+            for text, role in self._ANSWERS:
+                combo.addItem(text, role)
+            combo.setToolTip(
+                "Neither the layer nor its file says what this slider moves through. Objects are outlined "
+                "in one plane; channels of one plane may be used together."
+            )
+            combo.activated.connect(lambda _i, axis=axis, combo=combo: self._answered(axis, combo))
+            self._form.addRow(f"Slider {axis} ({length} steps) is", combo)
+            self.combos[axis] = combo
+
+    def _answered(self, axis: int, combo: QComboBox) -> None:
+        role = combo.currentData()
+        if role is not None:
+            self._on_answer(axis, AxisRole(role))
+
+
+class InputChoosers(QWidget):
+    """Maps one to three channels or images to the model's inputs; hidden when there is nothing to choose.
+
+    Parameters
+    ----------
+    on_change
+        Called with the chosen sources; empty for the default.
+    """
+
+    def __init__(self, on_change: Callable[[list[Source]], object]) -> None:
+        super().__init__()
+        self._on_change = on_change
+        form = QFormLayout(self)
+        form.setContentsMargins(0, 0, 0, 0)
+        self.combos = [wide(QComboBox()) for _ in range(3)]
+        for label, combo in zip(("Segment", "with", "and"), self.combos, strict=True):
+            combo.setToolTip(
+                "The model looks at up to three channels at once, for instance a membrane and a nuclear stain."
+            )
+            combo.activated.connect(self._changed)
+            form.addRow(label, combo)
+        self._form = form
+
+    def offer(self, options: Sequence[Source], default: str, chosen: Sequence[Source]) -> None:
+        """Fill the choosers, keeping what is chosen."""
+        self.setVisible(len(options) > 1)
+        for number, combo in enumerate(self.combos):
+            nothing = default if number == 0 else "nothing more"
+            items = [(nothing, None), *((source.title, source) for source in options)]
+            fill(combo, items, chosen[number] if number < len(chosen) else None)
+        self._show_needed()
+
+    def _show_needed(self) -> None:
+        first = self.combos[0].currentData() is not None
+        second = first and self.combos[1].currentData() is not None
+        for number, shown in ((1, first), (2, second)):
+            self._form.setRowVisible(self.combos[number], shown)
+
+    def _changed(self) -> None:
+        self._show_needed()
+        chosen: list[Source] = []
+        for combo in self.combos:
+            source = combo.currentData()
+            if source is None:
+                break
+            if source not in chosen:
+                chosen.append(source)
+        self._on_change(chosen)

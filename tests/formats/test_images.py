@@ -1,0 +1,476 @@
+"""Reading images: axes, colour, channels, pixel size, and files that are not what they seem."""
+
+from __future__ import annotations
+
+import struct
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+import napari_lightsam
+from napari_lightsam.engine.image import LightSamWarning
+from napari_lightsam.errors import FileError
+from napari_lightsam.formats.images import read_image, read_info, read_pixel_size
+
+SAMPLES = Path(napari_lightsam.__file__).parent / "samples"
+
+
+def ramp(*shape: int, dtype: str = "uint16") -> np.ndarray:
+    return np.arange(np.prod(shape)).reshape(shape).astype(dtype)
+
+
+def write_ome(path: Path, data: np.ndarray, axes: str, **metadata: object) -> Path:
+    tifffile.imwrite(path, data, ome=True, photometric="minisblack", metadata={"axes": axes, **metadata})
+    return path
+
+
+# --- axes and colour
+
+
+@pytest.mark.parametrize(
+    ("name", "axes", "shape"),
+    [
+        ("nuclei_fluorescence", "YX", (520, 696)),
+        ("cells_phase_contrast", "YX", (1022, 1024)),
+        ("nuclei_histology", "YXS", (256, 320, 3)),
+        ("neurites_fibsem_3d", "QYX", (25, 250, 250)),
+    ],
+)
+def test_a_bundled_sample_is_read_with_its_axes(name: str, axes: str, shape: tuple[int, ...]) -> None:
+    image = read_image(SAMPLES / f"{name}.tif")
+
+    assert image.axes == axes
+    assert image.data.shape == image.shape == shape
+    np.testing.assert_array_equal(image.data, tifffile.imread(SAMPLES / f"{name}.tif"))
+
+
+@pytest.mark.parametrize("axes", ["CYX", "ZYX", "TYX", "TCYX", "ZCYX", "TZCYX"])
+@pytest.mark.parametrize("kind", ["ome", "imagej"])
+def test_the_axes_a_file_names_are_kept(tmp_path: Path, kind: str, axes: str) -> None:
+    shape = tuple({"T": 2, "Z": 3, "C": 4, "Y": 11, "X": 13}[a] for a in axes)
+    data = ramp(*shape)
+    options = {kind: True, "photometric": "minisblack", "metadata": {"axes": axes}}
+    tifffile.imwrite(tmp_path / "a.tif", data, **options)
+
+    image = read_image(tmp_path / "a.tif")
+
+    assert image.axes == axes
+    np.testing.assert_array_equal(image.data, data)
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "axes"),
+    [
+        (ramp(9, 8, 4), {}, "YXC"),
+        (ramp(9, 8, 4), {"photometric": "rgb"}, "YXC"),
+        (ramp(9, 8, 4), {"photometric": "minisblack", "planarconfig": "contig"}, "YXC"),
+        (ramp(9, 8, 3), {"photometric": "rgb"}, "YXS"),
+        (ramp(9, 8, 3, dtype="uint8"), {"photometric": "rgb"}, "YXS"),
+        (ramp(9, 8, 4, dtype="uint8"), {"photometric": "rgb"}, "YXS"),
+        (ramp(9, 8, 3, dtype="uint8"), {"photometric": "minisblack", "planarconfig": "contig"}, "YXS"),
+        (ramp(3, 9, 8, dtype="uint8"), {"photometric": "rgb", "planarconfig": "separate"}, "YXS"),
+        (ramp(3, 9, 8), {"photometric": "rgb", "planarconfig": "separate"}, "QYX"),
+        (ramp(5, 9, 8), {"photometric": "minisblack"}, "QYX"),
+    ],
+    ids=[
+        "four uint16 samples", "four uint16 samples marked RGB", "four plain uint16 samples", "16-bit RGB",
+        "8-bit RGB", "8-bit RGBA", "8-bit samples not marked", "8-bit planar RGB",
+        "three uint16 planes that the writer marked", "planes without meaning",
+    ],
+)  # fmt: skip
+def test_colour_is_only_what_the_file_or_eight_bits_say(
+    tmp_path: Path, data: np.ndarray, options: dict[str, str], axes: str
+) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", data, **options)
+
+    image = read_image(tmp_path / "a.tif")
+
+    assert image.axes == axes
+    assert image.data.shape == image.shape
+    assert ("S" in axes) is (image.axes.endswith("S"))
+    if axes == "YXS":
+        assert image.plane()[1] is True
+
+
+@pytest.mark.parametrize("compression", ["lzw", "zlib", "jpeg", "packbits"])
+def test_compressed_tiff_is_read(tmp_path: Path, compression: str) -> None:
+    data = tifffile.imread(SAMPLES / "nuclei_fluorescence.tif")
+    tifffile.imwrite(tmp_path / "a.tif", data, compression=compression)
+
+    read = read_image(tmp_path / "a.tif").data.astype(float)
+
+    assert abs(read - data).max() <= (30 if compression == "jpeg" else 0)
+
+
+@pytest.mark.parametrize("options", [{"bigtiff": True}, {"byteorder": ">"}, {"tile": (16, 16)}], ids=str)
+def test_variants_of_tiff_are_read(tmp_path: Path, options: dict[str, object]) -> None:
+    data = ramp(50, 40)
+    tifffile.imwrite(tmp_path / "a.tif", data, **options)
+
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif").data, data)
+
+
+@pytest.mark.parametrize(
+    ("data", "suffix"),
+    [
+        (ramp(30, 20), ".png"),
+        (ramp(30, 20, dtype="uint8"), ".png"),
+        (ramp(30, 20, 3, dtype="uint8"), ".png"),
+        (ramp(30, 20, 4, dtype="uint8"), ".png"),
+        (ramp(30, 20, dtype="uint8"), ".bmp"),
+        (ramp(30, 20, 3, dtype="uint8"), ".bmp"),
+    ],
+    ids=["16-bit png", "8-bit png", "rgb png", "rgba png", "grey bmp", "rgb bmp"],
+)
+def test_a_lossless_picture_is_read_as_it_is(tmp_path: Path, data: np.ndarray, suffix: str) -> None:
+    Image.fromarray(data).save(tmp_path / f"a{suffix}")
+
+    image = read_image(tmp_path / f"a{suffix}")
+
+    np.testing.assert_array_equal(image.data, data)
+    assert image.data.dtype == data.dtype
+    plane, rgb = image.plane()
+    assert rgb is (data.ndim == 3)
+    assert plane.shape == data.shape[:2] + ((3,) if rgb else ())
+
+
+def test_sixteen_bit_colour_png_keeps_its_depth(tmp_path: Path) -> None:
+    import imagecodecs
+
+    data = ramp(30, 20, 3) * 30
+    (tmp_path / "a.png").write_bytes(imagecodecs.png_encode(data))
+
+    image = read_image(tmp_path / "a.png")
+
+    np.testing.assert_array_equal(image.data, data)
+    assert image.plane()[1]
+
+
+@pytest.mark.parametrize("mode", ["1", "P", "LA"])
+def test_rare_png_modes_become_grey_or_colour(tmp_path: Path, mode: str) -> None:
+    grey = Image.fromarray((ramp(30, 20) % 2 * 255).astype("uint8"))
+    grey.convert("RGB").convert(mode).save(tmp_path / "a.png")
+
+    plane, rgb = read_image(tmp_path / "a.png").plane()
+
+    assert rgb is (mode == "P")
+    np.testing.assert_array_equal(plane[..., 0] if rgb else plane, np.asarray(grey))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_jpeg_is_read(tmp_path: Path, mode: str) -> None:
+    sample = tifffile.imread(SAMPLES / "nuclei_histology.tif")
+    Image.fromarray(sample).convert(mode).save(tmp_path / "a.jpg", quality=95)
+
+    plane, rgb = read_image(tmp_path / "a.jpg").plane()
+
+    assert rgb is (mode != "L")
+    expected = np.asarray(Image.fromarray(sample).convert("L" if mode == "L" else "RGB"), dtype=float)
+    assert abs(plane - expected).mean() < 8
+
+
+def test_a_type_is_recognised_by_content_not_by_name(tmp_path: Path) -> None:
+    Image.fromarray(ramp(9, 8, dtype="uint8")).save(tmp_path / "a.png")
+    (tmp_path / "a.png").rename(tmp_path / "a.tif")
+
+    assert read_image(tmp_path / "a.tif").shape == (9, 8)
+
+
+@pytest.mark.parametrize("file", sorted(SAMPLES.glob("*.tif")), ids=lambda p: p.stem)
+def test_info_tells_the_same_as_the_image(file: Path) -> None:
+    info, image = read_info(file), read_image(file)
+
+    assert (info.axes, info.shape, info.dtype) == (image.axes, image.data.shape, image.data.dtype)
+
+
+# --- pixel size and names
+
+
+@pytest.mark.parametrize(
+    ("unit", "factor"), [("µm", 1.0), ("nm", 1e-3), ("mm", 1e3), ("Å", 1e-4), (None, 1.0)], ids=str
+)
+def test_ome_pixel_size_is_given_in_micrometres(tmp_path: Path, unit: str | None, factor: float) -> None:
+    units = {f"PhysicalSize{a}Unit": unit for a in "XYZ"} if unit else {}
+    sizes = {"PhysicalSizeX": 0.5, "PhysicalSizeY": 0.25, "PhysicalSizeZ": 2.0}
+    path = write_ome(tmp_path / "a.ome.tif", ramp(3, 9, 8), "ZYX", **sizes, **units)
+
+    size, z_step, source = read_pixel_size(path)
+
+    assert size == pytest.approx((0.25 * factor, 0.5 * factor))
+    assert z_step == pytest.approx(2.0 * factor)
+    assert source == "OME"
+
+
+@pytest.mark.parametrize("unit", ["pixel", "reference frame"])
+def test_ome_units_that_are_no_length_give_no_pixel_size(tmp_path: Path, unit: str) -> None:
+    units = {"PhysicalSizeXUnit": unit, "PhysicalSizeYUnit": unit}
+    path = write_ome(tmp_path / "a.ome.tif", ramp(9, 8), "YX", PhysicalSizeX=1, PhysicalSizeY=1, **units)
+
+    assert read_pixel_size(path) == (None, None, "")
+
+
+@pytest.mark.parametrize(
+    ("unit", "factor"), [("um", 1.0), ("micron", 1.0), ("\\u00B5m", 1.0), ("nm", 1e-3), ("mm", 1e3)]
+)
+def test_imagej_pixel_size_is_given_in_micrometres(tmp_path: Path, unit: str, factor: float) -> None:
+    metadata = {"axes": "ZYX", "unit": unit, "spacing": 3.0}
+    tifffile.imwrite(tmp_path / "a.tif", ramp(3, 9, 8), imagej=True, resolution=(2, 4), metadata=metadata)
+
+    size, z_step, source = read_pixel_size(tmp_path / "a.tif")
+
+    assert size == pytest.approx((0.25 * factor, 0.5 * factor))
+    assert z_step == pytest.approx(3.0 * factor)
+    assert source == "ImageJ"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"resolution": (300, 300), "resolutionunit": "inch"},
+        {"resolution": (118, 118), "resolutionunit": "centimeter"},
+        {"imagej": True, "resolution": (300, 300), "metadata": {"unit": "inch"}},
+        {"imagej": True, "resolution": (1, 1), "metadata": {"unit": "pixel"}},
+        {"imagej": True, "resolution": (2, 2)},
+    ],
+    ids=["dots per inch", "dots per centimetre", "ImageJ inch", "ImageJ pixel", "ImageJ without unit"],
+)
+def test_printing_resolution_is_no_microscope_calibration(tmp_path: Path, options: dict[str, object]) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", ramp(9, 8), **options)
+
+    assert read_pixel_size(tmp_path / "a.tif")[0] is None
+
+
+def test_dots_per_inch_of_a_picture_are_no_calibration(tmp_path: Path) -> None:
+    Image.fromarray(ramp(9, 8, dtype="uint8")).save(tmp_path / "a.png", dpi=(300, 300))
+
+    assert read_pixel_size(tmp_path / "a.png") == (None, None, "")
+
+
+def test_ome_channel_names_are_read(tmp_path: Path) -> None:
+    path = write_ome(tmp_path / "a.ome.tif", ramp(2, 9, 8), "CYX", Channel={"Name": ["DAPI", "GFP"]})
+
+    assert read_image(path).channel_names == ("DAPI", "GFP")
+
+
+def test_imagej_labels_name_the_channels(tmp_path: Path) -> None:
+    metadata = {"axes": "CYX", "Labels": ["DAPI", "GFP"]}
+    tifffile.imwrite(tmp_path / "a.tif", ramp(2, 9, 8), imagej=True, metadata=metadata)
+
+    assert read_image(tmp_path / "a.tif").channel_names == ("DAPI", "GFP")
+
+
+# --- choosing a plane
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Path:
+    names = {"Name": ["DAPI", "GFP", "2"]}
+    return write_ome(tmp_path / "a.ome.tif", ramp(2, 4, 3, 9, 8), "TZCYX", Channel=names)
+
+
+@pytest.mark.parametrize(
+    ("channel", "number"), [(1, 1), ("1", 1), ("GFP", 1), ("gfp", 1), ("2", 2), (np.int64(0), 0)], ids=str
+)
+def test_a_channel_is_chosen_by_number_or_name(stack: Path, channel: int | str, number: int) -> None:
+    plane, rgb = read_image(stack).plane(channel=channel, z=3, time=1)
+
+    np.testing.assert_array_equal(plane, ramp(2, 4, 3, 9, 8)[1, 3, number])
+    assert not rgb
+
+
+def test_several_channels_become_the_last_axis_in_the_order_given(stack: Path) -> None:
+    plane, rgb = read_image(stack).plane(channel=("GFP", 0), z=0, time=0)
+
+    np.testing.assert_array_equal(plane, np.moveaxis(ramp(2, 4, 3, 9, 8)[0, 0, [1, 0]], 0, -1))
+    assert not rgb
+
+
+def test_the_maximum_over_depth_is_taken_per_channel(stack: Path) -> None:
+    plane, _ = read_image(stack).plane(channel=(2, 0), z="max", time=0)
+
+    np.testing.assert_array_equal(plane, np.moveaxis(ramp(2, 4, 3, 9, 8)[0].max(0)[[2, 0]], 0, -1))
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"z": 0, "time": 0}, r"has 3 channels: 0 \(DAPI\), 1 \(GFP\), 2 \(2\).*--channel"),
+        ({"channel": 0, "time": 0}, r"has 4 planes.*--z 0 to 3 or max"),
+        ({"channel": 0, "z": 0}, r"has 2 time points.*--time 0 to 1"),
+        ({"channel": 3, "z": 0, "time": 0}, r"no channel 3.*0 \(DAPI\)"),
+        ({"channel": -1, "z": 0, "time": 0}, r"no channel -1"),
+        ({"channel": "Cy5", "z": 0, "time": 0}, r"no channel 'Cy5'"),
+        ({"channel": (0, "dapi"), "z": 0, "time": 0}, r"given twice"),
+        ({"channel": (), "z": 0, "time": 0}, r"One to three"),
+        ({"channel": 0, "z": 4, "time": 0}, r"numbered from 0 to 3; z 4"),
+        ({"channel": 0, "z": "mean", "time": 0}, r"z 'mean'"),
+        ({"channel": 0, "z": 0, "time": 2}, r"time 2"),
+    ],
+    ids=lambda v: str(v) if isinstance(v, dict) else "",
+)
+def test_an_open_or_wrong_choice_says_what_there_is(stack: Path, choice: dict, message: str) -> None:
+    with pytest.raises(FileError, match=message):
+        read_image(stack).plane(**choice)
+    with pytest.raises(FileError, match=message):
+        read_info(stack).select(**choice)
+
+
+@pytest.mark.parametrize("choice", [{"z": 1}, {"time": 1}, {"channel": 1}], ids=str)
+def test_an_axis_of_unknown_meaning_takes_the_role_it_is_asked_for(tmp_path: Path, choice: dict) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", ramp(5, 9, 8), photometric="minisblack")
+    image = read_image(tmp_path / "a.tif")
+
+    np.testing.assert_array_equal(image.plane(**choice)[0], ramp(5, 9, 8)[1])
+    with pytest.raises(FileError, match="does not say what it is"):
+        image.plane()
+
+
+@pytest.mark.parametrize("choice", [{"z": 1}, {"time": 1}, {"channel": 1}, {"channel": "red"}], ids=str)
+def test_a_plain_plane_has_only_number_zero(tmp_path: Path, choice: dict) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", ramp(9, 8))
+    image = read_image(tmp_path / "a.tif")
+
+    assert image.plane(channel=0, z=0, time=0)[0].shape == image.plane(z="max")[0].shape == (9, 8)
+    with pytest.raises(FileError):
+        image.plane(**choice)
+
+
+def test_one_sample_of_a_colour_image_can_be_chosen() -> None:
+    image = read_image(SAMPLES / "nuclei_histology.tif")
+
+    for channel in (1, "green"):
+        plane, rgb = image.plane(channel=channel)
+        np.testing.assert_array_equal(plane, image.data[..., 1])
+        assert not rgb
+
+
+@pytest.mark.parametrize(
+    ("choice", "names"),
+    [({"channel": 1}, ("GFP",)), ({"channel": ("2", 0)}, ("2", "DAPI"))],
+    ids=["one", "two"],
+)
+def test_chosen_channels_keep_their_names(stack: Path, choice: dict, names: tuple[str, ...]) -> None:
+    info = read_info(stack)
+
+    assert info.name_channels(info.select(**choice, z=0, time=0)) == names
+
+
+def test_samples_of_colour_are_called_red_green_blue() -> None:
+    info = read_info(SAMPLES / "nuclei_histology.tif")
+
+    assert info.name_channels(info.select()) == ("red", "green", "blue")
+    assert info.name_channels(info.select(channel=2)) == ("blue",)
+
+
+# --- files that are not what they seem
+
+
+def test_a_missing_file_and_a_folder_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="does not exist"):
+        read_image(tmp_path / "nothing.tif")
+    with pytest.raises(FileError, match="is a folder"):
+        read_image(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(b"", "empty"), (b"hello, world", "no image of a known type.*OME-TIFF")]
+)
+def test_a_file_that_is_no_image_is_refused_with_advice(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "a.tif").write_bytes(content)
+
+    with pytest.raises(FileError, match=message):
+        read_image(tmp_path / "a.tif")
+
+
+def encode(folder: Path, kind: str) -> bytes:
+    path = folder / "whole"
+    sample = tifffile.imread(SAMPLES / "nuclei_tissue_16bit.tif")
+    stack = np.stack([sample, sample, sample, sample])
+    if kind in ("PNG", "JPEG", "BMP"):
+        Image.fromarray((sample >> 8).astype("uint8")).save(path, format=kind)
+    elif kind == "plain":
+        tifffile.imwrite(path, sample)
+    elif kind == "ome":
+        tifffile.imwrite(path, stack, ome=True, metadata={"axes": "CYX"}, photometric="minisblack")
+    elif kind == "ome zlib":
+        tifffile.imwrite(path, stack, ome=True, metadata={"axes": "CYX"}, compression="zlib",
+                         photometric="minisblack")  # fmt: skip
+    else:
+        tifffile.imwrite(path, stack, imagej=True, metadata={"axes": "CYX"})
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("fraction", [0.0002, 0.1, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("kind", ["plain", "ome", "ome zlib", "imagej", "PNG", "JPEG", "BMP"])
+def test_a_truncated_file_is_never_read_in_part(tmp_path: Path, kind: str, fraction: float) -> None:
+    whole = encode(tmp_path, kind)
+    (tmp_path / "cut").write_bytes(whole[: int(len(whole) * fraction)])
+
+    with pytest.raises(FileError, match=r"truncated|damaged|no image|empty"):
+        read_image(tmp_path / "cut")
+
+
+@pytest.mark.parametrize("read", [read_image, read_info], ids=["image", "info"])
+def test_a_png_header_that_lies_about_its_size_is_refused_before_reading(tmp_path: Path, read) -> None:
+    body = struct.pack(">IIBBBBB", 200_000, 200_000, 16, 0, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + b"IHDR" + body + struct.pack(">I", zlib.crc32(b"IHDR" + body))
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk)
+
+    with pytest.raises(FileError, match=r"declares an image of 74\.5 GiB"):
+        read(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("read", [read_image, read_info], ids=["image", "info"])
+def test_a_tiff_header_that_lies_about_its_size_is_refused_before_reading(tmp_path: Path, read) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", ramp(64, 64), compression="zlib")
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+") as tif:
+        for tag in ("ImageWidth", "ImageLength", "RowsPerStrip"):
+            tif.pages[0].tags[tag].overwrite(60_000)
+
+    with pytest.raises(FileError, match=r"declares an image of [67]\.\d GiB but holds"):
+        read(tmp_path / "a.tif")
+
+
+def test_a_file_with_several_images_reads_the_first_and_says_so(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif", ome=True) as tif:
+        tif.write(ramp(9, 8), metadata={"axes": "YX"})
+        tif.write(ramp(5, 4), metadata={"axes": "YX"})
+
+    with pytest.warns(LightSamWarning, match="holds 2 images; the first is used"):
+        image = read_image(tmp_path / "a.tif")
+    assert image.shape == (9, 8)
+
+
+def test_other_files_named_inside_a_file_are_not_opened(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "other.ome.tif", ome=True) as tif:
+        tif.write(ramp(2, 9, 8), photometric="minisblack", metadata={"axes": "CYX"})
+    xml = tifffile.TiffFile(tmp_path / "other.ome.tif").ome_metadata
+    planes = "".join(
+        f'<TiffData FirstC="{c}" IFD="{c}" PlaneCount="1">'
+        f'<UUID FileName="{name}">urn:uuid:{c}</UUID></TiffData>'
+        for c, name in enumerate(["a.ome.tif", "other.ome.tif"])
+    )
+    start, end = xml.index("<TiffData"), xml.index("</Pixels>")
+    xml = xml[:start] + planes + xml[end:]
+    tifffile.imwrite(tmp_path / "a.ome.tif", ramp(9, 8), description=xml, metadata=None)
+
+    with pytest.warns(LightSamWarning, match="belongs to a set of several files"):
+        image = read_image(tmp_path / "a.ome.tif")
+    assert image.shape == (9, 8)
+
+
+def test_reading_changes_neither_file_nor_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    whole = encode(tmp_path, "ome")
+    (tmp_path / "cut").write_bytes(whole[: len(whole) // 2])
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(FileError):
+            read_image(tmp_path / "cut")
+    assert (tmp_path / "cut").read_bytes() == whole[: len(whole) // 2]
+    assert not caplog.records
