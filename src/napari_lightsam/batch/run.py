@@ -227,13 +227,13 @@ def _numbered(work: Work[FileOutcome], job: Job, index: int, total: int) -> Work
 def _segment_file(batch: _Batch, job: Job) -> Work[FileOutcome]:
     settings = batch.settings
     yield Progress("reading", 0, 0)
-    input_hash = hash_file(job.source)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", LightSamWarning)
         image = read_image(job.source)
         plane, rgb = image.plane(settings.channel, settings.z, settings.time)
         config = replace(settings.config, object_size=batch.size.value)
         work = batch.segmenter.everything(plane, config, rgb=rgb)
+    input_hash = hash_file(job.source)
     flags = [str(w.message).removeprefix(f"{job.source}: ") for w in caught if w.category is LightSamWarning]
     result = yield from work
     yield Progress("measuring the objects", 0, 0)

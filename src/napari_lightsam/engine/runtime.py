@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError, DeviceError
+from ..model.build import reduce_precision
 from ..model.sam import PromptTensors, Sam
 from .image import LightSamWarning
 from .resample import FloatArray
@@ -121,28 +122,31 @@ class TorchRuntime:
     def __init__(self, model: Sam, device: Device) -> None:
         self.device = device
         self._model = model.to(device.name)
+        self._dtype = torch.float32
         if device.precision != "float32":
-            self._check_precision()
+            self._reduce_precision(getattr(torch, device.precision))
 
-    def _check_precision(self) -> None:
-        side = _SELF_TEST_SIDE
-        ramp = np.linspace(-1, 1, side, dtype=np.float32)
+    def _reduce_precision(self, dtype: torch.dtype) -> None:
+        """Switch to a narrower type if it embeds a small image like float32 does."""
+        ramp = np.linspace(-1, 1, _SELF_TEST_SIDE, dtype=np.float32)
         frame = np.stack([np.sin(9 * ramp[:, None] + k) * np.cos(7 * ramp) for k in range(3)])
-        reduced = self.encode(frame)
-        precise = self._encode(frame, "float32")
-        error = float((reduced - precise).norm() / precise.norm())
-        if not error < _SELF_TEST_ERROR:  # also true for NaN
-            warnings.warn(
-                f"{self.device.precision} differs from float32 by {error:.1%} on {self.device.name}; "
-                "float32 is used instead.",
-                LightSamWarning,
-                stacklevel=3,
-            )
-            reason = f"{self.device.name}; float32 because {self.device.precision} failed its check."
-            self.device = Device(self.device.name, "float32", reason)
+        full, precise = self._model, self.encode(frame).float()
+        self._model, self._dtype = reduce_precision(full, dtype), dtype
+        error = float((self.encode(frame).float() - precise).norm() / precise.norm())
+        if error < _SELF_TEST_ERROR:  # false for NaN as well
+            return
+        self._model, self._dtype = full, torch.float32
+        warnings.warn(
+            f"{self.device.precision} differs from float32 by {error:.1%} on {self.device.name}; "
+            "float32 is used instead.",
+            LightSamWarning,
+            stacklevel=4,
+        )
+        reason = f"{self.device.name}; float32 because {self.device.precision} failed its check."
+        self.device = Device(self.device.name, "float32", reason)
 
     def encode(self, frame: FloatArray) -> Tensor:
-        """Embed one frame (3, H, W) as float32 tokens (1, 256, H/16, W/16) on the device.
+        """Embed one frame (3, H, W) as tokens (1, 256, H/16, W/16) on the device, in its precision.
 
         Raises
         ------
@@ -150,20 +154,19 @@ class TorchRuntime:
             If the device has too little memory.
         """
         try:
-            return self._encode(frame, self.device.precision)
+            return self._encode(frame)
         except RuntimeError as error:
             if not _out_of_memory(error):
                 raise
         self._free()
         try:
-            return self._encode(frame, self.device.precision)
+            return self._encode(frame)
         except RuntimeError as error:
             raise self._memory_error() from error if _out_of_memory(error) else error
 
-    def _encode(self, frame: FloatArray, precision: str) -> Tensor:
-        with torch.inference_mode(), self._autocast(precision):
-            batch = torch.from_numpy(frame)[None].to(self.device.name)
-            return self._model.encode(batch).float()
+    def _encode(self, frame: FloatArray) -> Tensor:
+        with torch.inference_mode():
+            return self._model.encode(torch.from_numpy(frame)[None].to(self.device.name, self._dtype))
 
     def decode(
         self, tokens: Tensor, prompts: PromptTensors, multimask: bool
@@ -178,7 +181,7 @@ class TorchRuntime:
             If even one prompt does not fit into memory.
         """
         try:
-            with torch.inference_mode(), self._autocast(self.device.precision):
+            with torch.inference_mode():
                 moved = PromptTensors(*(None if t is None else t.to(self.device.name) for t in prompts))  # type: ignore[arg-type]
                 logits, iou = self._model.decode(tokens, moved, multimask)
                 return logits.float().cpu().numpy(), iou.float().cpu().numpy()
@@ -198,11 +201,6 @@ class TorchRuntime:
             for part in (slice(0, half), slice(half, None))
         ]
         return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
-
-    def _autocast(self, precision: str) -> torch.autocast:
-        kind = torch.device(self.device.name).type
-        reduced = precision != "float32"
-        return torch.autocast(kind, getattr(torch, precision) if reduced else None, enabled=reduced)
 
     def _free(self) -> None:
         gc.collect()

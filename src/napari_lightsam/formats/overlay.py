@@ -81,7 +81,7 @@ def _to_rgb(image: NDArray[Any]) -> NDArray[np.uint8]:
     if values.ndim == 3 and values.shape[-1] != 3:
         values = values.mean(axis=-1)
     if image.dtype != np.uint8 or values.ndim == 2:  # 8-bit colour is shown as it is
-        low, high = np.percentile(values, (0.5, 99.8))
+        low, high = np.percentile(values, (0.5, 99.0))
         values = (values - low) * (255 / max(float(high - low), 1e-6))
     grey = np.clip(values, 0, 255).astype(np.uint8)
     return np.stack([grey] * 3, axis=-1) if grey.ndim == 2 else grey.copy()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from .decoder import MaskDecoder, TwoWayTransformer
 from .encoders import SamVitEncoder, TinyVitEncoder, fold_batch_norm
-from .prompts import PromptEncoder
+from .prompts import PositionEncoding, PromptEncoder
 from .sam import Sam
 from .spec import Architecture
 
-__all__ = ["build_sam", "detect_architecture", "fold_batch_norm", "sam_state_dict"]
+__all__ = ["build_sam", "detect_architecture", "fold_batch_norm", "reduce_precision", "sam_state_dict"]
 
 _VARIANTS: dict[str, str] = {
     "vit_b": "samvit_base_patch16",
@@ -41,6 +43,19 @@ def build_sam(architecture: Architecture) -> Sam:
         TinyVitEncoder() if architecture == "vit_t" else SamVitEncoder(_VARIANTS[architecture])
     )
     return Sam(encoder, PromptEncoder(), MaskDecoder(TwoWayTransformer()))
+
+
+def reduce_precision(model: Sam, dtype: torch.dtype) -> Sam:
+    """Return a copy of the network in a narrower float type; inference only.
+
+    The matrix of the position encoding stays in float32: its phases reach many periods, which eight bits
+    cannot resolve.
+    """
+    reduced = copy.deepcopy(model).to(dtype)
+    for own, precise in zip(reduced.modules(), model.modules(), strict=True):
+        if isinstance(own, PositionEncoding):
+            own.load_state_dict(precise.state_dict(), assign=True)
+    return reduced
 
 
 def detect_architecture(names: Mapping[str, Tensor]) -> Architecture | None:

@@ -22,11 +22,10 @@ class PositionEncoding(nn.Module):
         self.register_buffer("positional_encoding_gaussian_matrix", torch.randn(2, channels // 2))
 
     def forward(self, unit: Tensor) -> Tensor:
-        """Encode (x, y) in [0, 1]: (..., 2) -> (..., channels), always in float32."""
-        with torch.autocast(unit.device.type, enabled=False):
-            matrix = self.get_buffer("positional_encoding_gaussian_matrix").float()
-            phase = 2 * math.pi * ((2 * unit.float() - 1) @ matrix)
-            return torch.cat([phase.sin(), phase.cos()], dim=-1)
+        """Encode (x, y) in [0, 1]: (..., 2) -> (..., channels), in the precision of its matrix."""
+        matrix = self.get_buffer("positional_encoding_gaussian_matrix")
+        phase = 2 * math.pi * ((2 * unit.to(matrix.dtype) - 1) @ matrix)
+        return torch.cat([phase.sin(), phase.cos()], dim=-1)
 
     def grid(self, height: int, width: int) -> Tensor:
         """Encode the centres of a token grid: (1, channels, height, width)."""

@@ -70,7 +70,9 @@ class Sam(nn.Module):
             (N, M, 4h, 4w) and (N, M).
         """
         height, width = tokens.shape[-2:]
-        place = self.prompt_encoder.pe_layer.grid(height, width)
+        kind = tokens.dtype  # positions are computed in float32 whatever the network's precision
+        place = self.prompt_encoder.pe_layer.grid(height, width).to(kind)
         sparse = self.prompt_encoder.tokens(prompts.points, prompts.labels, prompts.boxes, (height, width))
-        dense = self.prompt_encoder.dense(prompts.masks)
+        dense = self.prompt_encoder.dense(None if prompts.masks is None else prompts.masks.to(kind))
+        sparse = sparse.to(kind)
         return self.mask_decoder(tokens, place, sparse, dense, multimask)  # type: ignore[no-any-return]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +12,8 @@ from napari_lightsam.plugin import layers, prompts
 from napari_lightsam.plugin.axes import METADATA_KEY, NoPlane, Plane, displayed_plane
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
     from napari.components import ViewerModel
     from napari.layers import Image, Labels, Points, Shapes
 
@@ -27,7 +28,7 @@ _KEYS = {
     "Control-Z": "undo",
     "Control-Shift-Z": "redo",
 }
-_PREVIEW_FILL, _PREVIEW_EDGE = (0.94, 0.89, 0.26, 0.30), (0.94, 0.89, 0.26, 1.0)
+_PREVIEW_FILL, _PREVIEW_EDGE = (0.94, 0.89, 0.26, 0.20), (0.94, 0.89, 0.26, 1.0)
 
 
 class Annotator:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping, Sequence
+
     from napari.components import ViewerModel
     from napari.layers import Image, Layer
 
@@ -77,7 +78,8 @@ class Plane:
     def key(self) -> Hashable:
         """What tells two planes apart; the shown channel does not, objects are the same in all."""
         steps = tuple(
-            -1 if role is AxisRole.CHANNEL else step for step, role in zip(self.index, self.roles, strict=True)
+            -1 if role is AxisRole.CHANNEL else step
+            for step, role in zip(self.index, self.roles, strict=True)
         )
         return self.layer, self.axes, steps
 
@@ -86,7 +88,7 @@ class Plane:
         return tuple(0 if step is None else step for step in self.index)
 
 
-class NoPlane(Exception):  # noqa: N818 - a normal state of the viewer, not an error
+class NoPlane(Exception):
     """There is no plane to work on right now; the message says why, to be shown to the user."""
 
 
@@ -168,9 +170,7 @@ def answer_role(layer: Image, axis: int, role: AxisRole) -> None:
 def unknown_axes(layer: Image, viewer: ViewerModel) -> tuple[int, ...]:
     """Return the data axes that a slider moves through and of which nobody said what they are."""
     shown = _displayed(layer, viewer)
-    return tuple(
-        i for i, role in enumerate(roles_of(layer)) if role is AxisRole.UNKNOWN and i not in shown
-    )
+    return tuple(i for i, role in enumerate(roles_of(layer)) if role is AxisRole.UNKNOWN and i not in shown)
 
 
 def _displayed(layer: Layer, viewer: ViewerModel) -> tuple[int, ...]:
@@ -253,19 +253,22 @@ def pixel_size(layer: Image, axes: tuple[int, int] | None = None) -> tuple[float
         Where it is from, in words for a tooltip.
     """
     rows, columns = axes or (layer.ndim - 2, layer.ndim - 1)
-    factors = [_micrometres(layer.units[axis]) for axis in (rows, columns)]
-    if None not in factors:
-        sides = [float(layer.scale[axis]) * factor for axis, factor in zip((rows, columns), factors, strict=True)]  # type: ignore[operator]
+    sides = [_micrometres(layer.units[axis], float(layer.scale[axis])) for axis in (rows, columns)]
+    if sides[0] is not None and sides[1] is not None:
         return float(np.sqrt(sides[0] * sides[1])), "from the layer's units and scale"
     info = _file_info(layer.source.path)
-    if info is not None and info.pixel_size is not None and (rows, columns) == (layer.ndim - 2, layer.ndim - 1):
+    if (
+        info is not None
+        and info.pixel_size is not None
+        and (rows, columns) == (layer.ndim - 2, layer.ndim - 1)
+    ):
         y, x = info.pixel_size
         return float(np.sqrt(y * x)), f"from the file's {info.pixel_size_source} metadata"
     return None, "neither the layer nor its file says it"
 
 
-def _micrometres(unit: Any) -> float | None:
-    """Return the length of a unit in micrometres; None for pixels and everything that is no length."""
+def _micrometres(unit: Any, length: float) -> float | None:
+    """Convert to micrometres; None for pixels and everything else that is no length."""
     if not unit.is_compatible_with("micrometer"):
         return None
-    return float((1 * unit).to("micrometer").magnitude)
+    return float((length * unit).to("micrometer").magnitude)

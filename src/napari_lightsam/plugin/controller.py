@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,8 @@ from napari_lightsam.plugin.results import Commit, Results
 from napari_lightsam.plugin.worker import Lane, Worker
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Sequence
+
     from napari.components import ViewerModel
     from napari.layers import Image, Labels
 
@@ -246,7 +247,9 @@ class Controller:
         if not objects:
             self.worker.cancel(Lane.PROMPT)
             self._forget()
-            beside = "That click is beside the image." if outside else "Click an object, or draw a box around it."
+            beside = (
+                "That click is beside the image." if outside else "Click an object, or draw a box around it."
+            )
             self._say(beside)
             return
         if not self.model_is_here():
@@ -265,7 +268,11 @@ class Controller:
     def _on_candidates(
         self, plane: Plane, objects: tuple[ObjectPrompt, ...], found: tuple[tuple[Mask, ...], ...]
     ) -> None:
-        before = dict(zip(self.answer.prompts, self.answer.chosen, strict=True)) if self.answer.plane == plane else {}
+        before = (
+            dict(zip(self.answer.prompts, self.answer.chosen, strict=True))
+            if self.answer.plane == plane
+            else {}
+        )
         new = [i for i, prompt in enumerate(objects) if prompt not in before]
         chosen = [before.get(prompt, 0) for prompt in objects]
         self.answer = _Answer(plane, objects, found, chosen, new[-1] if new else len(objects) - 1)
@@ -280,10 +287,14 @@ class Controller:
         if not masks:
             self._say("Nothing was found here: click nearer to the object's centre, or draw a box around it.")
         elif len(masks) > 1:
-            self._say(f"{len(masks)} objects outlined. C saves them.")
+            self._say(f"{len(masks)} objects outlined. Press C to save them.")
         else:
-            which = f"candidate {answer.chosen[answer.active] + 1} of {len(mine)}, " if len(mine) > 1 else ""
-            self._say(f"Outlined: {which}{masks[0].diameter:.0f} px. C saves it.")
+            which = (
+                f" Outline {answer.chosen[answer.active] + 1} of {len(mine)}, Q shows others."
+                if len(mine) > 1
+                else ""
+            )
+            self._say(f"{masks[0].diameter:.0f} px across. Press C to save.{which}")
 
     def _on_predict_error(self, error: BaseException) -> None:
         self._forget()
@@ -335,14 +346,16 @@ class Controller:
             )
             return None
         try:
-            done = self.results.commit(image, answer.plane, answer.masks(), replace_others=self.replace_others)
+            done = self.results.commit(
+                image, answer.plane, answer.masks(), replace_others=self.replace_others
+            )
         except LightSamError as error:
             report_error(error)
             return None
         if not done.ids:
             report_info(
-                "Nothing was saved: all of these pixels belong to other objects. Tick 'Replace other objects' "
-                "to take them over."
+                "Nothing was saved: all of these pixels belong to other objects. Tick "
+                "'Replace other objects' to take them over."
             )
             return done
         self.annotator.clear()
@@ -430,7 +443,11 @@ class Controller:
         except LightSamError as error:
             report_error(error)
             return
-        estimated = f" (size estimated: {found.object_size:.0f} px)" if found.object_size_estimated and found.object_size else ""
+        estimated = (
+            f" (size estimated: {found.object_size:.0f} px)"
+            if found.object_size_estimated and found.object_size
+            else ""
+        )
         self._say(f"{count} objects in {seconds:.0f} s{estimated}.")
 
     def _on_everything_error(self, error: BaseException) -> None:
@@ -490,6 +507,10 @@ class Controller:
             return
         self.closed = True
         self.worker.close()
-        for emitter in (self.viewer.dims.events.current_step, self.viewer.dims.events.order, self.viewer.dims.events.ndisplay):
+        for emitter in (
+            self.viewer.dims.events.current_step,
+            self.viewer.dims.events.order,
+            self.viewer.dims.events.ndisplay,
+        ):
             emitter.disconnect(self._on_plane_change)
         self.viewer.layers.events.removed.disconnect(self._on_removed)

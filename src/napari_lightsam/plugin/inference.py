@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from napari_lightsam.engine.progress import Progress, Work
+from napari_lightsam.plugin.loading import load
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
     from napari_lightsam.engine.everything import Segmentation
     from napari_lightsam.engine.level import Embedding
     from napari_lightsam.engine.masks import Mask
@@ -58,9 +60,7 @@ class Inference:
         if model not in self._segmenters:
             yield Progress("loading the model", 0, 0)
             # torch and timm take seconds to import; only this thread ever does
-            from napari_lightsam.engine.segmenter import load_segmenter
-
-            self._segmenters[model] = load_segmenter(model)
+            self._segmenters[model] = load(model)
         return self._segmenters[model]
 
     def _embed(self, request: PlaneRequest, settings: Settings) -> Work[tuple[Segmenter, Embedding]]:
@@ -77,7 +77,10 @@ class Inference:
 
     def prepare(self, request: PlaneRequest, settings: Settings) -> Work[Ready]:
         """Load the model and embed a plane, so that the first click is answered at once."""
-        segmenter, _ = yield from self._embed(request, settings)
+        segmenter, embedding = yield from self._embed(request, settings)
+        yield Progress("preparing the image", 1, 2)
+        # A click encodes the scales that its object may have; this one encodes them before the user clicks.
+        segmenter.predict(embedding, points=[(embedding.shape[0] // 2, embedding.shape[1] // 2)])
         return Ready(segmenter.spec.title, segmenter.device, segmenter.precision, segmenter.device_reason)
 
     def predict(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +9,8 @@ import numpy as np
 from napari_lightsam.plugin.axes import METADATA_KEY, AxisRole, Plane, level0
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterator
+
     from napari.components import ViewerModel
     from napari.layers import Image, Labels, Layer
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ from napari_lightsam.plugin.axes import METADATA_KEY, AxisRole, Plane
 from napari_lightsam.plugin.layers import on_image
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator, Sequence
 
     from napari.components import ViewerModel
     from napari.layers import Image, Layer, Points, Shapes
@@ -48,9 +47,7 @@ class ObjectPrompt:
         return next(((y, x) for y, x, positive in self.points if positive), None)
 
 
-def add_points(
-    viewer: ViewerModel, image: Image, plane: Plane, owner: str, signs: Signs
-) -> Points:
+def add_points(viewer: ViewerModel, image: Image, plane: Plane, owner: str, signs: Signs) -> Points:
     """Add our Points layer on an image; Shift while clicking makes a point negative."""
     import pandas as pd
 
@@ -209,8 +206,9 @@ def group_prompts(
 
     Examples
     --------
-    >>> group_prompts([(5, 5, True), (50, 50, True)], [(0, 0, 10, 10)])
-    (ObjectPrompt(points=((5, 5, True),), box=(0, 0, 10, 10)), ObjectPrompt(points=((50, 50, True),), box=None))
+    >>> groups = group_prompts([(5, 5, True), (50, 50, True)], [(0, 0, 10, 10)])
+    >>> [(len(group.points), group.box) for group in groups]
+    [(1, (0, 0, 10, 10)), (1, None)]
     """
     inside: list[list[tuple[float, float, bool]]] = [[] for _ in boxes]
     free = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,8 @@ from napari_lightsam.plugin import layers
 from napari_lightsam.plugin.axes import AxisRole, NoPlane, Plane, displayed_plane, level0, roles_of
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
     from napari.components import ViewerModel
     from napari.layers import Image
 
@@ -122,7 +123,11 @@ def sources(viewer: ViewerModel, image: Image) -> list[Source]:
 
 
 def _size(layer: Image) -> tuple[int, ...]:
-    return tuple(n for n, role in zip(level0(layer).shape, roles_of(layer), strict=False) if role is not AxisRole.CHANNEL)
+    return tuple(
+        n
+        for n, role in zip(level0(layer).shape, roles_of(layer), strict=False)
+        if role is not AxisRole.CHANNEL
+    )
 
 
 def default_sources(viewer: ViewerModel, image: Image) -> list[Source]:

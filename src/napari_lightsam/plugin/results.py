@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,8 @@ from napari_lightsam.plugin import layers
 from napari_lightsam.plugin.axes import METADATA_KEY, Plane
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
     from napari.components import ViewerModel
     from napari.layers import Image, Labels
 
@@ -92,7 +93,9 @@ class Results:
         """
         masks = [mask for mask in masks if mask.area]
         if not masks:
-            raise LightSamError("There is nothing to save yet: click an object or draw a box around it first.")
+            raise LightSamError(
+                "There is nothing to save yet: click an object or draw a box around it first."
+            )
         total = sum(mask.area for mask in masks)
         labels = None if total > LARGEST_STEP else layers.by_id(self.viewer, self.target)
         place = None if labels is None else layers.place_in(labels, image, plane)
@@ -100,7 +103,9 @@ class Results:
         if labels is None or place is None:
             if total > LARGEST_STEP:
                 return self._commit_as_layer(image, plane, masks)
-            labels = layers.add_labels(self.viewer, image, plane, f"{image.name} objects", {"role": "objects"})
+            labels = layers.add_labels(
+                self.viewer, image, plane, f"{image.name} objects", {"role": "objects"}
+            )
             place = layers.place_in(labels, image, plane)
             self.target = labels.unique_id
             layers.below_prompts(self.viewer, labels)
@@ -128,7 +133,7 @@ class Results:
                 f"The Labels layer {labels.name!r} is {labels.data.dtype} and has no free label left. "
                 "Choose a new layer under 'Save into'."
             )
-        steps = []
+        steps: list[tuple[tuple[Any, ...], int]] = []
         taken = np.zeros(0, np.int64)
         for mask in masks:
             index = _index(place, mask)

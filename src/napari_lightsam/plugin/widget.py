@@ -6,7 +6,7 @@ import weakref
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QEvent, Qt, QTimer
+from qtpy.QtCore import QEvent, QSize, Qt, QTimer
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -16,13 +16,12 @@ from qtpy.QtWidgets import (
     QLabel,
     QPushButton,
     QScrollArea,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
 
 from napari_lightsam.plugin import layers, request
-from napari_lightsam.plugin.axes import AxisRole, NoPlane, answer_role, pixel_size, unknown_axes
+from napari_lightsam.plugin.axes import AxisRole, NoPlane, answer_role, level0, pixel_size, unknown_axes
 from napari_lightsam.plugin.controller import Controller
 from napari_lightsam.plugin.prompts import NEGATIVE, POSITIVE
 from napari_lightsam.plugin.widget_models import ModelChooser
@@ -60,7 +59,9 @@ class LightSamWidget(QWidget):
         self._main_thread = MainThread(self)
         self.controller = Controller(napari_viewer, self._main_thread.deliver)
         self._docked = False
-        self._size_timer = QTimer(self, singleShot=True, interval=400)
+        self._size_timer = QTimer(self)
+        self._size_timer.setSingleShot(True)
+        self._size_timer.setInterval(400)
         self._size_timer.timeout.connect(self._apply_size)
         self._build()
         self._connect()
@@ -75,6 +76,10 @@ class LightSamWidget(QWidget):
         return next(
             (w for w in _WIDGETS if w.is_open and getattr(w.viewer, "__wrapped__", w.viewer) is wanted), None
         )
+
+    def sizeHint(self) -> QSize:
+        """Ask for a comfortable dock; it works down to 300 x 400 by scrolling."""
+        return QSize(310, 600)
 
     @property
     def is_open(self) -> bool:
@@ -129,11 +134,11 @@ class LightSamWidget(QWidget):
         self.size_box.setRange(0, 10_000)
         self.size_box.setDecimals(0)
         self.size_box.setSuffix(" px")
-        self.size_box.setSpecialValueText("automatic")
+        self.size_box.setSpecialValueText("auto")
         self.size_box.setKeyboardTracking(False)
         self.size_box.setToolTip(
-            "Typical diameter of an object in pixels (of a circle of the same area). Optional: automatic "
-            "tries several sizes. Faster and often better when given."
+            "Typical diameter of an object in pixels (of a circle of the same area). Optional: auto tries "
+            "several sizes. Faster and often better when given."
         )
         self.measure_button = QPushButton("Measure")
         row = QHBoxLayout()
@@ -147,27 +152,21 @@ class LightSamWidget(QWidget):
         self.pixel_box.setSpecialValueText("unknown")
         self.pixel_box.setKeyboardTracking(False)
         self.micrometres = QLabel()
-        row = QHBoxLayout()
-        row.addWidget(self.pixel_box, 1)
-        row.addWidget(self.micrometres)
-        form.addRow("Pixel size", row)
+        self.micrometres.setVisible(False)
+        form.addRow("Pixel size", self.pixel_box)
+        form.addRow("", self.micrometres)
         return form
 
     def _build_tools(self) -> QVBoxLayout:
-        self.object_button = self._tool("Object", POSITIVE, "Click an object to outline it. Blue discs mark objects.")
-        self.not_button = self._tool(
-            "Not object",
-            NEGATIVE,
-            "Click what does not belong to the object. Orange crosses; Shift+click does the same at any time.",
-        )
-        self.box_button = self._tool("Box", "box", "Drag a box around an object. Every box is one object.")
+        self.object_button = self._tool("Object", POSITIVE)
+        self.not_button = self._tool("Not object", NEGATIVE)
+        self.box_button = self._tool("Box", "box")
         row = QHBoxLayout()
         row.setSpacing(3)
-        for button in (self.object_button, self.not_button, self.box_button):
-            row.addWidget(button, 1)
-        hint = QLabel("Click = object, Shift+click = not object")
+        for button, share in ((self.object_button, 3), (self.not_button, 4), (self.box_button, 2)):
+            row.addWidget(button, share)
+        hint = QLabel("Click: object. Shift+click: not object.")
         hint.setWordWrap(True)
-        hint.setEnabled(False)
         column = QVBoxLayout()
         column.setSpacing(2)
         column.addLayout(row)
@@ -175,14 +174,9 @@ class LightSamWidget(QWidget):
         return column
 
     @staticmethod
-    def _tool(text: str, kind: str, tip: str) -> QToolButton:
-        button = QToolButton()
-        button.setText(text)
-        button.setIcon(draw_icon(kind))
-        button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextUnderIcon)
+    def _tool(text: str, kind: str) -> QPushButton:
+        button = QPushButton(draw_icon(kind), text)
         button.setCheckable(True)
-        button.setToolTip(tip)
-        button.setSizePolicy(button.sizePolicy().Policy.Expanding, button.sizePolicy().Policy.Fixed)
         return button
 
     def _build_saving(self) -> QVBoxLayout:
@@ -276,7 +270,7 @@ class LightSamWidget(QWidget):
             self.questions.ask(())
             self.inputs.setVisible(False)
             return
-        shape = request.level0(image).shape
+        shape = level0(image).shape
         self.questions.ask([(axis, shape[axis]) for axis in unknown_axes(image, self.viewer)])
         default = request.default_sources(self.viewer, image)
         title = default[0].title if len(default) == 1 else "the first three channels"
@@ -349,17 +343,27 @@ class LightSamWidget(QWidget):
         has_outline = bool(self.controller.answer.masks())
         nothing = "" if has_outline else "Outline an object first: click it, or draw a box around it."
         self._enable(self.commit_button, nothing, "Save the outlined objects into the Labels layer below.")
-        self._enable(self.next_button, nothing, "Show another outline of the same click: part, object or cluster.")
+        self._enable(
+            self.next_button, nothing, "Show another outline of the same click: part, object or cluster."
+        )
         self._enable(
             self.measure_button,
             nothing,
             "Take the size of the outlined object: click one typical object first.",
         )
-        prompted = any(x is not None and len(x.data) for x in (self.controller.annotator.points, self.controller.annotator.boxes))
-        self._enable(self.clear_button, "" if prompted else "There are no clicks or boxes to remove.", "Remove clicks and boxes without saving.")
+        prompted = any(
+            x is not None and len(x.data)
+            for x in (self.controller.annotator.points, self.controller.annotator.boxes)
+        )
+        self._enable(
+            self.clear_button,
+            "" if prompted else "There are no clicks or boxes to remove.",
+            "Remove clicks and boxes without saving.",
+        )
         self._show_tool()
         size, pixel = self.size_box.value(), self.controller.pixel_size_um
-        self.micrometres.setText(f"object ≈ {size * pixel:.3g} µm" if size and pixel else "")
+        self.micrometres.setText(f"an object is {size * (pixel or 0):.3g} µm")
+        self.micrometres.setVisible(bool(size and pixel))
 
     @staticmethod
     def _enable(button: QWidget, why_not: str, tip: str) -> None:
@@ -369,9 +373,9 @@ class LightSamWidget(QWidget):
     def _tips(self) -> dict[QWidget, str]:
         return {
             self.object_button: "Click an object to outline it. Blue discs mark objects.",
-            self.not_button: "Click what does not belong to the object: orange crosses. Shift+click does the same.",
+            self.not_button: "Click what does not belong to the object: orange crosses. Or Shift+click.",
             self.box_button: "Drag a box around an object. Every box is one object.",
-            self.everything_button: "Find all objects of the plane on display; they become a new Labels layer.",
+            self.everything_button: "Find all objects of the plane on display; they become a new layer.",
         }
 
     def _why_not(self) -> str:
@@ -400,9 +404,9 @@ class LightSamWidget(QWidget):
 
     # --- end -----------------------------------------------------------------------------------------
 
-    def event(self, event: QEvent) -> bool:
+    def event(self, event: QEvent | None) -> bool:
         """Notice that napari took the widget out of its dock, which is how it closes one."""
-        if event.type() == QEvent.Type.ParentChange:
+        if event is not None and event.type() == QEvent.Type.ParentChange:
             if self.parent() is not None:
                 self._docked = True
             elif self._docked:

@@ -82,7 +82,7 @@ class ModelChooser(QWidget):
         self.refresh()
 
     def _download(self) -> None:
-        # The tooltip and the button's text said what comes; where no hash is published the click is the consent
+        # Button and tooltip said what comes: where no hash is published, the click is the consent
         self._controller.download(consent=True)
 
     def _show_download(self, progress: Any) -> None:
@@ -106,7 +106,9 @@ def describe(name: str) -> str:
 def _terms(model: Any) -> str:
     text = f"Fetch it once from {model.source}; licence {model.licence}."
     if model.needs_consent:
-        text += " Its authors publish no hash to verify the file by: clicking accepts what comes, and pins it."
+        text += (
+            " Its authors publish no hash to verify the file by: clicking accepts what comes, and pins it."
+        )
     return text
 
 

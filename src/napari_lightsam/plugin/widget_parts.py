@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from napari.utils import cancelable_progress
-from qtpy.QtCore import QObject, QPointF, QRectF, QSize, Qt, Signal
+from qtpy.QtCore import QObject, QPointF, QRectF, QSize, Qt, Signal  # type: ignore[attr-defined]
 from qtpy.QtGui import QColor, QIcon, QPainter, QPen, QPixmap, QPolygonF
 from qtpy.QtWidgets import (
     QComboBox,
@@ -26,6 +25,8 @@ from napari_lightsam.plugin.axes import AxisRole
 from napari_lightsam.plugin.prompts import COLOURS, NEGATIVE, POSITIVE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from napari_lightsam.engine.progress import Progress
     from napari_lightsam.plugin.request import Source
 
@@ -60,7 +61,20 @@ def draw_icon(kind: str) -> QIcon:
     elif kind == NEGATIVE:
         painter.setBrush(QColor(COLOURS[NEGATIVE]))
         a, b, c, d = 4, 15, 25, 36
-        corners = [(b, a), (c, a), (c, b), (d, b), (d, c), (c, c), (c, d), (b, d), (b, c), (a, c), (a, b), (b, b)]
+        corners = [
+            (b, a),
+            (c, a),
+            (c, b),
+            (d, b),
+            (d, c),
+            (c, c),
+            (c, d),
+            (b, d),
+            (b, c),
+            (a, c),
+            (a, b),
+            (b, b),
+        ]
         painter.drawPolygon(QPolygonF([QPointF(x, y) for x, y in corners]))
     else:
         painter.drawRect(QRectF(5, 9, 30, 22))
@@ -256,7 +270,7 @@ class InputChoosers(QWidget):
         self.combos = [wide(QComboBox()) for _ in range(3)]
         for label, combo in zip(("Segment", "with", "and"), self.combos, strict=True):
             combo.setToolTip(
-                "The model looks at up to three channels at once, for instance a membrane and a nuclear stain."
+                "The model looks at up to three channels at once, for instance membranes and nuclei."
             )
             combo.activated.connect(self._changed)
             form.addRow(label, combo)

@@ -6,12 +6,15 @@ import atexit
 import itertools
 import threading
 import weakref
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from napari_lightsam.engine.progress import Progress, Work
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_lightsam.engine.progress import Progress, Work
 
 
 class Lane(IntEnum):
@@ -146,13 +149,12 @@ class Worker:
         try:
             progress = next(job.work)
         except StopIteration as stop:
-            self._send(job, lambda value=stop.value: job.on_done(value), final=True)
-        except BaseException as error:  # noqa: BLE001 - also RuntimeError of torch: nothing may be lost
-            self._send(job, lambda error=error: job.on_error(error), final=True)
+            self._send(job, partial(job.on_done, stop.value), final=True)
+        except BaseException as error:
+            self._send(job, partial(job.on_error, error), final=True)
         else:
             if job.on_progress is not None:
-                report = job.on_progress
-                self._send(job, lambda: report(progress), final=False)
+                self._send(job, partial(job.on_progress, progress), final=False)
 
     @staticmethod
     def _close_work(job: _Job) -> None:

@@ -1,0 +1,41 @@
+"""The `lightsam` command: it calls functions and decides nothing. Heavy imports wait for a command."""
+
+from typing import Annotated
+
+import typer
+
+from napari_lightsam import __version__
+from napari_lightsam.cli import demo, evaluate, info, models, segment
+
+app = typer.Typer(
+    name="lightsam",
+    help="Lightweight Segment Anything for microscopy.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("segment")(segment.segment)
+app.command("demo")(demo.demo)
+app.command("info")(info.info)
+app.command("evaluate")(evaluate.evaluate)
+app.add_typer(models.app, name="models")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"lightsam {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,168 @@
+"""Opens `*.lightsam` files: the image, and a Labels layer of everything in it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from napari_lightsam.session import Session
+
+LayerData = tuple[Any, dict[str, Any], str]
+
+
+def get_reader(path: str | Sequence[str]) -> Callable[[Any], list[LayerData]] | None:
+    """Return the reader of `*.lightsam` files, or None for everything else.
+
+    Several files are offered together only when they are to be stacked, which has no meaning here.
+    """
+    if not isinstance(path, str) or not path.lower().endswith(".lightsam") or os.path.isdir(path):
+        return None
+    return read_lightsam
+
+
+def read_lightsam(path: str) -> list[LayerData]:
+    """Read a `*.lightsam` file and segment its image as it says.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Returns
+    -------
+    list of LayerData
+        An Image layer and an int32 Labels layer with scale, units and axis labels.
+
+    Raises
+    ------
+    FileError
+        The file or its image cannot be read, or a plane of the image must be chosen in the file.
+    """
+    from napari_lightsam.session import read_session
+
+    return layers_of(read_session(path), origin=str(path))
+
+
+def layers_of(session: Session, *, origin: str = "") -> list[LayerData]:
+    """Segment the image of a session and describe both layers.
+
+    Parameters
+    ----------
+    session
+        Image and settings.
+    origin
+        The file the session came from, noted in the layers' metadata.
+    """
+    from napari_lightsam.formats.images import read_image
+
+    image = read_image(session.image)
+    choice = session.selection
+    selection = image.select(choice.channel, choice.z, choice.time)
+    plane, rgb = image.plane(choice.channel, choice.z, choice.time)
+    labels, note = _segment(plane, rgb, session)
+    spatial = _spatial(image)
+    note |= {"version": 1, "file": origin, "image_file": str(session.image)}
+    name = Path(session.image).stem
+    colour = "S" in image.axes
+    picture = image.data[..., :3] if colour and image.data.shape[-1] == 4 else image.data
+    roles = _answers(selection.roles, image.axes)
+    image_layer = (
+        picture,
+        {
+            "name": name,
+            "rgb": colour,
+            "metadata": {"napari-lightsam": {"role": "image", "version": 1, "axes": roles}},
+            **spatial,
+        },
+        "image",
+    )
+    full, place = _whole(labels, selection, image.shape[: len(image.axes) - colour], spatial)
+    labels_layer = (
+        full,
+        {
+            "name": f"{name} everything",
+            "metadata": {
+                "napari-lightsam": {"role": "everything", "largest": int(labels.max(initial=0)), **note}
+            },
+            **place,
+        },
+        "labels",
+    )
+    return [image_layer, labels_layer]
+
+
+def _segment(plane: Any, rgb: bool, session: Session) -> tuple[Any, dict[str, Any]]:
+    from napari_lightsam.engine.config import EverythingConfig
+    from napari_lightsam.engine.progress import drain
+    from napari_lightsam.plugin.loading import load
+    from napari_lightsam.plugin.messages import report_warning
+
+    segmenter = load(session.model)
+    config = EverythingConfig(mode=session.mode, object_size=session.object_size)
+    result = drain(segmenter.everything(plane, config, rgb=rgb))
+    if result.advice:
+        report_warning(result.advice)
+    note = {
+        "model": segmenter.spec.name,
+        "weights_hash": segmenter.weights_hash,
+        "mode": session.mode,
+        "object_size": result.object_size,
+        "object_size_estimated": result.object_size_estimated,
+    }
+    return result.labels, note
+
+
+def _spatial(image: Any) -> dict[str, Any]:
+    """Return scale, units and axis labels of an image file, in micrometres where it is calibrated."""
+    letters = [a for a in image.axes if a != "S"]
+    names = {"Z": "z", "Y": "y", "X": "x", "T": "t", "C": "c"}
+    labels = tuple(names.get(a, f"axis {i}") for i, a in enumerate(letters))
+    if image.pixel_size is None:
+        return {"axis_labels": labels}
+    y, x = image.pixel_size
+    sizes = {"Y": y, "X": x, "Z": image.z_step or 1.0}
+    lengths = {"Y", "X"} | ({"Z"} if image.z_step else set())
+    return {
+        "axis_labels": labels,
+        "scale": tuple(sizes.get(a, 1.0) for a in letters),
+        "units": tuple("um" if a in lengths else "pixel" for a in letters),
+    }
+
+
+def _answers(roles: Sequence[str], axes: str) -> dict[int, str]:
+    """Keep what the file's settings said about axes of unknown meaning."""
+    words = {"C": "channel", "Z": "depth", "T": "time"}
+    return {
+        i: words[role]
+        for i, (role, axis) in enumerate(zip(roles, axes, strict=True))
+        if axis == "Q" and role in words
+    }
+
+
+def _whole(
+    labels: Any, selection: Any, shape: Sequence[int], spatial: dict[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """Put the labels of a plane into an array that lies on the whole image.
+
+    Channel axes and depth maxima get length one and are stretched over all of their steps, so that the
+    objects show wherever the slider stands.
+    """
+    import numpy as np
+
+    scale = list(spatial.get("scale", (1.0,) * len(shape)))
+    translate = [0.0] * len(shape)
+    size, index = list(shape), list(selection.index[: len(shape)])
+    for axis, (role, step) in enumerate(zip(selection.roles, selection.index, strict=False)):
+        if role in ("C", "1") or (role == "Z" and isinstance(step, slice)):
+            translate[axis] = scale[axis] * (shape[axis] - 1) / 2
+            scale[axis] *= shape[axis]
+            size[axis], index[axis] = 1, 0
+    full = np.zeros(size, np.int32)
+    if selection.roles.index("Y") > selection.roles.index("X"):
+        labels = labels.T  # the plane was turned upright to be segmented
+    full[tuple(index)] = labels
+    return full, {**spatial, "scale": tuple(scale), "translate": tuple(translate)}

@@ -1,0 +1,681 @@
+"""The rules of a batch: what is read, what is written, what is refused, what survives."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+from PIL import Image
+from skimage.measure import label as label_objects
+
+import napari_lightsam
+from napari_lightsam.batch import BatchReport, BatchSettings, segment_files
+from napari_lightsam.batch.inputs import find_jobs
+from napari_lightsam.engine.config import EverythingConfig
+from napari_lightsam.engine.progress import Progress, drain
+from napari_lightsam.errors import ConfigError, FileError, LightSamError
+from napari_lightsam.formats.images import read_image
+from napari_lightsam.formats.sidecar import hash_file, read_record, write_record
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+SAMPLES = Path(napari_lightsam.__file__).parent / "samples"
+SUFFIXES = ("_labels.tif", "_objects.csv", "_labels.json")
+
+
+@dataclass
+class Thresholder:
+    """Stands in for a model where only the plumbing is tested: bright regions are objects."""
+
+    spec = SimpleNamespace(name="thresholder")
+    weights_hash: str = "00"
+    device = "cpu"
+    precision = "float32"
+    device_reason = "cpu because it is a test."
+    size: float | None = 20.0
+    stop: Exception | None = None
+    calls: int = 0
+    looks: int = 0
+
+    def everything(
+        self, plane: np.ndarray, config: EverythingConfig, *, rgb: bool
+    ) -> Generator[Progress, None, SimpleNamespace]:
+        self.calls += 1
+        self.rgb = rgb
+        self.used = config.object_size
+        yield Progress("segmenting", 0, 1)
+        if self.stop is not None:
+            raise self.stop
+        grey = plane.mean(axis=-1) if plane.ndim == 3 else plane
+        labels = label_objects(grey > max(float(grey.mean()) * 1.5, 5)).astype(np.int32)
+        scores = np.full(labels.max(), 0.9, np.float32)
+        return SimpleNamespace(labels=labels, scores=scores, object_size=config.object_size, advice="")
+
+    def estimate_object_size(self, plane: np.ndarray, *, rgb: bool) -> float | None:
+        self.looks += 1
+        return self.size if plane.max() > 0 else None
+
+
+def discs(radius: int = 10, n: int = 3) -> np.ndarray:
+    """Draw n x n bright discs of one radius."""
+    y, x = np.mgrid[: n * 50, : n * 50]
+    inside = (y % 50 - 25) ** 2 + (x % 50 - 25) ** 2 <= radius**2
+    return np.where(inside, 1000, 0).astype(np.uint16)
+
+
+def write(path: Path, data: np.ndarray | None = None, **options: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tifffile.imwrite(path, discs() if data is None else data, **options)
+    return path
+
+
+def run(inputs: list, out: Path, settings: BatchSettings | None = None, **options: object) -> BatchReport:
+    model = options.pop("model", None) or Thresholder()
+    return drain(segment_files(inputs, out, settings, model=model, **options))
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """Hash every file by its path."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def results(*stems: str) -> set[str]:
+    return {stem + end for stem in stems for end in SUFFIXES}
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    for name in ("a.tif", "sub/a.tif", "sub/deep/b.ome.tif"):
+        write(tmp_path / "data" / name)
+    (tmp_path / "data" / "notes.txt").write_text("no image")
+    write(tmp_path / "data" / ".hidden.tif")
+    return tmp_path / "data"
+
+
+# --- what is read and where results go
+
+
+def test_a_folder_is_mirrored(data: Path, tmp_path: Path) -> None:
+    report = run([data], tmp_path / "out")
+
+    assert set(tree(tmp_path / "out")) == results("a", "sub/a", "sub/deep/b")
+    assert [o.status for o in report.outcomes] == ["written"] * 3
+    assert report.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("*.tif", results("a")),
+        ("**/*.tif", results("a", "sub/a", "sub/deep/b")),
+        ("sub/*.tif", results("a")),
+        ("s?b/**/*.tif", results("sub/a", "sub/deep/b")),
+    ],
+)
+def test_a_pattern_is_mirrored_below_its_fixed_part(
+    data: Path, tmp_path: Path, pattern: str, expected: set[str]
+) -> None:
+    run([str(data / pattern)], tmp_path / "out")
+
+    assert set(tree(tmp_path / "out")) == expected
+
+
+def test_files_go_straight_into_the_output_folder(data: Path, tmp_path: Path) -> None:
+    run([data / "a.tif", data / "sub" / "deep" / "b.ome.tif"], tmp_path / "out")
+
+    assert set(tree(tmp_path / "out")) == results("a", "b")
+
+
+def test_a_file_name_with_brackets_is_a_file_not_a_pattern(tmp_path: Path) -> None:
+    run([write(tmp_path / "scan [1].tif")], tmp_path / "out")
+
+    assert set(tree(tmp_path / "out")) == results("scan [1]")
+
+
+def test_an_image_given_twice_is_segmented_once(data: Path, tmp_path: Path) -> None:
+    report = run([data, data / "a.tif", str(data / "*.tif")], tmp_path / "out")
+
+    assert len(report.outcomes) == 3
+
+
+def test_png_jpeg_and_bmp_are_segmented_too(tmp_path: Path) -> None:
+    for name in ("p.png", "j.jpg", "b.bmp"):
+        Image.fromarray((discs() // 4).astype(np.uint8)).save(tmp_path / name)
+
+    report = run([tmp_path / "p.png", tmp_path / "j.jpg", tmp_path / "b.bmp"], tmp_path / "out")
+
+    assert [o.n_objects for o in report.outcomes] == [9, 9, 9]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [("nothing.tif", "does not exist"), ("*.nd2", "No image matches"), ("empty", "No images were found")],
+)
+def test_an_input_without_images_is_refused(tmp_path: Path, given: str, message: str) -> None:
+    (tmp_path / "empty").mkdir()
+
+    with pytest.raises(FileError, match=message):
+        run([str(tmp_path / given)], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+# --- inputs are never written, names never clash
+
+
+def test_two_inputs_with_one_output_name_are_refused_before_any_work(data: Path, tmp_path: Path) -> None:
+    model = Thresholder()
+    write(data / "sub" / "a.ome.tif")
+
+    with pytest.raises(ConfigError, match=r"a\.ome\.tif and .*a\.tif would both be written"):
+        run([data], tmp_path / "out", model=model)
+    with pytest.raises(ConfigError, match="would both be written"):
+        run([data / "a.tif", data / "sub" / "a.tif"], tmp_path / "out", model=model)
+    assert model.calls == 0
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("overwrite", [False, True], ids=["plain", "overwrite"])
+@pytest.mark.parametrize("link", ["same folder", "symbolic link", "hard link", "linked folder"])
+def test_an_input_is_never_written_whatever_it_is_called(tmp_path: Path, link: str, overwrite: bool) -> None:
+    source = write(tmp_path / "data" / "a.tif")
+    victim = write(tmp_path / "data" / "a_labels.tif", discs(5))
+    out = tmp_path / "out"
+    if link == "same folder":
+        out = tmp_path / "data"
+    elif link == "linked folder":
+        out.symlink_to(tmp_path / "data", target_is_directory=True)
+    else:
+        out.mkdir()
+        (os.symlink if link == "symbolic link" else os.link)(victim, out / "a_labels.tif")
+    before = tree(tmp_path)
+
+    with pytest.raises(ConfigError, match=r"which is the input .*a_labels\.tif.*never written"):
+        run([source, victim], out, overwrite=overwrite)
+    assert tree(tmp_path) == before
+
+
+def test_labels_without_a_record_among_the_inputs_are_kept_even_when_overwriting(tmp_path: Path) -> None:
+    write(tmp_path / "a.tif")
+    write(tmp_path / "a_labels.tif", discs(5))  # somebody's ground truth
+    before = tree(tmp_path)
+
+    with pytest.raises(ConfigError, match="never written"):
+        run([tmp_path], tmp_path, overwrite=True)
+    assert tree(tmp_path) == before
+
+
+def test_own_results_inside_the_input_folder_are_no_inputs(data: Path) -> None:
+    for out in (data, data / "results"):
+        run([data], out)
+        report = run([data], out)
+
+        assert {o.status for o in report.outcomes} == {"skipped"}
+        assert len(report.outcomes) == 3
+        assert "passed over" in report.notes[0]
+
+
+def test_results_beside_their_images_are_no_inputs_of_another_folder(data: Path, tmp_path: Path) -> None:
+    run([data], data)
+    report = run([data, str(data / "a*.tif")], tmp_path / "out")
+
+    assert len(report.outcomes) == 3
+
+
+def test_inputs_stay_as_they_are(data: Path, tmp_path: Path) -> None:
+    before = tree(data)
+    run([data], tmp_path / "out", overlay=True)
+    run([data], tmp_path / "out", overlay=True, overwrite=True)
+
+    assert tree(data) == before
+
+
+# --- channels and planes
+
+
+def test_several_channels_without_a_choice_stop_before_any_work(tmp_path: Path) -> None:
+    model = Thresholder()
+    write(tmp_path / "data" / "a.tif")
+    channels = np.stack([discs(), discs(5)])
+    metadata = {"axes": "CYX", "Channel": {"Name": ["DAPI", "GFP"]}}
+    write(tmp_path / "data" / "b.ome.tif", channels, photometric="minisblack", metadata=metadata)
+
+    with pytest.raises(FileError, match=r"b\.ome\.tif has 2 channels: 0 \(DAPI\), 1 \(GFP\)"):
+        run([tmp_path / "data"], tmp_path / "out", model=model)
+    assert model.calls == model.looks == 0
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("channel", "columns"),
+    [("GFP", ["intensity_max_GFP"]), ((1, 0), ["intensity_max_GFP", "intensity_max_DAPI"])],
+    ids=["one", "two"],
+)
+def test_the_chosen_channels_are_segmented_and_measured(tmp_path: Path, channel, columns: list[str]) -> None:
+    channels = np.stack([discs(10), discs(15) // 2])
+    metadata = {"axes": "CYX", "Channel": {"Name": ["DAPI", "GFP"]}}
+    path = write(tmp_path / "b.ome.tif", channels, photometric="minisblack", metadata=metadata)
+
+    run([path], tmp_path / "out", BatchSettings(channel=channel))
+
+    table = pd.read_csv(tmp_path / "out" / "b_objects.csv")
+    assert [c for c in table if c.startswith("intensity_max")] == columns
+    assert [table[c].max() for c in columns] == [500, 1000][: len(columns)]
+
+
+@pytest.mark.parametrize(("z", "brightest"), [(1, 2000), ("max", 3000)])
+def test_the_chosen_plane_is_segmented(tmp_path: Path, z: int | str, brightest: int) -> None:
+    stack = np.stack([discs(), discs() * 2, discs() * 3])
+    path = write(tmp_path / "b.tif", stack, imagej=True, metadata={"axes": "ZYX"})
+
+    run([path], tmp_path / "out", BatchSettings(z=z))
+
+    assert pd.read_csv(tmp_path / "out" / "b_objects.csv")["intensity_max"].max() == brightest
+
+
+def test_colour_is_passed_on_as_colour(tmp_path: Path) -> None:
+    model = Thresholder()
+    run([SAMPLES / "nuclei_histology.tif"], tmp_path, model=model)
+    assert model.rgb is True
+
+    run([write(tmp_path / "a.tif")], tmp_path, model=model)
+    assert model.rgb is False
+
+
+# --- results
+
+
+def test_every_object_has_its_label_and_its_row(tmp_path: Path) -> None:
+    metadata = {"axes": "YX", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.5}
+    report = run([write(tmp_path / "a.ome.tif", discs(), metadata=metadata)], tmp_path / "out")
+
+    labels = read_image(tmp_path / "out" / "a_labels.tif")
+    table = pd.read_csv(tmp_path / "out" / "a_objects.csv")
+    record = read_record(tmp_path / "out" / "a_labels.json")
+    assert report.outcomes[0].n_objects == record.n_objects == len(table) == labels.data.max() == 9
+    assert labels.pixel_size == record.pixel_size == (0.5, 0.25)
+    assert record.pixel_size_source == "OME"
+    np.testing.assert_allclose(table["area_um2"], table["area_px"] * 0.125)
+    assert list(table["score"]) == pytest.approx([0.9] * 9)
+    assert not table["touches_border"].any()
+    assert record.object_size == 20
+    assert record.object_size_estimated
+    assert record.input_sha256 == hash_file(tmp_path / "a.ome.tif")
+    assert record.outputs == {
+        name: hash_file(tmp_path / "out" / name) for name in ("a_labels.tif", "a_objects.csv")
+    }
+
+
+def test_a_given_pixel_size_replaces_that_of_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.ome.tif", discs(), metadata={"axes": "YX", "PhysicalSizeX": 0.25})
+    run([path], tmp_path / "out", BatchSettings(pixel_size=(2.0, 2.0)))
+
+    assert read_image(tmp_path / "out" / "a_labels.tif").pixel_size == (2.0, 2.0)
+    assert read_record(tmp_path / "out" / "a_labels.json").pixel_size_source == "given"
+
+
+@pytest.mark.parametrize("size", [(0.0, 1.0), (1.0,), (float("nan"), 1.0)], ids=str)
+def test_an_impossible_pixel_size_is_refused(size: tuple[float, ...]) -> None:
+    with pytest.raises(ConfigError, match="pixel size"):
+        BatchSettings(pixel_size=size)
+
+
+def test_a_blank_image_gives_an_empty_result_not_an_error(tmp_path: Path) -> None:
+    report = run([write(tmp_path / "a.tif", discs() * 0)], tmp_path / "out")
+
+    assert report.outcomes[0].n_objects == 0
+    assert not read_image(tmp_path / "out" / "a_labels.tif").data.any()
+    assert len(pd.read_csv(tmp_path / "out" / "a_objects.csv")) == 0
+
+
+# --- one bad file, a full disk, a cancelled run
+
+
+def test_a_bad_file_is_reported_and_does_not_stop_the_rest(data: Path, tmp_path: Path) -> None:
+    whole = (data / "sub" / "a.tif").read_bytes()
+    (data / "sub" / "a.tif").write_bytes(whole[: len(whole) // 2])
+    report = run([data], tmp_path / "out")
+
+    assert [o.status for o in report.outcomes] == ["written", "failed", "written"]
+    assert "truncated" in report.outcomes[1].message
+    assert report.exit_code == 1
+    assert set(tree(tmp_path / "out")) == results("a", "sub/deep/b")
+
+
+def test_a_file_with_damaged_pixels_fails_alone(tmp_path: Path) -> None:
+    path = write(tmp_path / "data" / "b.tif", discs(), compression="zlib")
+    write(tmp_path / "data" / "c.tif")
+    content = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as tif:
+        offset = tif.pages[0].dataoffsets[0]
+    content[offset : offset + 40] = b"\xff" * 40
+    path.write_bytes(content)
+
+    report = run([tmp_path / "data"], tmp_path / "out")
+
+    assert [o.status for o in report.outcomes] == ["failed", "written"]
+    assert "damaged" in report.outcomes[0].message
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege there")
+def test_a_dangling_link_fails_alone(data: Path, tmp_path: Path) -> None:
+    (data / "z.tif").symlink_to(data / "gone.tif")
+    report = run([data], tmp_path / "out")
+
+    failed = [o for o in report.outcomes if o.status == "failed"]
+    assert [o.source.name for o in failed] == ["z.tif"]
+    assert "does not exist" in failed[0].message
+
+
+@pytest.mark.parametrize(
+    "error",
+    [LightSamError("the model gave up"), MemoryError(), ZeroDivisionError("a fault")],
+    ids=["ours", "memory", "a bug"],
+)
+def test_an_error_in_one_image_is_its_message(tmp_path: Path, error: Exception) -> None:
+    report = run([write(tmp_path / "a.tif")], tmp_path / "out", model=Thresholder(stop=error))
+
+    assert report.exit_code == 1
+    assert (str(error) or "memory") in report.outcomes[0].message
+    assert tree(tmp_path / "out") == {}
+
+
+def test_a_full_disk_stops_the_batch_and_leaves_no_half_file(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Thresholder()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pd.DataFrame, "to_csv", full)
+    report = run([data], tmp_path / "out", model=model)
+
+    assert report.exit_code == 1
+    assert "no space left" in report.outcomes[0].message
+    assert ".part" not in report.outcomes[0].message
+    assert all("not tried" in o.message for o in report.outcomes[1:])
+    assert model.calls == 1
+    assert tree(tmp_path / "out") == {}
+
+
+def test_a_full_disk_leaves_an_earlier_result_whole(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run([data], tmp_path / "out")
+    before = tree(tmp_path / "out")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("napari_lightsam.batch.run.save_record", full)
+    assert run([data], tmp_path / "out", overwrite=True).exit_code == 1
+    assert tree(tmp_path / "out") == before
+
+
+def test_an_output_folder_that_is_a_file_is_refused_before_any_work(data: Path, tmp_path: Path) -> None:
+    model = Thresholder()
+    (tmp_path / "out").write_text("a file")
+
+    with pytest.raises(FileError, match="out cannot be written"):
+        run([data], tmp_path / "out", model=model)
+    assert model.calls == model.looks == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="permissions do not bind this user")
+def test_a_read_only_output_folder_is_refused_before_any_work(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir(mode=0o500)
+
+    with pytest.raises(FileError, match="permission denied"):
+        run([data], tmp_path / "out")
+
+
+def test_a_cancelled_batch_keeps_what_is_finished_and_goes_on_from_there(data: Path, tmp_path: Path) -> None:
+    work = segment_files([data], tmp_path / "out", model=Thresholder())
+    for step in work:
+        if step.stage.startswith("a.tif") and step.done == 1:
+            break
+    work.close()
+    finished = tree(tmp_path / "out")
+    assert set(finished) == results("a")
+
+    report = run([data], tmp_path / "out")
+
+    assert [o.status for o in report.outcomes] == ["skipped", "written", "written"]
+    assert {k: v for k, v in tree(tmp_path / "out").items() if k in finished} == finished
+
+
+# --- resuming
+
+
+def test_a_finished_batch_is_skipped_without_running_the_model(data: Path, tmp_path: Path) -> None:
+    run([data], tmp_path / "out")
+    before, model = tree(tmp_path / "out"), Thresholder()
+
+    report = run([data], tmp_path / "out", model=model)
+
+    assert [(o.status, o.n_objects) for o in report.outcomes] == [("skipped", 9)] * 3
+    assert report.exit_code == 0
+    assert model.calls == model.looks == 0
+    assert tree(tmp_path / "out") == before
+
+
+def test_a_new_image_is_added_with_the_object_size_of_the_finished_ones(data: Path, tmp_path: Path) -> None:
+    run([data], tmp_path / "out", model=Thresholder(size=20))
+    write(data / "new.tif")
+    model = Thresholder(size=33)
+
+    report = run([data], tmp_path / "out", model=model)
+
+    assert sorted(o.status for o in report.outcomes) == ["skipped", "skipped", "skipped", "written"]
+    assert model.used == report.object_size == 20
+    assert "finished" in report.object_size_source
+
+
+def change_version(record: Path) -> None:
+    write_record(record, replace(read_record(record), version="0.0.1"))
+
+
+def corrupt(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "settings", "weights", "message"),
+    [
+        (None, BatchSettings(EverythingConfig(mode="grid")), "00", r"mode hierarchical \(now grid\)"),
+        (None, BatchSettings(EverythingConfig(object_size=9)), "00", r"object size not given \(now 9"),
+        (None, BatchSettings(z=0), "00", r"z not given \(now 0\)"),
+        (None, None, "11", "another version of model thresholder"),
+        (lambda d, o: write(d / "sub" / "a.tif", discs(12)), None, "00", "another version of the input"),
+        (lambda d, o: change_version(o / "sub" / "a_labels.json"), None, "00", r"version 0\.0\.1"),
+        (lambda d, o: corrupt(o / "sub" / "a_labels.json"), None, "00", "no usable record.*damaged"),
+        (lambda d, o: (o / "sub" / "a_labels.json").unlink(), None, "00", "no usable record"),
+        (lambda d, o: corrupt(o / "sub" / "a_labels.tif"), None, "00", r"a_labels\.tif was changed"),
+        (lambda d, o: corrupt(o / "sub" / "a_objects.csv"), None, "00", r"a_objects\.csv was changed"),
+    ],
+    ids=[
+        "mode", "object size", "plane", "model", "input", "version", "record damaged", "record gone",
+        "labels edited", "table edited",
+    ],
+)  # fmt: skip
+def test_results_made_otherwise_stop_the_batch_unless_overwriting(
+    data: Path, tmp_path: Path, spoil, settings: BatchSettings | None, weights: str, message: str
+) -> None:
+    out = tmp_path / "out"
+    run([data], out)
+    if spoil is not None:
+        spoil(data, out)
+    before, model = tree(out), Thresholder(weights_hash=weights)
+
+    with pytest.raises(ConfigError, match=message) as caught:
+        run([data], out, settings, model=model)
+    assert "--overwrite" in str(caught.value)
+    assert model.calls == 0
+    assert tree(out) == before
+
+    report = run([data], out, settings, model=model, overwrite=True)
+    assert [o.status for o in report.outcomes] == ["written"] * 3
+    assert {o.status for o in run([data], out, settings, model=model).outcomes} == {"skipped"}
+
+
+@pytest.mark.parametrize("missing", SUFFIXES[:2])
+def test_a_deleted_result_is_made_again(data: Path, tmp_path: Path, missing: str) -> None:
+    run([data], tmp_path / "out")
+    before = tree(tmp_path / "out")
+    (tmp_path / "out" / f"a{missing}").unlink()
+
+    report = run([data], tmp_path / "out")
+
+    assert [o.status for o in report.outcomes] == ["written", "skipped", "skipped"]
+    assert tree(tmp_path / "out") == before
+
+
+# --- one runtime, one object size
+
+
+def test_the_object_size_is_estimated_once_from_at_most_eight_images(tmp_path: Path) -> None:
+    for i in range(20):
+        write(tmp_path / "data" / f"{i:02}.tif")
+    model = Thresholder(size=17.5)
+    report = run([tmp_path / "data"], tmp_path / "out", model=model)
+
+    assert model.looks == 8
+    assert report.object_size == model.used == 17.5
+    assert report.object_size_source == "estimated from 8 images"
+
+
+def test_a_given_object_size_is_used_as_it_is(data: Path, tmp_path: Path) -> None:
+    model = Thresholder()
+    settings = BatchSettings(EverythingConfig(object_size=12))
+    report = run([data], tmp_path / "out", settings, model=model)
+
+    assert model.looks == 0
+    assert model.used == report.object_size == 12
+    assert report.object_size_source == "given"
+
+
+def test_images_that_deviate_are_flagged(tmp_path: Path) -> None:
+    for i in range(17):
+        write(tmp_path / "data" / f"{i:02}.tif", discs(20 if i == 1 else 10))
+    model = Thresholder(size=20)
+    report = run([tmp_path / "data"], tmp_path / "out", model=model)
+
+    flagged = {o.source.name: o.flags for o in report.outcomes if o.flags}
+    assert list(flagged) == ["01.tif"]
+    assert "about 40 px" in flagged["01.tif"][0]
+    assert "--object-size 40" in flagged["01.tif"][0]
+
+
+def test_notes_about_a_file_become_its_flags(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif", ome=True) as tif:
+        tif.write(discs(), metadata={"axes": "YX"})
+        tif.write(discs()[:40, :40], metadata={"axes": "YX"})
+    report = run([tmp_path / "a.tif"], tmp_path / "out")
+
+    assert report.outcomes[0].flags == ("the file holds 2 images; the first is used",)
+
+
+def test_a_batch_runs_in_a_worker_thread(data: Path, tmp_path: Path) -> None:
+    reports: list[BatchReport] = []
+    thread = threading.Thread(target=lambda: reports.append(run([data], tmp_path / "out")))
+    thread.start()
+    thread.join(60)
+
+    assert reports[0].exit_code == 0
+
+
+def test_finding_inputs_imports_no_model_and_no_viewer() -> None:
+    code = (
+        "import sys; from napari_lightsam.batch import segment_files, BatchSettings;"
+        "print([m for m in ('torch', 'timm', 'napari', 'qtpy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[]"
+
+
+# --- the real model
+
+
+@pytest.fixture(scope="module")
+def segmenter():
+    return napari_lightsam.load_segmenter()
+
+
+def test_the_model_is_loaded_once_for_all_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, segmenter
+) -> None:
+    loads: list[tuple] = []
+
+    def load(*args: object, **options: object):
+        loads.append((args, options))
+        return segmenter
+
+    monkeypatch.setattr("napari_lightsam.engine.segmenter.load_segmenter", load)
+    for i in range(300):
+        write(tmp_path / "data" / f"{i}.tif", np.zeros((16, 16), np.uint8))
+    settings = BatchSettings(device="cpu", precision="float32")
+    report = drain(segment_files([tmp_path / "data"], tmp_path / "out", settings))
+
+    assert loads == [(("lightsam",), {"device": "cpu", "precision": "float32"})]
+    assert [o.n_objects for o in report.outcomes] == [0] * 300
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("nuclei_fluorescence", (slice(20, 132), slice(300, 412))),
+        ("nuclei_histology", (slice(0, 112), slice(0, 112))),
+    ],
+    ids=["grey", "colour"],
+)
+def test_a_batch_of_one_gives_what_the_python_call_gives(
+    tmp_path: Path, segmenter, name: str, part: tuple[slice, slice]
+) -> None:
+    image = tifffile.imread(SAMPLES / f"{name}.tif")[part]
+    write(tmp_path / "a.tif", image)
+
+    report = drain(segment_files([tmp_path / "a.tif"], tmp_path / "out", model=segmenter))
+    expected = napari_lightsam.segment_everything(image, model=segmenter)
+
+    assert expected.max() >= 3
+    np.testing.assert_array_equal(read_image(tmp_path / "out" / "a_labels.tif").data, expected)
+    table = pd.read_csv(tmp_path / "out" / "a_objects.csv")
+    assert list(table["label"]) == list(range(1, expected.max() + 1))
+    assert table["score"].between(0, 1).all()
+    assert report.object_size == json.loads((tmp_path / "out" / "a_labels.json").read_text())["object_size"]
+
+
+def test_nan_pixels_are_flagged_by_file(tmp_path: Path, segmenter) -> None:
+    image = tifffile.imread(SAMPLES / "nuclei_fluorescence.tif")[20:84, 300:364].astype(np.float32)
+    image[3, 3] = np.nan
+    settings = BatchSettings(EverythingConfig(object_size=26))
+    path = write(tmp_path / "a.tif", image)
+    report = drain(segment_files([path], tmp_path / "out", settings, model=segmenter))
+
+    assert any("NaN" in flag for flag in report.outcomes[0].flags)
+
+
+def test_names_are_found_for_every_kind_of_tiff_stem(tmp_path: Path) -> None:
+    for name in ("a.ome.tif", "b.OME.TIFF", "c.d.tif", "e.lsm"):
+        shutil.copy(SAMPLES / "nuclei_histology.tif", tmp_path / name)
+    found = find_jobs([tmp_path], tmp_path / "out")
+
+    assert sorted(job.labels.name for job in found.jobs) == [
+        "a_labels.tif", "b_labels.tif", "c.d_labels.tif", "e_labels.tif",
+    ]  # fmt: skip
