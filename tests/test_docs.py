@@ -63,30 +63,43 @@ def test_a_document_shows_how_an_image_becomes_labels(working_folder):
 
 
 def commands() -> list[Any]:
+    """All `lightsam ...` commands of the documents, in blocks and within sentences."""
     found = []
     for document in DOCUMENTS:
-        for code in blocks(document, "bash") + blocks(document, "powershell"):
-            for line in code.splitlines():
-                for part in re.split(r"&&|;|\|", line):
-                    words = shlex.split(part.strip(), comments=True, posix=True) if part.strip() else []
-                    if words and words[0] == "lightsam":
-                        found.append(pytest.param(words[1:], id=f"{document.name}: {part.strip()[:60]}"))
+        lines = [
+            line
+            for kind in ("bash", "powershell")
+            for code in blocks(document, kind)
+            for line in code.splitlines()
+        ]
+        lines += re.findall(r"`(lightsam [^`]+)`", document.read_text(encoding="utf-8"))
+        for line in lines:
+            for part in (part.strip() for part in re.split(r"&&|;|\|", line)):
+                words = shlex.split(part, comments=True)
+                if words[:1] == ["lightsam"]:
+                    found.append(pytest.param(words[1:], id=f"{document.name}: {part[:60]}"))
     return found
 
 
 @pytest.mark.parametrize("words", commands())
-def test_a_command_in_a_document_exists_with_its_options(words):
+def test_a_command_in_a_document_exists_and_takes_these_arguments(words):
+    import click
     import typer
 
     from napari_lightsam.cli import app
 
     command: Any = typer.main.get_command(app)
-    while words and hasattr(command, "commands") and not words[0].startswith("-"):
-        assert words[0] in command.commands, f"{words[0]!r} is no command of {command.name}"
-        command, words = command.commands[words[0]], words[1:]
-    known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
-    options = {word.partition("=")[0] for word in words if word.startswith("-") and word != "-"}
-    assert options <= known | {"--help", "--version"}
+    context = None
+    try:
+        while True:
+            context = command.make_context(command.name or "lightsam", list(words), parent=context)
+            if not hasattr(command, "commands"):
+                return
+            _, command, words = command.resolve_command(context, [*context._protected_args, *context.args])
+    except click.exceptions.Exit as end:  # --help and --version end here
+        assert end.exit_code == 0
+    except click.UsageError as error:
+        pytest.fail(f"lightsam {' '.join(words)}: {error.format_message()}")
 
 
 @pytest.mark.parametrize("document", [pytest.param(path, id=path.name) for path in DOCUMENTS])

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..model.spec import LOGIT_STRIDE
-from .level import Level
 from .masks import Mask, MaskLogits, crop_mask
 from .resample import FloatArray, apply_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from .level import Level
 
 _OUTSIDE = -10.0  # logit where nothing was kept: safely background
 
@@ -60,26 +65,19 @@ class Candidates:
     @property
     def diameters(self) -> FloatArray:
         """Equivalent circular diameters in image pixels."""
-        return 2 * np.sqrt(self.areas / np.float32(math.pi))
+        return np.asarray(2 * np.sqrt(self.areas / math.pi), np.float32)
 
     def take(self, index: NDArray[np.intp] | NDArray[np.bool_]) -> Candidates:
         """Return the chosen candidates, in the order of `index`."""
         chosen = np.arange(len(self))[index]
-        return Candidates(
-            self.level,
-            tuple(self.logits[i] for i in chosen),
-            *(getattr(self, name)[chosen] for name in _ARRAYS),
-        )
+        arrays: dict[str, Any] = {name: getattr(self, name)[chosen] for name in _ARRAYS}
+        return Candidates(self.level, tuple(self.logits[i] for i in chosen), **arrays)
 
     def mask(self, i: int) -> Mask:
         """Draw one candidate at full resolution."""
-        return draw(MaskLogits(self.level, self._origin(i), self.logits[i].astype(np.float32)), self._scores(i))
-
-    def _origin(self, i: int) -> tuple[int, int]:
-        return int(self.origins[i, 0]), int(self.origins[i, 1])
-
-    def _scores(self, i: int) -> tuple[float, float]:
-        return float(self.iou[i]), float(self.stability[i])
+        origin = int(self.origins[i, 0]), int(self.origins[i, 1])
+        logits = MaskLogits(self.level, origin, self.logits[i].astype(np.float32))
+        return draw(logits, (float(self.iou[i]), float(self.stability[i])))
 
 
 _ARRAYS = ("origins", "iou", "stability", "areas", "boxes", "cut", "prompts", "points")
@@ -87,22 +85,24 @@ _ARRAYS = ("origins", "iou", "stability", "areas", "boxes", "cut", "prompts", "p
 
 def concatenate(parts: Sequence[Candidates], level: Level) -> Candidates:
     """Join candidates of one level; no parts give an empty value."""
+    numbers, places = np.zeros(0, np.float32), np.zeros((0, 2), np.intp)
     empty = Candidates(
         level,
-        (),
-        np.zeros((0, 2), np.intp),
-        *(np.zeros(0, np.float32) for _ in range(3)),
-        np.zeros((0, 4), np.intp),
-        np.zeros(0, bool),
-        np.zeros(0, np.intp),
-        np.zeros((0, 2), np.float32),
+        logits=(),
+        origins=places,
+        iou=numbers,
+        stability=numbers,
+        areas=numbers,
+        boxes=np.zeros((0, 4), np.intp),
+        cut=np.zeros(0, bool),
+        prompts=np.zeros(0, np.intp),
+        points=np.zeros((0, 2), np.float32),
     )
     parts = [empty, *parts]
-    return Candidates(
-        level,
-        tuple(crop for part in parts for crop in part.logits),
-        *(np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS),
-    )
+    arrays: dict[str, Any] = {
+        name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS
+    }
+    return Candidates(level, tuple(crop for part in parts for crop in part.logits), **arrays)
 
 
 def collect(
@@ -145,11 +145,12 @@ def collect(
         lower = np.count_nonzero(flat > -stability_offset, axis=(1, 2))
         stability = (upper / np.maximum(lower, 1)).astype(np.float32)
     stability = stability.reshape(-1)
-    inside = flat > 0
+    inside: NDArray[np.bool_] = flat > 0
     area = np.count_nonzero(inside, axis=(1, 2))
     scores = iou.reshape(-1)
     good = np.flatnonzero((area > 0) & (scores > min_iou) & (stability >= min_stability))
-    rows, columns = inside[good].any(axis=2), inside[good].any(axis=1)
+    rows = np.asarray(inside[good].any(axis=2))
+    columns = np.asarray(inside[good].any(axis=1))
     y0, y1 = rows.argmax(axis=1), height - rows[:, ::-1].argmax(axis=1)
     x0, x1 = columns.argmax(axis=1), width - columns[:, ::-1].argmax(axis=1)
     owner = good // m
@@ -175,15 +176,11 @@ def collect(
     )
 
 
-def _valid_logits(
-    level: Level, origins: NDArray[np.intp], size: tuple[int, int]
-) -> NDArray[np.bool_]:
+def _valid_logits(level: Level, origins: NDArray[np.intp], size: tuple[int, int]) -> NDArray[np.bool_]:
     """Tell which logits (N, h, w) of each window show image."""
-    rows, columns = (
-        origins[:, axis, None] + np.arange(size[axis]) < level.logit_shape[axis] for axis in (0, 1)
-    )
-    both: NDArray[np.bool_] = rows[:, :, None] & columns[:, None, :]
-    return both
+    rows = np.asarray(origins[:, 0, None] + np.arange(size[0]) < level.logit_shape[0])
+    columns = np.asarray(origins[:, 1, None] + np.arange(size[1]) < level.logit_shape[1])
+    return np.asarray(rows[:, :, None] & columns[:, None, :])
 
 
 def _reaches_inner_border(
@@ -207,9 +204,7 @@ def draw(logits: MaskLogits, scores: tuple[float, float] = (1.0, 1.0)) -> Mask:
         Predicted IoU and stability score to carry over.
     """
     level, origin, values = logits.level, logits.origin, logits.values
-    ranges = [
-        _image_range(level, axis, origin[axis], origin[axis] + values.shape[axis]) for axis in (0, 1)
-    ]
+    ranges = [_image_range(level, axis, origin[axis], origin[axis] + values.shape[axis]) for axis in (0, 1)]
     rows, columns = (level.mask_weights(axis, ranges[axis]) for axis in (0, 1))
     padded = np.full((rows.stop - rows.start, columns.stop - columns.start), _OUTSIDE, np.float32)
     y, x = origin[0] - rows.start, origin[1] - columns.start

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ..errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 Mode = Literal["hierarchical", "grid"]
 
 
-def _setting(default: Any, help: str, unit: str = "", low: float = 0.0, high: float = math.inf) -> Any:
-    return field(default=default, metadata={"help": help, "unit": unit, "range": (low, high)})
+def _setting(default: Any, text: str, unit: str = "", low: float = 0.0, high: float = math.inf) -> Any:
+    return field(default=default, metadata={"help": text, "unit": unit, "range": (low, high)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ class EverythingConfig:
     'hierarchical'
     """
 
-    mode: Mode = _setting(
+    mode: Mode = _setting(  # noqa: RUF009  (it is dataclasses.field)
         "hierarchical", "hierarchical: coarse prompts first, fine ones where nothing was found; grid: all"
     )
     object_size: float | None = _setting(
@@ -45,8 +47,8 @@ class EverythingConfig:
     max_size: float | None = _setting(None, "Largest object diameter; no limit", "px")
     keep_border: bool = _setting(True, "Keep objects that touch the image border")
     overlap: float = _setting(0.5, "Drop a mask when better ones cover more than this part of it", "", 0, 1)
-    point_spacing: float | None = _setting(None, "Distance of prompts, in pixels of the model's frame", "px", 4)
-    points_per_side: int | None = _setting(None, "Prompts along the longer side, for fixed-frame models", "", 1, 256)
+    point_spacing: float | None = _setting(None, "Distance of prompts", "px of the model's frame", 4)
+    points_per_side: int | None = _setting(None, "Prompts along the longer side (fixed frame)", "", 1, 256)
     confident_logit: float | None = _setting(
         None, "Logit above which hierarchical mode takes pixels as settled; lowered for dim objects", ""
     )

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from ..model.sam import PromptTensors
 from ..model.spec import LOGIT_STRIDE, STRIDE, ModelSpec
 from .level import Block, Embedding, Level, read_block, window_start
-from .masks import Mask
 from .prompts import Prompts, to_frame
 from .resample import FloatArray, apply_weights, axis_weights
-from .runtime import TorchRuntime
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from .masks import Mask
+    from .runtime import TorchRuntime
+from dataclasses import dataclass
 
 BATCH = 64
 """Prompts decoded at once."""
@@ -24,7 +29,8 @@ BATCH = 64
 _MASK_LOGIT = 8.0  # logit that stands for "certainly inside" when a plain mask becomes a prompt
 
 
-class Decoded(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)
+class Decoded:
     """One decoded batch.
 
     Attributes
@@ -48,7 +54,9 @@ def window_size(level: Level, spec: ModelSpec) -> int:
     return 0 if level.fixed or spec.window is None else min(spec.window * STRIDE, *level.padded)
 
 
-def encode_block(runtime: TorchRuntime, embedding: Embedding, level: Level, block: Block, spec: ModelSpec) -> torch.Tensor:
+def encode_block(
+    runtime: TorchRuntime, embedding: Embedding, level: Level, block: Block, spec: ModelSpec
+) -> torch.Tensor:
     """Return the tokens (1, 256, h, w) of a block, encoding it when they are not kept."""
     tokens = embedding.cache.get(level, block)
     if tokens is None:
@@ -83,7 +91,7 @@ def decode(
         centres = (extents[:, :2] + extents[:, 2:]) / 2 * np.array(level.scale)
         for i, centre in enumerate(centres):
             starts[i] = [window_start(c, n, window) for c, n in zip(centre, level.padded, strict=True)]
-            places[level.block_of(*starts[i], window)].append(i)
+            places[level.block_of(int(starts[i, 0]), int(starts[i, 1]), window)].append(i)
     else:
         places[whole] = list(range(len(prompts)))
     for block, members in sorted(places.items()):
@@ -113,7 +121,10 @@ def _tensors(prompts: Prompts, level: Level, corners: NDArray[np.intp], window: 
     masks = None
     if prompts.masks is not None:
         side = window // LOGIT_STRIDE
-        drawn = [_mask_prompt(m, level, c // LOGIT_STRIDE, side) for m, c in zip(prompts.masks, corners, strict=True)]
+        drawn = [
+            _mask_prompt(m, level, c // LOGIT_STRIDE, side)
+            for m, c in zip(prompts.masks, corners, strict=True)
+        ]
         masks = torch.from_numpy(np.stack(drawn)[:, None])
     return PromptTensors(torch.from_numpy(points).float(), torch.from_numpy(prompts.labels), boxes, masks)
 
@@ -145,7 +156,10 @@ def _rasterise(mask: Mask, level: Level) -> FloatArray:
     y0, x0, y1, x1 = _logit_box(mask, level)
     weights = [
         axis_weights((int(a), int(b)), scale / LOGIT_STRIDE, size, antialias=True)
-        for a, b, scale, size in ((y0, y1, level.scale[0], level.shape[0]), (x0, x1, level.scale[1], level.shape[1]))
+        for a, b, scale, size in (
+            (y0, y1, level.scale[0], level.shape[0]),
+            (x0, x1, level.scale[1], level.shape[1]),
+        )
     ]
     plane = np.zeros((weights[0].stop - weights[0].start, weights[1].stop - weights[1].start), np.float32)
     y, x = mask.offset[0] - weights[0].start, mask.offset[1] - weights[1].start

@@ -8,18 +8,15 @@ Kirillov et al., *Segment Anything*, arXiv 2304.02643, appendix B (grid mode). S
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..model.spec import LOGIT_STRIDE, ObjectFrame
 from .candidates import Candidates, collect, concatenate
 from .config import EverythingConfig, Mode, config_from
 from .decode import decode
-from .level import Embedding, Level
 from .merge import paint
 from .progress import Progress, drain
 from .prompts import Prompts
@@ -27,7 +24,12 @@ from .select import plausible, suppress
 from .size import estimate_size
 
 if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
+    from numpy.typing import NDArray
+
     from .image import ArrayLike
+    from .level import Embedding, Level
     from .segmenter import Segmenter
 
 __all__ = ["EverythingConfig", "Segmentation", "estimate_size", "run_everything", "segment_everything"]
@@ -200,8 +202,8 @@ def lattice(level: Level, config: EverythingConfig) -> NDArray[np.float64]:
         spacing = float(config.point_spacing or 16)
     axes = []
     for length, frame in zip(level.shape, level.frame, strict=True):
-        n = max(1, round(frame / spacing))
-        axes.append((np.arange(n) + 0.5) * length / n - 0.5)
+        count = max(1, round(frame / spacing))
+        axes.append((np.arange(count) + 0.5) * length / count - 0.5)
     return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
 
 
@@ -217,8 +219,8 @@ def _hierarchical(
 ) -> Generator[Progress, None, list[Candidates]]:
     points = lattice(level, config)
     coarse = np.zeros(points.shape[:2], bool)
-    first = (min(_COARSE // 2, n - 1) if n < _COARSE else _COARSE // 2 for n in coarse.shape)
-    y, x = first
+    height, width = coarse.shape
+    y, x = min(_COARSE // 2, (height - 1) // 2), min(_COARSE // 2, (width - 1) // 2)
     coarse[y::_COARSE, x::_COARSE] = True
     total = points[..., 0].size
     found = yield from _decode_points(segmenter, embedding, level, config, points[coarse], 0, total)

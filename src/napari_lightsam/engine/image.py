@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from ..errors import ImageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 FloatArray = NDArray[np.float32]
 Limits: TypeAlias = tuple[tuple[float, float], ...]
@@ -36,9 +38,13 @@ class ArrayLike(Protocol):
     """What a plane needs: NumPy, dask and zarr arrays have it."""
 
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """Lengths of the axes."""
+
     @property
-    def dtype(self) -> Any: ...
+    def dtype(self) -> Any:
+        """Kind of numbers."""
+
     def __getitem__(self, key: Any, /) -> Any: ...
 
 
@@ -133,16 +139,14 @@ def prepare_plane(image: ArrayLike, *, rgb: bool | None = None, limits: Limits |
     """
     channels, colour = _check(image, rgb)
     if limits is not None:
-        if len(limits) not in (1, max(channels, 1)) or any(not low < high for low, high in limits):
-            raise ImageError(
-                f"Normalisation limits {limits} do not fit {max(channels, 1)} channel(s): give one "
-                "(low, high) pair, or one a channel, each with low < high."
-            )
+        _check_limits(limits, max(channels, 1))
     tiles = list(_sample_tiles(image, channels))
     _warn_not_finite(tiles)
     tiles = [_finite(tile) for tile in tiles]
     if limits is None:
-        groups = [tiles] if colour or channels <= 1 else [[t[c : c + 1] for t in tiles] for c in range(channels)]
+        groups = (
+            [tiles] if colour or channels <= 1 else [[t[c : c + 1] for t in tiles] for c in range(channels)]
+        )
         limits = tuple(_signal_range(group) for group in groups)
     plane = Plane(image, channels, colour, limits, 0.0, 1.0)
     low, high = np.asarray(limits, np.float32).reshape(-1, 2, 1, 1).transpose(1, 0, 2, 3)
@@ -150,11 +154,19 @@ def prepare_plane(image: ArrayLike, *, rgb: bool | None = None, limits: Limits |
     return Plane(image, channels, colour, plane.limits, float(unit.mean()), float(unit.std()))
 
 
+def _check_limits(limits: Limits, channels: int) -> None:
+    if len(limits) not in (1, channels) or any(not low < high for low, high in limits):
+        raise ImageError(
+            f"Normalisation limits {limits} do not fit {channels} channel(s): give one (low, high) pair, or "
+            "one a channel, each with low < high."
+        )
+
+
 def _check(image: ArrayLike, rgb: bool | None) -> tuple[int, bool]:
     """Return the number of used samples (0 without such an axis) and whether they are colour."""
     shape, dtype = tuple(image.shape), np.dtype(image.dtype)
     if dtype.kind not in "buif":
-        raise ImageError(f"An image of {dtype} cannot be segmented; give real numbers (integer, float or bool).")
+        raise ImageError(f"An image of {dtype} cannot be segmented; give integers, floats or bool.")
     if len(shape) not in (2, 3):
         raise ImageError(
             f"One plane is needed, (height, width) or (height, width, channels); this array has "

@@ -141,7 +141,8 @@ def _fixed_frame(plane: Plane, level: Level, frame: FixedFrame) -> FloatArray:
     # float filter differs in 5% of the pixels.
     height, width = level.frame
     resized = Image.fromarray(plane.to_uint8()).resize((width, height), Image.Resampling.BILINEAR)
-    standard = (np.asarray(resized, np.float32) - np.float32(frame.mean)) / np.float32(frame.std)
+    mean, std = np.array(frame.mean, np.float32), np.array(frame.std, np.float32)
+    standard = (np.asarray(resized, np.float32) - mean) / std
     out = np.zeros((3, *level.padded), np.float32)
     out[:, :height, :width] = standard.transpose(2, 0, 1)
     return out

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from .level import Level
-from .resample import FloatArray
+if TYPE_CHECKING:
+    from .level import Level
+    from .resample import FloatArray
 
 BoolArray = NDArray[np.bool_]
 
@@ -97,7 +99,9 @@ class Mask:
         """
         at = None if keep is None else (round(keep[0]) - self.offset[0], round(keep[1]) - self.offset[1])
         crop = clean_object(self.crop, at)
-        return replace(crop_mask(crop, self.offset), iou=self.iou, stability=self.stability, logits=self.logits)
+        return replace(
+            crop_mask(crop, self.offset), iou=self.iou, stability=self.stability, logits=self.logits
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

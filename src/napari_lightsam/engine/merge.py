@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 
-from .masks import Mask, clean_object, crop_mask
+from .masks import Mask, clean_object
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
 
 _LEAST_LEFT = 0.5  # of a mask that earlier objects overlap
 _SQUARE = np.ones((3, 3), bool)

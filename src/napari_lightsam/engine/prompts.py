@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import PromptError
-from .level import Level
 from .masks import Mask, Masks, crop_mask
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .level import Level
 
 FloatArray64 = NDArray[np.float64]
 
@@ -132,7 +136,9 @@ def check_prompts(
     n = next(iter(counts.values()))
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{count} {name}" for name, count in counts.items())
-        raise PromptError(f"Prompts are for different numbers of objects: {listed}. Give one of each per object.")
+        raise PromptError(
+            f"Prompts are for different numbers of objects: {listed}. Give one of each per object."
+        )
     if given_points is None:
         if point_labels is not None:
             raise PromptError("point_labels were given without points.")
@@ -216,7 +222,9 @@ def _numbers(values: ArrayLike, what: str) -> FloatArray64:
     return array
 
 
-def to_frame(coordinates: FloatArray64, level: Level, origins: FloatArray64, *, corners: bool = False) -> FloatArray64:
+def to_frame(
+    coordinates: FloatArray64, level: Level, origins: FloatArray64, *, corners: bool = False
+) -> FloatArray64:
     """Turn (row, column) in image pixels into (x, y) in frame pixels relative to each object's window.
 
     Parameters

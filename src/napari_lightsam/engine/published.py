@@ -5,16 +5,12 @@ Own lattices, filters on masks of full size, box non-maximum suppression, no mer
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .candidates import Candidates, collect, concatenate
-from .config import EverythingConfig
 from .decode import decode
-from .level import Embedding, Level
 from .merge import paint
 from .progress import Progress
 from .prompts import Prompts
@@ -22,7 +18,13 @@ from .resample import apply_weights
 from .select import box_nms
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from numpy.typing import NDArray
+
+    from .config import EverythingConfig
     from .everything import Segmentation
+    from .level import Embedding, Level
     from .segmenter import Segmenter
 
 BOX_NMS = 0.7
@@ -58,19 +60,20 @@ def run_published(
 def square_lattice(shape: tuple[int, int], n: int) -> NDArray[np.float64]:
     """Return SAM's n x n points (n * n, 2) as (row, column), whatever the image's proportions."""
     unit = (np.arange(n) + 0.5) / n
-    return np.stack(np.meshgrid(unit * shape[0], unit * shape[1], indexing="ij"), axis=-1).reshape(-1, 2)
+    grids = np.meshgrid(unit * shape[0], unit * shape[1], indexing="ij")
+    return np.asarray(np.stack(grids, axis=-1).reshape(-1, 2))
 
 
 def finer_points(
     coarse: NDArray[np.float64], shape: tuple[int, int], n: int, settled: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    """Return TinySAM's second lattice: offsets -1..2 strides around each coarse point, settled ones left out."""
+    """Return TinySAM's second lattice: -1..2 strides around each coarse point, settled ones left out."""
     stride = np.array([shape[0] // n, shape[1] // n])
     steps = np.stack(np.meshgrid(np.arange(-1, 3), np.arange(-1, 3), indexing="ij"), axis=-1).reshape(-1, 2)
     points = (coarse[:, None] + steps * stride)[:, (steps != 0).any(axis=1)].reshape(-1, 2)
     points = points[(points < np.array(shape)).all(axis=1)]
     at = points.astype(int)
-    return points[~settled[at[:, 0], at[:, 1]]]
+    return np.asarray(points[~settled[at[:, 0], at[:, 1]]])
 
 
 def _stage(
@@ -94,7 +97,7 @@ def _stage(
         for i, j in np.argwhere(batch.iou > float(config.iou_threshold or 0.0)):
             part = batch.logits[i, j][rows.start : rows.stop, columns.start : columns.stop]
             full = apply_weights(part, rows, columns)
-            stability[i, j] = np.count_nonzero(full > offset) / max(1, np.count_nonzero(full > -offset))
+            stability[i, j] = np.sum(full > offset) / max(1, int(np.sum(full > -offset)))
             if settled is not None and stability[i, j] >= float(config.stability_threshold or 0.0):
                 settled |= full > float(config.confident_logit or 0.0)
         parts.append(

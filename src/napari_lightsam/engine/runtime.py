@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import warnings
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import torch
@@ -15,7 +15,9 @@ from ..errors import ConfigError, DeviceError
 from ..model.build import reduce_precision
 from ..model.sam import PromptTensors, Sam
 from .image import LightSamWarning
-from .resample import FloatArray
+
+if TYPE_CHECKING:
+    from .resample import FloatArray
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -162,7 +164,9 @@ class TorchRuntime:
         try:
             return self._encode(frame)
         except RuntimeError as error:
-            raise self._memory_error() from error if _out_of_memory(error) else error
+            if not _out_of_memory(error):
+                raise
+            raise self._memory_error() from error
 
     def _encode(self, frame: FloatArray) -> Tensor:
         with torch.inference_mode():

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..model.spec import STRIDE, ObjectFrame
-from .candidates import Candidates
-from .level import Embedding
-from .prompts import Prompts
+
+if TYPE_CHECKING:
+    from .candidates import Candidates
+    from .level import Embedding
+    from .prompts import Prompts
 
 _FINEST = 4.0  # frame pixels per image pixel: objects of 6 px reach the model's range
 _COARSEST_SIDE = 128  # frame pixels; nothing is gained below half a window
@@ -57,7 +60,9 @@ def scales_for(
 def _nearest(scales: list[float], wanted: float) -> float:
     wanted = min(wanted, _FINEST)
     octave = 2.0 ** round(math.log2(wanted))
-    return min([*scales, octave] if octave > max(scales) else scales, key=lambda s: abs(math.log2(s / wanted)))
+    return min(
+        [*scales, octave] if octave > max(scales) else scales, key=lambda s: abs(math.log2(s / wanted))
+    )
 
 
 def escape_scale(candidates: Candidates, frame: ObjectFrame, window: int) -> float | None:

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
-from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from ..errors import PromptError
 from ..model.spec import ModelSpec, ObjectFrame
 from .candidates import Candidates, collect
-from .decode import decode, window_size
+from .decode import decode, encode_block, window_size
 from .image import ArrayLike as ImageArray
 from .image import Limits, prepare_plane
-from .level import Embedding, Level, make_level
+from .level import BLOCK, Block, Embedding, Level, make_level
 from .masks import Mask, Masks, crop_mask
-from .progress import Progress
 from .prompts import Prompts, check_prompts
 from .runtime import Device, Precision, TorchRuntime, choose_device
 from .scales import escape_scale, pyramid, scales_for
 
 if TYPE_CHECKING:
+    import os
+    from collections.abc import Generator, Iterable
+
+    from numpy.typing import ArrayLike
+
     from .everything import EverythingConfig, Segmentation
+    from .progress import Progress
     from .weights import LoadedModel
 
 _SAME_OBJECT = 0.85  # two candidates of one prompt above this IoU are one reading of it
@@ -93,7 +95,8 @@ class Segmenter:
         Returns
         -------
         Embedding
-            The scale of `object_size` is encoded; others follow when a prompt needs them.
+            The scale of `object_size` is encoded when it fits one block of 1024 frame pixels; larger ones
+            and other scales are encoded where a prompt needs them.
 
         Raises
         ------
@@ -113,7 +116,16 @@ class Segmenter:
         level = self.level(embedding)
         if len(level.blocks()[0]) * len(level.blocks()[1]) == 1:
             centre = np.array(embedding.shape, float)[None, None] / 2 - 0.5
-            next(decode(self.runtime, embedding, level, Prompts(centre, np.ones((1, 1), np.intp)), self.spec, multimask=True))
+            next(
+                decode(
+                    self.runtime,
+                    embedding,
+                    level,
+                    Prompts(centre, np.ones((1, 1), np.intp)),
+                    self.spec,
+                    multimask=True,
+                )
+            )
         return embedding
 
     def lazy_embedding(
@@ -196,7 +208,11 @@ class Segmenter:
         )
 
     def everything(
-        self, image: ImageArray | Embedding, config: EverythingConfig | None = None, *, rgb: bool | None = None
+        self,
+        image: ImageArray | Embedding,
+        config: EverythingConfig | None = None,
+        *,
+        rgb: bool | None = None,
     ) -> Generator[Progress, None, Segmentation]:
         """Segment every object of a plane; a generator of `Progress` that returns a `Segmentation`.
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
-from .candidates import Candidates
+if TYPE_CHECKING:
+    from .candidates import Candidates
 
 _BACKGROUND_FRACTION = 0.5  # of the plane
 _BACKGROUND_BORDERS = 2

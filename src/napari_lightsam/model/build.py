@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING
 
 from .decoder import MaskDecoder, TwoWayTransformer
 from .encoders import SamVitEncoder, TinyVitEncoder, fold_batch_norm
 from .prompts import PositionEncoding, PromptEncoder
 from .sam import Sam
-from .spec import Architecture
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import torch
+    from torch import Tensor, nn
+
+    from .spec import Architecture
 
 __all__ = ["build_sam", "detect_architecture", "fold_batch_norm", "reduce_precision", "sam_state_dict"]
 

@@ -27,14 +27,14 @@ class Attention(nn.Module):
         shared keys see all prompts' queries as one longer sequence, which is exact.
         """
         q, k, v = (
-            projection(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (N, heads, L, d)
+            projection(x).reshape(*x.shape[:2], self.heads, -1).transpose(1, 2)  # (N, heads, L, d)
             for projection, x in ((self.q_proj, q), (self.k_proj, k), (self.v_proj, v))
         )
         n, length = max(len(q), len(k)), q.shape[2]
         if len(k) == 1 < len(q):
             joined = q.transpose(0, 1).flatten(1, 2)[None]  # (1, heads, N * Lq, d)
             out = F.scaled_dot_product_attention(joined, k, v)[0]
-            out = out.unflatten(1, (n, length)).permute(1, 2, 0, 3)  # (N, Lq, heads, d)
+            out = out.reshape(self.heads, n, length, -1).permute(1, 2, 0, 3)  # (N, Lq, heads, d)
         else:
             out = F.scaled_dot_product_attention(q.expand(n, -1, -1, -1), k, v).transpose(1, 2)
         return self.out_proj(out.flatten(2))  # type: ignore[no-any-return]
@@ -146,11 +146,11 @@ class MaskDecoder(nn.Module):
         prompt = torch.cat([own.expand(len(sparse), -1, -1), sparse], dim=1)
         source = (image + dense).flatten(2).transpose(1, 2)  # (N or 1, L, C)
         tokens, source = self.transformer(source, place.flatten(2).transpose(1, 2), prompt)
-        pixels = source.transpose(1, 2).unflatten(2, (height, width))
+        pixels = source.transpose(1, 2).reshape(len(source), -1, height, width)
         pixels = self.output_upscaling(pixels)  # (N, C/8, 4h, 4w)
         wanted = slice(1, self.masks) if multimask else slice(0, 1)
         heads = list(self.output_hypernetworks_mlps)[wanted]
         kernels = [head(tokens[:, 1 + i]) for i, head in zip(range(self.masks)[wanted], heads, strict=True)]
         logits = torch.stack(kernels, dim=1) @ pixels.flatten(2)  # (N, M, 16 L)
         iou = self.iou_prediction_head(tokens[:, 0])[:, wanted]
-        return logits.unflatten(2, pixels.shape[-2:]), iou
+        return logits.reshape(*logits.shape[:2], *pixels.shape[-2:]), iou

@@ -30,23 +30,24 @@ class TinyVitEncoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        backbone = timm.create_model("tiny_vit_5m_224", num_classes=0)
+        backbone: Any = timm.create_model("tiny_vit_5m_224", num_classes=0)
         backbone.head = nn.Identity()  # timm keeps a head norm that SAM never uses
         backbone.stages[3].downsample.conv2.conv.stride = (1, 1)
         self.backbone = backbone
         self.neck = neck(backbone.num_features)
-        self.register_load_state_dict_post_hook(_forget_attention_biases)
+        self.register_load_state_dict_post_hook(_forget_attention_biases)  # type: ignore[no-untyped-call]
 
     def forward(self, frames: Tensor) -> Tensor:
         """Embed frames (B, 3, H, W) as (B, 256, H/16, W/16)."""
-        return self.neck(self.backbone.forward_features(frames))  # type: ignore[no-any-return]
+        backbone: Any = self.backbone
+        return self.neck(backbone.forward_features(frames))  # type: ignore[no-any-return]
 
 
 def _forget_attention_biases(module: nn.Module, _keys: Any) -> None:
     """Empty timm's cache of gathered attention biases (a `load_state_dict` post hook)."""
     for child in module.modules():
         if hasattr(child, "attention_bias_cache"):
-            child.attention_bias_cache = {}
+            setattr(child, "attention_bias_cache", {})  # noqa: B010  (a plain attribute, no tensor)
 
 
 class SamVitEncoder(nn.Module):
@@ -68,7 +69,8 @@ class SamVitEncoder(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """Embed frames (B, 3, H, W) as (B, 256, H/16, W/16)."""
-        return self.backbone.forward_features(frames)  # type: ignore[no-any-return]
+        backbone: Any = self.backbone
+        return backbone.forward_features(frames)  # type: ignore[no-any-return]
 
 
 @torch.no_grad()

@@ -84,7 +84,8 @@ class PromptEncoder(nn.Module):
         """
         height, width = tokens
         size = points.new_tensor([width * STRIDE, height * STRIDE])
-        table = torch.cat([self.not_a_point_embed.weight, *[e.weight for e in self.point_embeddings]])
+        kinds = [self.not_a_point_embed, *self.point_embeddings]
+        table = torch.cat([kind.get_parameter("weight") for kind in kinds])
         if boxes is None:  # SAM pads with one empty point where there is no box
             points = F.pad(points, (0, 0, 0, 1))
             labels = F.pad(labels, (0, 1), value=PAD)
@@ -92,7 +93,7 @@ class PromptEncoder(nn.Module):
             points = torch.cat([points, boxes.reshape(-1, 2, 2)], dim=1)
             corners = labels.new_tensor([2, 3]).expand(len(boxes), 2)
             labels = torch.cat([labels, corners], dim=1)
-        position = self.pe_layer((points + 0.5) / size)  # (N, T, 256)
+        position: Tensor = self.pe_layer((points + 0.5) / size)  # (N, T, 256)
         position = position * (labels != PAD)[..., None]
         return position + table[labels.long() + 1]
 

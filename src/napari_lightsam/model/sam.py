@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor, nn
 
-from .decoder import MaskDecoder
-from .prompts import PromptEncoder
+if TYPE_CHECKING:
+    from .decoder import MaskDecoder
+    from .prompts import PromptEncoder
 
 
 class PromptTensors(NamedTuple):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 SAMPLES = {
     "nuclei_fluorescence": "Nuclei, fluorescence",
@@ -42,4 +43,4 @@ def read_sample(name: str) -> NDArray[Any]:
     if name not in SAMPLES:
         raise KeyError(f"There is no sample {name!r}; choose one of {', '.join(SAMPLES)}.")
     with resources.as_file(resources.files(__name__) / f"{name}.tif") as path:
-        return tifffile.imread(path)  # type: ignore[no-any-return]
+        return tifffile.imread(path)
