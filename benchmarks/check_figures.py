@@ -5,7 +5,8 @@ A quoted figure stands between two comments that do not show::
     AP <!-- figure: evaluation.sets.dsb2018.ap50 -->0.66<!-- /figure -->
 
 The name is the stem of a JSON file in `benchmarks/results`, then the keys down to one value. The figure is
-right when the value, rounded to as many decimals as are written, gives the same text.
+right when the value, rounded to as many decimals as are written, gives the same text. Code blocks, such as
+the one that explains this, are left alone.
 
     python benchmarks/check_figures.py            fail on a wrong, unknown or unreadable figure
     python benchmarks/check_figures.py --write    put the committed values into the documents
@@ -24,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = ("*.md", "docs/**/*.md", "src/napari_lightsam/**/*.md")
 
 _FIGURE = re.compile(r"<!-- figure: (?P<name>[^\s>]+) -->(?P<text>.*?)<!-- /figure -->", re.DOTALL)
+_FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 _OPENED = re.compile(r"<!--\s*/?\s*figure\b")
 
 
@@ -56,6 +58,7 @@ def as_written(value: Any, like: str) -> str:
 def check_document(text: str, results: dict[str, Any]) -> list[str]:
     """Name everything that is wrong with the figures of one document."""
     problems = []
+    text = _FENCED.sub("", text)
     figures = list(_FIGURE.finditer(text))
     if len(_OPENED.findall(text)) != 2 * len(figures):
         problems.append(
@@ -79,10 +82,12 @@ def update_document(text: str, results: dict[str, Any]) -> str:
     """Put the committed values into a document, with as many decimals as were written."""
 
     def replaced(figure: re.Match[str]) -> str:
+        if figure["name"] is None:
+            return figure[0]
         value = as_written(find_value(figure["name"], results), figure["text"])
         return f"<!-- figure: {figure['name']} -->{value}<!-- /figure -->"
 
-    return _FIGURE.sub(replaced, text)
+    return re.sub(f"{_FENCED.pattern}|{_FIGURE.pattern}", replaced, text, flags=re.DOTALL | re.MULTILINE)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -101,7 +106,7 @@ def main(arguments: list[str] | None = None) -> int:
             if updated != text:
                 path.write_text(updated, encoding="utf-8")
             text = updated
-        checked += len(_FIGURE.findall(text))
+        checked += len(_FIGURE.findall(_FENCED.sub("", text)))
         for problem in check_document(text, results):
             print(f"{path.relative_to(options.root)}: {problem}", file=sys.stderr)
             failed += 1

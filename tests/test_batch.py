@@ -545,6 +545,22 @@ def test_a_deleted_result_is_made_again(data: Path, tmp_path: Path, missing: str
     assert tree(tmp_path / "out") == before
 
 
+def test_pictures_are_added_to_finished_results_and_foreign_ones_kept(data: Path, tmp_path: Path) -> None:
+    run([data], tmp_path / "out")
+    before = tree(tmp_path / "out")
+    report = run([data], tmp_path / "out", overlay=True)
+
+    assert {o.status for o in report.outcomes} == {"written"}
+    pictures = {f"{stem}_overlay.png" for stem in ("a", "sub/a", "sub/deep/b")}
+    assert set(tree(tmp_path / "out")) == set(before) | pictures
+    assert {o.status for o in run([data], tmp_path / "out", overlay=True).outcomes} == {"skipped"}
+
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "a_overlay.png").write_text("somebody's")
+    with pytest.raises(ConfigError, match="no usable record"):
+        run([data], tmp_path / "other", overlay=True)
+
+
 # --- one runtime, one object size
 
 
@@ -610,11 +626,6 @@ def test_finding_inputs_imports_no_model_and_no_viewer() -> None:
 
 
 # --- the real model
-
-
-@pytest.fixture(scope="module")
-def segmenter():
-    return napari_lightsam.load_segmenter()
 
 
 def test_the_model_is_loaded_once_for_all_images(

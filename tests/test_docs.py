@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tifffile
 
@@ -37,10 +38,11 @@ def working_folder(tmp_path, monkeypatch) -> Path:
     """A folder with the files that the documents' examples read."""
     from napari_lightsam.samples import read_sample
 
-    image = read_sample("nuclei_fluorescence")[120:320, 240:440]
+    part = np.s_[352:480, 0:128]  # small, so that every example is quick
+    image = read_sample("nuclei_fluorescence")[part]
     tifffile.imwrite(tmp_path / "cells.tif", image)
     truth = tifffile.imread(ROOT / "tests" / "data" / "samples" / "nuclei_fluorescence_labels.tif")
-    for name, array in (("images", image), ("labels", truth[120:320, 240:440])):
+    for name, array in (("images", image), ("labels", truth[part])):
         (tmp_path / "my_images" / name).mkdir(parents=True)
         tifffile.imwrite(tmp_path / "my_images" / name / "a.tif", array)
     monkeypatch.chdir(tmp_path)
@@ -52,12 +54,6 @@ def test_the_python_of_a_document_runs_from_top_to_bottom(document, working_fold
     names: dict[str, Any] = {"__name__": "__main__"}
     for number, code in enumerate(blocks(document, "python"), start=1):
         exec(compile(code, f"{document.name}, block {number}", "exec"), names)
-
-
-def test_a_document_shows_how_an_image_becomes_labels(working_folder):
-    """The first example of the README is the main one, and its result holds the nuclei."""
-    names: dict[str, Any] = {}
-    exec(blocks(ROOT / "README.md", "python")[0], names)
     assert names["labels"].shape == names["image"].shape
     assert names["labels"].max() > 5
 
@@ -72,7 +68,9 @@ def commands() -> list[Any]:
             for code in blocks(document, kind)
             for line in code.splitlines()
         ]
-        lines += re.findall(r"`(lightsam [^`]+)`", document.read_text(encoding="utf-8"))
+        # A sentence names a command without what it needs; --help accepts that, but no unknown option.
+        text = document.read_text(encoding="utf-8")
+        lines += [f"{inline} --help" for inline in re.findall(r"`(lightsam [^`]+)`", text)]
         for line in lines:
             for part in (part.strip() for part in re.split(r"&&|;|\|", line)):
                 words = shlex.split(part, comments=True)
@@ -83,7 +81,6 @@ def commands() -> list[Any]:
 
 @pytest.mark.parametrize("words", commands())
 def test_a_command_in_a_document_exists_and_takes_these_arguments(words):
-    import click
     import typer
 
     from napari_lightsam.cli import app
@@ -91,15 +88,13 @@ def test_a_command_in_a_document_exists_and_takes_these_arguments(words):
     command: Any = typer.main.get_command(app)
     context = None
     try:
-        while True:
+        while hasattr(command, "commands"):
             context = command.make_context(command.name or "lightsam", list(words), parent=context)
-            if not hasattr(command, "commands"):
-                return
             _, command, words = command.resolve_command(context, [*context._protected_args, *context.args])
-    except click.exceptions.Exit as end:  # --help and --version end here
-        assert end.exit_code == 0
-    except click.UsageError as error:
-        pytest.fail(f"lightsam {' '.join(words)}: {error.format_message()}")
+        command.make_context(command.name, list(words), parent=context)
+    except typer.Exit as end:  # --help ends here
+        if end.exit_code != 0:
+            raise
 
 
 @pytest.mark.parametrize("document", [pytest.param(path, id=path.name) for path in DOCUMENTS])

@@ -71,5 +71,12 @@ def test_the_script_fails_on_a_wrong_figure_and_passes_after_writing(tmp_path, c
     assert check_figures.main(["--root", str(root)]) == 0
 
 
+def test_code_blocks_are_examples_and_left_alone():
+    text = f"```html\n{quote('nowhere.at.all', '0.1')}\n```\n{quote('evaluation.model', 'old')}\n"
+    (problem,) = check_figures.check_document(text, RESULTS)
+    assert problem.startswith("evaluation.model")
+    assert check_figures.update_document(text, RESULTS) == text.replace("old", "lightsam")
+
+
 def test_every_figure_quoted_in_this_repository_is_right(capsys):
     assert check_figures.main([]) == 0, capsys.readouterr().err

@@ -425,6 +425,16 @@ def test_a_png_header_that_lies_about_its_size_is_refused_before_reading(tmp_pat
         read(tmp_path / "a.png")
 
 
+def test_a_bitmap_header_that_lies_about_its_size_is_refused_before_reading(tmp_path: Path) -> None:
+    Image.fromarray(ramp(9, 8, dtype="uint8")).save(tmp_path / "a.bmp")
+    content = bytearray((tmp_path / "a.bmp").read_bytes())
+    content[18:26] = struct.pack("<ii", 200_000, 200_000)
+    (tmp_path / "a.bmp").write_bytes(content)
+
+    with pytest.raises(FileError, match="too large for its type"):
+        read_image(tmp_path / "a.bmp")
+
+
 @pytest.mark.parametrize("read", [read_image, read_info], ids=["image", "info"])
 def test_a_tiff_header_that_lies_about_its_size_is_refused_before_reading(tmp_path: Path, read) -> None:
     tifffile.imwrite(tmp_path / "a.tif", ramp(64, 64), compression="zlib")

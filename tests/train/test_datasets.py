@@ -20,7 +20,6 @@ from napari_lightsam.train.datasets import (
 
 SAMPLES = Path(__file__).parents[2] / "src" / "napari_lightsam" / "samples"
 TRUTHS = Path(__file__).parents[1] / "data" / "samples"
-DEVELOPMENT_DATA = Path(__file__).parents[3] / "shared" / "data"
 
 LABELS = np.zeros((6, 8), np.uint16)
 LABELS[1:3, 1:4], LABELS[4:6, 3:8] = 1, 2
@@ -241,10 +240,9 @@ def test_the_fluorescence_group_leaves_bright_images_out(tmp_path):
         find_labelled(tmp_path, group="fluorescence")
 
 
-@pytest.mark.skipif(not DEVELOPMENT_DATA.is_dir(), reason="development data not present")
-def test_the_development_data_splits_as_documented():
+def test_the_development_data_splits_as_documented(development):
     def count(name: str, **settings) -> int:
-        return len(find_labelled(DEVELOPMENT_DATA / name, **settings))
+        return len(find_labelled(development("data") / name, **settings))
 
     assert count("dsb2018") == 551
     assert count("dsb2018", split="validation") == 88

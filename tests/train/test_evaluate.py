@@ -215,12 +215,9 @@ def test_the_json_holds_settings_summaries_and_one_record_per_image(tmp_path):
     assert record["click_ious"] == [1, 0, 1]
 
 
-def test_the_embedded_model_finds_the_nuclei_of_a_real_image(tmp_path):
-    from napari_lightsam import load_segmenter
-
+def test_the_embedded_model_finds_the_nuclei_of_a_real_image(tmp_path, segmenter):
     for folder, name in ((SAMPLES, "nuclei_fluorescence.tif"), (TRUTHS, "nuclei_fluorescence_labels.tif")):
         tifffile.imwrite(tmp_path / name, tifffile.imread(folder / name)[120:320, 240:440])
-    segmenter = load_segmenter(precision="float32")
     result = drain(evaluate(tmp_path, segmenter, object_size="true", objects_per_image=10))
     overall = result.overall
     assert result.weights_hash == segmenter.weights_hash

@@ -53,6 +53,10 @@ class Job:
         """The picture, where one is asked for."""
         return self.base.with_name(self.base.name + _OVERLAY)
 
+    def wanted(self, overlay: bool) -> tuple[Path, ...]:
+        """List the files that a run writes, with or without a picture."""
+        return self.outputs if overlay else self.outputs[:3]
+
     @property
     def outputs(self) -> tuple[Path, ...]:
         """All files that a run may write for this input."""

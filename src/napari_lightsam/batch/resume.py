@@ -10,6 +10,7 @@ from napari_lightsam.formats.sidecar import Record, hash_file, read_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
     from typing import Any
 
     from napari_lightsam.batch.inputs import Job
@@ -33,7 +34,7 @@ class Identity:
     model_sha256: str
 
 
-def find_finished(jobs: Iterable[Job], identity: Identity) -> dict[Job, Record]:
+def find_finished(jobs: Iterable[Job], identity: Identity, *, overlay: bool) -> dict[Job, Record]:
     """Find the jobs that are done already.
 
     Returns
@@ -49,17 +50,18 @@ def find_finished(jobs: Iterable[Job], identity: Identity) -> dict[Job, Record]:
     finished: dict[Job, Record] = {}
     problems: list[str] = []
     for job in jobs:
-        present = [path for path in (job.labels, job.objects, job.record) if path.exists()]
+        wanted = job.wanted(overlay)
+        present = [path for path in wanted if path.exists()]
         if not present:
             continue
         try:
             record = read_record(job.record)
-            problem = _problem(job, record, identity)
+            problem = _difference(job, record, identity) or _change(job, record, present)
         except FileError as error:
             problem = f"{present[0]} has no usable record: {error}"
         if problem:
             problems.append(problem)
-        elif len(present) == 3:
+        elif len(present) == len(wanted):
             finished[job] = record
     if problems:
         more = [f"... and {len(problems) - _SHOWN} more."] if len(problems) > _SHOWN else []
@@ -71,7 +73,7 @@ def find_finished(jobs: Iterable[Job], identity: Identity) -> dict[Job, Record]:
     return finished
 
 
-def _problem(job: Job, record: Record, identity: Identity) -> str:
+def _difference(job: Job, record: Record, identity: Identity) -> str:
     now = Record(
         version=identity.version, input=job.source.name, input_sha256=_input_hash(job, record),
         settings=dict(identity.settings), model=identity.model, model_sha256=identity.model_sha256,
@@ -81,9 +83,13 @@ def _problem(job: Job, record: Record, identity: Identity) -> str:
     differences = record.differences(now)
     if differences:
         return f"{job.labels} was made with {'; '.join(differences)}."
-    for path in (job.labels, job.objects):
-        if path.exists() and record.outputs.get(path.name) != hash_file(path):
-            return f"{path} was changed since it was written."
+    return ""
+
+
+def _change(job: Job, record: Record, present: Iterable[Path]) -> str:
+    for path in present:
+        if path != job.record and record.outputs.get(path.name) != hash_file(path):
+            return f"{path} was changed since it was written, or does not belong to the record beside it."
     return ""
 
 

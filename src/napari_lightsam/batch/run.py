@@ -103,7 +103,7 @@ def segment_files(
     segmenter = _load(model, settings)
     version, plain = napari_lightsam.__version__, settings.to_plain()
     identity = Identity(version, plain, segmenter.spec.name, segmenter.weights_hash)
-    finished = {} if overwrite else find_finished(found.jobs, identity)
+    finished = {} if overwrite else find_finished(found.jobs, identity, overlay=overlay)
     check_writable(out)
     readable = [job for job in found.jobs if job not in damaged]
     size = yield from _fix_size(segmenter, settings, readable, finished)
@@ -191,8 +191,8 @@ def _run_all(
     hopeless = ""
     for i, job in enumerate(jobs):
         if job in finished:
-            done = (job.labels, job.objects, job.record)
-            outcomes.append(FileOutcome(job.source, "skipped", done, finished[job].n_objects))
+            done = finished[job].n_objects
+            outcomes.append(FileOutcome(job.source, "skipped", job.wanted(batch.overlay), done))
             continue
         if hopeless:
             outcomes.append(FileOutcome(job.source, "failed", message=f"not tried: {hopeless}"))
@@ -304,4 +304,4 @@ def _write(
             save_overlay(overlay, picture, result.labels)
             outputs[job.overlay.name] = hash_file(overlay)
         save_record(parts[job.record], replace(record, outputs=outputs))
-    return (job.labels, job.objects, job.record, *([job.overlay] if picture is not None else []))
+    return job.wanted(picture is not None)

@@ -139,7 +139,8 @@ def collect(
     """
     n, m, height, width = logits.shape
     valid = _valid_logits(level, origins, (height, width))  # padding around the image is never object
-    flat = np.where(np.repeat(valid, m, axis=0), logits.reshape(n * m, height, width), _OUTSIDE)
+    raw = logits.reshape(n * m, height, width)
+    flat = np.where(np.repeat(valid, m, axis=0), raw, _OUTSIDE)
     if stability is None:
         upper = np.count_nonzero(flat > stability_offset, axis=(1, 2))
         lower = np.count_nonzero(flat > -stability_offset, axis=(1, 2))
@@ -158,8 +159,10 @@ def collect(
     boxes = np.stack([y0, x0, y1, x1], axis=1) + np.tile(start, 2)
     cut = _reaches_inner_border(level, boxes, start, (height, width))
     top, left = np.maximum(y0 - 1, 0), np.maximum(x0 - 1, 0)
+    # In a fixed frame the last image pixels are interpolated with the first logit of the padding, too.
+    kept = raw if level.fixed else flat
     crops = tuple(
-        flat[g, a : b + 1, c : d + 1].astype(np.float16)
+        kept[g, a : b + 1, c : d + 1].astype(np.float16)
         for g, a, b, c, d in zip(good, top, y1, left, x1, strict=True)
     )
     return Candidates(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
+import numbers
+from dataclasses import Field, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
 
 from ..errors import ConfigError
 
@@ -61,13 +64,29 @@ class EverythingConfig:
         if self.mode not in get_args(Mode):
             raise ConfigError(f"Unknown mode {self.mode!r}; choose one of {', '.join(get_args(Mode))}.")
         for setting in fields(self):
-            value, (low, high) = getattr(self, setting.name), setting.metadata["range"]
-            if isinstance(value, bool | str) or value is None:
+            value = getattr(self, setting.name)
+            if setting.name == "mode" or (value is None and setting.default is None):
                 continue
-            if not (isinstance(value, int | float) and low <= value <= high):
-                raise ConfigError(f"{setting.name} must be between {low:g} and {high:g}; got {value!r}.")
+            object.__setattr__(self, setting.name, _checked(setting, value))
         if self.min_size is not None and self.max_size is not None and self.min_size > self.max_size:
             raise ConfigError(f"min_size ({self.min_size:g}) is larger than max_size ({self.max_size:g}).")
+
+
+def _checked(setting: Field[Any], value: object) -> bool | int | float:
+    """Return a setting as Python's own bool, int or float (a sidecar must be able to hold it)."""
+    if isinstance(setting.default, bool):
+        if not isinstance(value, bool | np.bool_):
+            raise ConfigError(f"{setting.name} must be True or False; got {value!r}.")
+        return bool(value)
+    low, high = setting.metadata["range"]
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not number or not (low <= value < math.inf and value <= high):  # type: ignore[operator]
+        raise ConfigError(f"{setting.name} must be a number between {low:g} and {high:g}; got {value!r}.")
+    if "int" not in str(setting.type):
+        return float(value) if not isinstance(value, numbers.Integral) else int(value)  # type: ignore[arg-type]
+    if value != int(value):  # type: ignore[call-overload]
+        raise ConfigError(f"{setting.name} must be a whole number; got {value!r}.")
+    return int(value)  # type: ignore[call-overload, no-any-return]
 
 
 def config_from(settings: Mapping[str, Any]) -> EverythingConfig:

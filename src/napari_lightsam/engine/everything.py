@@ -218,8 +218,8 @@ def _hierarchical(
     segmenter: Segmenter, embedding: Embedding, level: Level, config: EverythingConfig
 ) -> Generator[Progress, None, list[Candidates]]:
     points = lattice(level, config)
-    coarse = np.zeros(points.shape[:2], bool)
-    height, width = coarse.shape
+    height, width = int(points.shape[0]), int(points.shape[1])
+    coarse = np.zeros((height, width), bool)
     y, x = min(_COARSE // 2, (height - 1) // 2), min(_COARSE // 2, (width - 1) // 2)
     coarse[y::_COARSE, x::_COARSE] = True
     total = points[..., 0].size

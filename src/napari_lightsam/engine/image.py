@@ -155,7 +155,7 @@ def prepare_plane(image: ArrayLike, *, rgb: bool | None = None, limits: Limits |
 
 
 def _check_limits(limits: Limits, channels: int) -> None:
-    if len(limits) not in (1, channels) or any(not low < high for low, high in limits):
+    if len(limits) not in (1, channels) or any(not -np.inf < low < high < np.inf for low, high in limits):
         raise ImageError(
             f"Normalisation limits {limits} do not fit {channels} channel(s): give one (low, high) pair, or "
             "one a channel, each with low < high."
@@ -164,6 +164,8 @@ def _check_limits(limits: Limits, channels: int) -> None:
 
 def _check(image: ArrayLike, rgb: bool | None) -> tuple[int, bool]:
     """Return the number of used samples (0 without such an axis) and whether they are colour."""
+    if not hasattr(image, "shape") or not hasattr(image, "dtype"):
+        raise ImageError(f"An array is needed; got {type(image).__name__}. Use numpy.asarray(...) on it.")
     shape, dtype = tuple(image.shape), np.dtype(image.dtype)
     if dtype.kind not in "buif":
         raise ImageError(f"An image of {dtype} cannot be segmented; give integers, floats or bool.")
@@ -268,4 +270,6 @@ def _noise_sigma(tile: FloatArray) -> float:
         return 0.0
     kernel = np.outer([1, -2, 1], [1, -2, 1]).astype(np.float32)[None]
     response = ndimage.convolve(tile, kernel, mode="nearest")[..., 1:-1, 1:-1]
-    return float(np.median(np.abs(response)) / 0.6745 / 6)
+    level = np.abs(response)
+    # Few counts or coarse steps of grey: half of the responses are 0 and the median tells nothing.
+    return float(np.median(level) / 0.6745 / 6) or float(np.sqrt(np.mean(level**2)) / 6)

@@ -66,4 +66,8 @@ def _remainder(free: NDArray[np.bool_]) -> NDArray[np.bool_]:
     opened = ndimage.binary_opening(np.pad(free, 1), _SQUARE)[1:-1, 1:-1]
     if not opened.any():
         return np.zeros_like(free)
-    return clean_object(opened) & free
+    left = clean_object(opened) & free
+    parts, count = ndimage.label(left, _SQUARE)
+    if count > 1:  # free pixels inside an object that lies in a filled hole
+        left = parts == int(np.bincount(parts.ravel())[1:].argmax()) + 1
+    return np.asarray(left)

@@ -84,8 +84,6 @@ class Prompts:
         positive = self.labels == POSITIVE
         points = np.full((len(self), 2), np.nan)
         has = positive.any(axis=1)
-        if not has.any():
-            return points
         if has.any():  # argmax refuses an axis of no points, as boxes alone have
             points[has] = self.points[has, positive[has].argmax(axis=1)]
         return points
@@ -203,7 +201,7 @@ def _check_masks(shape: tuple[int, int], mask: ArrayLike | Mask | Masks) -> tupl
 def _check_labels(points: FloatArray64, labels: ArrayLike | None) -> NDArray[np.intp]:
     if labels is None:
         return np.ones(points.shape[:2], np.intp)
-    array = np.atleast_2d(np.asarray(labels))
+    array = np.atleast_2d(_numbers(labels, "point_labels"))
     if array.shape != points.shape[:2] or not np.isin(array, (PAD, NEGATIVE, POSITIVE)).all():
         raise PromptError(
             f"point_labels must be 1, 0 or -1 in the shape {points.shape[:2]} of the points; got shape "

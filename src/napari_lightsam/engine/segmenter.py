@@ -15,7 +15,7 @@ from .decode import decode, encode_block, window_size
 from .image import ArrayLike as ImageArray
 from .image import Limits, prepare_plane
 from .level import BLOCK, Block, Embedding, Level, make_level
-from .masks import Mask, Masks, crop_mask
+from .masks import Mask, Masks
 from .prompts import Prompts, check_prompts
 from .runtime import Device, Precision, TorchRuntime, choose_device
 from .scales import escape_scale, pyramid, scales_for
@@ -114,18 +114,8 @@ class Segmenter:
         """
         embedding = self.lazy_embedding(image, object_size=object_size, rgb=rgb, normalization=normalization)
         level = self.level(embedding)
-        if len(level.blocks()[0]) * len(level.blocks()[1]) == 1:
-            centre = np.array(embedding.shape, float)[None, None] / 2 - 0.5
-            next(
-                decode(
-                    self.runtime,
-                    embedding,
-                    level,
-                    Prompts(centre, np.ones((1, 1), np.intp)),
-                    self.spec,
-                    multimask=True,
-                )
-            )
+        if level.fixed or max(level.padded) <= BLOCK:  # larger planes are encoded where they are prompted
+            encode_block(self.runtime, embedding, level, Block(0, 0, *level.padded), self.spec)
         return embedding
 
     def lazy_embedding(
@@ -339,7 +329,7 @@ class Segmenter:
                 kept.append(mask)
             if len(kept) == _MOST_CANDIDATES:
                 break
-        return tuple(kept) or (crop_mask(np.zeros((0, 0), bool)),)
+        return tuple(kept) or (Mask((0, 0), np.zeros((0, 0), bool), iou=0.0, stability=0.0),)
 
     def _misfit(self, part: Candidates) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
         """Penalty for candidates that a model cannot judge at this scale: cut, too small or too large."""

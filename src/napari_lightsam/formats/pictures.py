@@ -60,7 +60,10 @@ def _read_other(path: Path, pixels: bool) -> ImageInfo:
     with warnings.catch_warnings():
         # Size is judged below, by this machine's memory.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        image = Image.open(io.BytesIO(path.read_bytes()))
+        try:
+            image = Image.open(io.BytesIO(path.read_bytes()))
+        except Image.DecompressionBombError as error:
+            raise FileError(f"{path} is too large for its type ({error}). Save it as TIFF or PNG.") from None
     check_memory(path, image.width * image.height * 3)
     colour = image.mode not in ("1", "L", "I", "I;16", "F")
     info: dict[str, Any] = {"path": path, "axes": "YXS" if colour else "YX"}

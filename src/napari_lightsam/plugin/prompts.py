@@ -103,11 +103,13 @@ class Signs:
         if event.action not in ("added", "removed", "changed"):
             return
         layer = event.source
-        if event.action == "added" and (self._shift or self.always_negative):
+        if event.action == "added":
+            # said for positive points too: napari gives a new point the features of the one last selected
+            sign = NEGATIVE if self._shift or self.always_negative else POSITIVE
             self._shift = False
             signs = signs_of(layer)
             for i in event.data_indices:
-                signs[i] = NEGATIVE
+                signs[i] = sign
             self._styling = True
             layer.features = layer.features.assign(sign=signs)
             self._styling = False

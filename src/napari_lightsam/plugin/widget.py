@@ -53,6 +53,8 @@ class LightSamWidget(QWidget):
         The viewer it works on.
     """
 
+    AREA = QScrollArea
+
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__()
         self.viewer = napari_viewer

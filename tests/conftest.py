@@ -1,0 +1,55 @@
+"""What all tests share: the embedded model, the bundled images with ground truth, development data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tifffile
+from numpy.typing import NDArray
+
+DATA = Path(__file__).parent / "data"
+DEVELOPMENT = Path(__file__).parents[2] / "shared"
+
+Sample = tuple[NDArray[Any], NDArray[Any]]
+
+
+@pytest.fixture(scope="session")
+def segmenter():
+    """The embedded model on the CPU in float32, loaded once."""
+    from napari_lightsam import load_segmenter
+
+    return load_segmenter("lightsam", device="cpu", precision="float32")
+
+
+@pytest.fixture(scope="session")
+def sample() -> Callable[[str], Sample]:
+    """Read a bundled image and its ground-truth labels by name."""
+    from napari_lightsam.samples import read_sample
+
+    def read(name: str) -> Sample:
+        return read_sample(name), tifffile.imread(DATA / "samples" / f"{name}_labels.tif")
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def nuclei(sample) -> Sample:
+    """A 256 x 256 crop of fluorescent nuclei (median diameter 26 px) and its ground truth."""
+    image, labels = sample("nuclei_fluorescence")
+    return image[120:376, 240:496].copy(), labels[120:376, 240:496].copy()
+
+
+@pytest.fixture
+def development() -> Callable[[str], Path]:
+    """Return a file of the development data, or skip."""
+
+    def find(name: str) -> Path:
+        path = DEVELOPMENT / name
+        if not path.exists():
+            pytest.skip("development data not present")
+        return path
+
+    return find

@@ -1,0 +1,177 @@
+"""A controller without Qt whose main thread is the test, and a tiny model for plumbing."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from types import SimpleNamespace
+
+import npe2
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+
+from napari_lightsam.engine.masks import Mask, Masks
+from napari_lightsam.engine.progress import Progress
+from napari_lightsam.plugin import inference
+from napari_lightsam.plugin.controller import Controller
+from napari_lightsam.plugin.worker import Lane
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plugins():
+    """Make this plugin and napari's own readers known, as a script without a window does."""
+    npe2.PluginManager.instance().discover()
+
+
+def disc(centre, radius):
+    """A round mask; pixels left of the first row or column are cut off."""
+    y, x = (round(float(v)) for v in centre)
+    grid = np.hypot(*np.ogrid[-radius : radius + 1, -radius : radius + 1]) <= radius + 0.3
+    top, left = max(0, radius - y), max(0, radius - x)
+    return Mask((y - radius + top, x - radius + left), grid[top:, left:], iou=0.9, stability=0.9)
+
+
+class TinySegmenter:
+    """Answers a click with discs of radius 4, 6 and 9, a box with the box, and everything with four squares."""
+
+    def __init__(self) -> None:
+        self.spec = SimpleNamespace(name="tiny", title="Tiny model")
+        self.device, self.precision, self.device_reason = "cpu", "float32", "it is a test"
+        self.weights_hash = "0" * 64
+        self.embedded: list[tuple] = []
+        self.predicted: list[tuple] = []
+        self.threads: set[int] = set()
+        self.error: Exception | None = None
+        self.gate: threading.Event | None = None
+        self.closed = threading.Event()
+
+    def embed(self, image, *, object_size=None, rgb=None):
+        self.threads.add(threading.get_ident())
+        self.embedded.append((image, object_size, rgb))
+        return SimpleNamespace(shape=image.shape[:2])
+
+    def predict(self, embedding, points=None, point_labels=None, boxes=None):
+        if self.gate is not None:
+            assert self.gate.wait(10)
+        if self.error is not None:
+            raise self.error
+        self.predicted.append((points, point_labels, boxes))
+        if boxes is not None:
+            y0, x0, y1, x1 = (round(v) for v in boxes)
+            return Masks(embedding.shape, ((Mask((y0, x0), np.ones((y1 - y0, x1 - x0), bool)),),))
+        return Masks(embedding.shape, (tuple(disc(points[0], radius) for radius in (4, 6, 9)),))
+
+    def everything(self, image, config, *, rgb=None):
+        labels = np.zeros(image.shape[:2], np.int32)
+        try:
+            for i in range(4):
+                if self.error is not None:
+                    raise self.error
+                if self.gate is not None:
+                    while not self.gate.wait(0.01):
+                        yield Progress("decoding", i, 4)
+                labels[10 * i + 1 : 10 * i + 8, 2:9] = i + 1
+                yield Progress("decoding", i + 1, 4)
+        finally:
+            self.closed.set()
+        return SimpleNamespace(
+            labels=labels,
+            scores=np.linspace(0.9, 0.6, 4, dtype=np.float32),
+            object_size=7.0,
+            object_size_estimated=config.object_size is None,
+            advice="",
+        )
+
+
+class Desk:
+    """A viewer with a controller, and the test as its main thread."""
+
+    def __init__(self, viewer=None):
+        self.calls: queue.Queue = queue.Queue()
+        self.viewer = ViewerModel() if viewer is None else viewer
+        self.control = Controller(self.viewer, self.calls.put)
+        self.progress: list = []
+        self.control.progress.connect(self.progress.append)
+
+    def run_until(self, condition, timeout=60.0):
+        """Do the main thread's work until a condition holds."""
+        end = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < end, f"timed out: {self.control.status}"
+            try:
+                self.calls.get(timeout=0.01)()
+            except queue.Empty:
+                continue
+
+    def finish(self, *lanes, timeout=120.0):
+        """Let the work of some lanes end."""
+        wanted = lanes or tuple(Lane)
+        self.run_until(
+            lambda: not any(self.control.worker.is_busy(lane) for lane in wanted) and self.calls.empty(),
+            timeout,
+        )
+
+    def open(self, data, **keywords):
+        """Add an image and make it the one to be segmented."""
+        image = self.viewer.add_image(data, **{"name": "image", **keywords})
+        self.control.use_image(image)
+        self.finish()
+        return image
+
+    def click(self, *at):
+        """Add a point and wait for the answer."""
+        self.control.start("points")
+        self.control.annotator.points.add(list(at))
+        self.finish(Lane.PROMPT)
+
+    def commit(self):
+        """Save what is outlined."""
+        return self.control.commit()
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """A tiny model in place of the real one."""
+    segmenter = TinySegmenter()
+    monkeypatch.setattr(inference, "load", lambda name: segmenter)
+    return segmenter
+
+
+@pytest.fixture
+def desk(tiny):
+    """A viewer and a controller with the tiny model."""
+    table = Desk()
+    yield table
+    table.control.close()
+    assert table.control.worker.join(10)
+
+
+@pytest.fixture
+def new_desk(tiny):
+    """Make further viewers with controllers; all are closed at the end."""
+    made = []
+
+    def make():
+        made.append(Desk())
+        return made[-1]
+
+    yield make
+    for table in made:
+        table.control.close()
+
+
+@pytest.fixture
+def notes():
+    """napari's notifications during the test, as (severity, message)."""
+    from napari.utils.notifications import notification_manager
+
+    found: list[tuple[str, str]] = []
+
+    def keep(notification):
+        found.append((str(notification.severity), notification.message))
+
+    notification_manager.notification_ready.connect(keep)
+    yield found
+    notification_manager.notification_ready.disconnect(keep)

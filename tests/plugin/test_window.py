@@ -1,0 +1,197 @@
+"""A real napari window with the embedded model: what a scientist does, by mouse and keyboard."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+import numpy as np
+import pytest
+
+pytestmark = [
+    pytest.mark.gl,
+    pytest.mark.skipif(
+        sys.platform == "linux"
+        and not (os.environ.get("DISPLAY") and os.environ.get("QT_QPA_PLATFORM", "xcb") == "xcb"),
+        reason="needs a display (on Linux run under xvfb-run with QT_QPA_PLATFORM=xcb)",
+    ),
+]
+
+
+@pytest.fixture
+def window(qapp, segmenter, monkeypatch):
+    """A shown window with the widget; the model is the one in float32 that all tests share."""
+    import napari
+
+    from napari_lightsam.plugin import inference
+
+    monkeypatch.setattr(inference, "load", lambda name: segmenter)
+    viewer = napari.Viewer(show=True)
+    viewer.window.resize(1300, 800)
+    yield viewer
+    viewer.close()
+
+
+def pump(qapp, until, seconds=120.0):
+    end = time.monotonic() + seconds
+    while not until():
+        assert time.monotonic() < end, "timed out"
+        qapp.processEvents()
+        time.sleep(0.005)
+
+
+def mouse(viewer, row, column, *, shift=False, to=None):
+    """Press at a data position of the first layer, perhaps drag, and release: real Qt events on the canvas."""
+    from qtpy.QtCore import QPoint, Qt
+    from qtpy.QtTest import QTest
+
+    canvas = viewer.window._qt_viewer.canvas  # no public access to the canvas' coordinates exists
+    image = viewer.layers[0]
+
+    def on_canvas(at):
+        world = image.data_to_world(at)
+        x, y = canvas.view.scene.transform.map([world[-1], world[-2]])[:2]
+        return QPoint(round(x), round(y))
+
+    modifier = Qt.KeyboardModifier.ShiftModifier if shift else Qt.KeyboardModifier.NoModifier
+    button = Qt.MouseButton.LeftButton
+    start, end = on_canvas((row, column)), on_canvas(to or (row, column))
+    QTest.mouseMove(canvas.native, start)
+    QTest.mousePress(canvas.native, button, modifier, start)
+    for part in np.linspace(0, 1, 6 if to else 1):
+        QTest.mouseMove(canvas.native, start + (end - start) * float(part))
+        QTest.qWait(20)
+    QTest.mouseRelease(canvas.native, button, modifier, end)
+    QTest.qWait(20)
+
+
+def key(viewer, name, modifier=None):
+    from qtpy.QtCore import Qt
+    from qtpy.QtTest import QTest
+
+    canvas = viewer.window._qt_viewer.canvas
+    QTest.keyClick(canvas.native, getattr(Qt.Key, f"Key_{name}"), modifier or Qt.KeyboardModifier.NoModifier)
+    QTest.qWait(20)
+
+
+def test_click_shift_click_commit_paint_everything_undo_redo(window, qapp, sample):
+    from qtpy.QtCore import Qt
+
+    viewer = window
+    truth = sample("nuclei_fluorescence")[1]
+    viewer.open_sample("napari-lightsam", "nuclei_fluorescence")
+    _, widget = viewer.window.add_plugin_dock_widget("napari-lightsam", "LightSAM")
+    control = widget.controller
+    widget.size_box.setValue(26)
+    pump(qapp, lambda: control.settings.object_size == 26 and control.ready is not None)
+    widget.object_button.click()
+    qapp.processEvents()
+    first = tuple(np.argwhere(truth == truth[truth > 0][4000]).mean(axis=0))
+
+    mouse(viewer, *first)
+    points = control.annotator.points
+    assert len(points.data) == 1
+    np.testing.assert_allclose(points.data[0], first, atol=1.5)
+    pump(qapp, lambda: bool(control.answer.masks()))
+    box = control.answer.masks()[0].box
+    mouse(viewer, min(box[2] + 4, 510), min(box[3] + 4, 690), shift=True)
+    assert list(points.features["sign"]) == ["positive", "negative"]
+    pump(qapp, lambda: len(control.answer.prompts) == 1 and len(control.answer.prompts[0].points) == 2)
+    mask = control.answer.masks()[0].to_array(truth.shape)
+    key(viewer, "C")
+    labels = next(x for x in viewer.layers if x.unique_id == control.results.target)
+    empty = np.zeros(truth.shape, np.int32).tobytes()
+    committed = mask.astype(np.int32).tobytes()
+    assert labels.data.tobytes() == committed
+    assert len(points.data) == 0
+
+    mouse(viewer, 300, 300)
+    pump(qapp, lambda: bool(control.answer.masks()))
+    key(viewer, "C")
+    second = labels.data.tobytes()
+    assert second != committed
+
+    viewer.layers.selection.active = labels
+    labels.mode = "paint"
+    labels.brush_size = 12
+    qapp.processEvents()
+    mouse(viewer, 450, 100, to=(450, 160))
+    painted = labels.data.tobytes()
+    assert painted != second
+
+    before = len(viewer.layers)
+    longest = [0.0]
+    widget.everything_button.click()
+    last = time.monotonic()
+
+    def finished():
+        nonlocal last
+        now = time.monotonic()
+        longest[0], last = max(longest[0], now - last), now
+        return len(viewer.layers) > before
+
+    pump(qapp, finished, 400)
+    everything = viewer.layers["Nuclei, fluorescence everything"]
+    assert everything.data.max() > 80
+    assert longest[0] < 2.0  # the window was never frozen for longer, on a busy machine
+    assert labels.data.tobytes() == painted
+
+    viewer.layers.selection.active = labels
+    qapp.processEvents()
+    control_key = Qt.KeyboardModifier.ControlModifier
+    steps = [painted]
+    for _ in range(3):
+        key(viewer, "Z", control_key)
+        steps.append(labels.data.tobytes())
+    assert steps == [painted, second, committed, empty]
+    key(viewer, "Z", control_key | Qt.KeyboardModifier.ShiftModifier)
+    assert labels.data.tobytes() == committed
+
+
+def test_a_run_is_cancelled_within_a_second_and_leaves_the_window_alive(window, qapp):
+    viewer = window
+    viewer.open_sample("napari-lightsam", "nuclei_brightfield")
+    _, widget = viewer.window.add_plugin_dock_widget("napari-lightsam", "LightSAM")
+    pump(qapp, lambda: widget.controller.ready is not None, 300)
+    widget.everything_button.click()
+    pump(qapp, lambda: widget.run_row.bar.value() > 0)
+    started = time.monotonic()
+    widget.run_row.cancel_button.click()
+    qapp.processEvents()
+    assert not widget.run_row.isVisible()
+    assert widget.everything_button.isEnabled()
+    assert time.monotonic() - started < 1
+    assert len(viewer.layers) == 1
+
+
+def test_the_menu_command_opens_the_widget_and_runs_on_the_active_layer(window, qapp, sample):
+    from app_model import Application
+
+    viewer = window
+    viewer.add_image(sample("nuclei_fluorescence")[0][:128, :128], name="crop")
+    viewer.add_image(np.zeros((32, 32)), name="other")
+    viewer.layers.selection.active = viewer.layers["crop"]
+    Application.get_app("napari").commands.execute_command("napari-lightsam.segment_everything").result(timeout=60)
+    pump(qapp, lambda: "crop everything" in viewer.layers, 300)
+    assert viewer.layers["crop everything"].data.max() > 2
+
+
+def test_the_window_may_be_closed_during_a_run(qapp, segmenter, monkeypatch):
+    import napari
+
+    from napari_lightsam.plugin import inference
+    from napari_lightsam.plugin.widget import LightSamWidget
+
+    monkeypatch.setattr(inference, "load", lambda name: segmenter)
+    viewer = napari.Viewer(show=True)
+    viewer.open_sample("napari-lightsam", "nuclei_brightfield")
+    _, widget = viewer.window.add_plugin_dock_widget("napari-lightsam", "LightSAM")
+    worker = widget.controller.worker
+    widget.everything_button.click()
+    pump(qapp, widget.is_running)
+    del widget
+    viewer.close()
+    qapp.processEvents()
+    pump(qapp, lambda: worker.join(0.01), 60)
+    assert LightSamWidget.of(viewer) is None
