@@ -497,7 +497,7 @@ def corrupt(path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "settings", "weights", "message"),
     [
-        (None, BatchSettings(EverythingConfig(mode="grid")), "00", r"mode hierarchical \(now grid\)"),
+        (None, BatchSettings(EverythingConfig(mode="grid")), "00", r"mode auto \(now grid\)"),
         (None, BatchSettings(EverythingConfig(object_size=9)), "00", r"object size not given \(now 9"),
         (None, BatchSettings(z=0), "00", r"z not given \(now 0\)"),
         (None, None, "11", "another version of model thresholder"),

@@ -157,7 +157,7 @@ def test_a_second_run_skips_what_is_finished_and_fails_where_it_failed(
     ("options", "message"),
     [
         (["--channel", "GFP"], r"channel DAPI \(now GFP\)"),
-        (["--channel", "DAPI", "--mode", "grid"], r"mode hierarchical \(now grid\)"),
+        (["--channel", "DAPI", "--mode", "grid"], r"mode auto \(now grid\)"),
         (["--channel", "DAPI", "--min-size", "12"], r"min size not given \(now 12"),
     ],
     ids=["channel", "mode", "least size"],
@@ -257,7 +257,7 @@ def test_every_setting_has_its_flag_with_the_help_of_its_field(lightsam, config:
     ("arguments", "code", "message"),
     [
         (["nothing.tif"], 2, "nothing.tif does not exist"),
-        (["image.tif", "--mode", "magic"], 2, "Unknown mode 'magic'; choose one of hierarchical, grid"),
+        (["image.tif", "--mode", "magic"], 2, "Unknown mode 'magic'; choose one of auto, object-aware"),
         (["image.tif", "--z", "top"], 2, "--z is a plane number"),
         (["image.tif", "--pixel-size", "1,2,3"], 2, "--pixel-size is one number"),
         (["image.tif", "--pixel-size", "0"], 2, "pixel size is one or two positive"),

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from napari_lightsam.engine.config import Mode
 from napari_lightsam.errors import FileError
 from napari_lightsam.formats.atomic import written_whole
 
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 FORMAT = "napari-lightsam"
 VERSION = 1
 SUFFIX = ".lightsam"
-
-Mode = Literal["hierarchical", "grid"]
 
 _LARGEST_FILE = 1_000_000  # bytes; a file of image path and settings has a few hundred
 _KNOWN = {"format", "version", "image", "settings"}
@@ -66,7 +65,7 @@ class Session:
 
     image: Path
     model: str = "lightsam"
-    mode: Mode = "hierarchical"
+    mode: Mode = "auto"
     object_size: float | None = None
     selection: Selection = field(default_factory=Selection)
 
@@ -111,7 +110,7 @@ def read_session(path: str | os.PathLike[str]) -> Session:
     return Session(
         image=image,
         model=read.model(),
-        mode=read.get("mode", "hierarchical", lambda v: v in get_args(Mode), "'hierarchical' or 'grid'"),
+        mode=read.get("mode", "auto", lambda v: v in get_args(Mode), f"one of {', '.join(get_args(Mode))}"),
         object_size=read.size(),
         selection=Selection(read.channel(), read.z(), read.count("time")),
     )

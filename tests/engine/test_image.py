@@ -152,9 +152,18 @@ def test_the_smallest_planes_are_read(shape):
 
 
 NOISE = {
-    **{f"normal, deviation {s}": lambda g, s=s: g.normal(100, s, (192, 256)).astype(np.float32) for s in (0.01, 1, 30)},
-    **{f"8 bit, deviation {s}": lambda g, s=s: g.normal(100, s, (192, 256)).round().astype(np.uint8) for s in (0.3, 0.6, 3, 20)},
-    **{f"{n} counts": lambda g, n=n: g.poisson(n, (192, 256)).astype(np.uint16) for n in (0.02, 0.1, 0.5, 3, 100)},
+    **{
+        f"normal, deviation {s}": lambda g, s=s: g.normal(100, s, (192, 256)).astype(np.float32)
+        for s in (0.01, 1, 30)
+    },
+    **{
+        f"8 bit, deviation {s}": lambda g, s=s: g.normal(100, s, (192, 256)).round().astype(np.uint8)
+        for s in (0.3, 0.6, 3, 20)
+    },
+    **{
+        f"{n} counts": lambda g, n=n: g.poisson(n, (192, 256)).astype(np.uint16)
+        for n in (0.02, 0.1, 0.5, 3, 100)
+    },
 }
 
 
@@ -174,6 +183,14 @@ def test_a_few_cells_in_a_large_dark_field_are_normalised_like_many():
     (few_low, few_high), (many_low, many_high) = (prepare_plane(i).limits[0] for i in (few, many))
     assert few_high == pytest.approx(many_high, rel=0.05)
     assert few_low == pytest.approx(many_low, abs=1)
+
+
+def test_one_small_object_on_an_even_ground_is_seen():
+    image = np.full((400, 400), 7, np.uint16)
+    image[100:108, 100:108] = 900
+    plane = prepare_plane(image)
+    assert plane.std > 0
+    np.testing.assert_array_equal(read(plane)[0] > 0.5, image > 7)
 
 
 def test_the_input_is_never_modified_and_need_not_be_contiguous_or_writable(nuclei):

@@ -38,7 +38,9 @@ circles = st.tuples(st.integers(0, 39), st.integers(0, 49), st.integers(1, 15), 
 @given(st.lists(circles, max_size=12), st.integers(0, 999))
 def test_every_label_is_one_connected_object_and_nothing_depends_on_chance(items, seed):
     noise = np.random.default_rng(seed)
-    planes = [disc(y, x, r) & ~disc(y, x, min(h, r - 1)) & (noise.random(SHAPE) > 0.03) for y, x, r, h in items]
+    planes = [
+        disc(y, x, r) & ~disc(y, x, min(h, r - 1)) & (noise.random(SHAPE) > 0.03) for y, x, r, h in items
+    ]
     masks = [mask(plane, 1 - i / 20) for i, plane in enumerate(planes)]
     labels, scores = paint(masks, SHAPE, min_area=4)
     check(labels, scores)
@@ -91,7 +93,9 @@ def test_the_largest_object_is_not_dropped_for_being_large():
 
 
 def test_objects_below_the_least_area_and_empty_masks_are_left_out():
-    labels, scores = paint([mask(disc(5, 5, 1)), mask(np.zeros(SHAPE, bool)), mask(disc(20, 20, 5))], SHAPE, min_area=20)
+    labels, scores = paint(
+        [mask(disc(5, 5, 1)), mask(np.zeros(SHAPE, bool)), mask(disc(20, 20, 5))], SHAPE, min_area=20
+    )
     assert len(scores) == 1
     assert labels[5, 5] == 0
 

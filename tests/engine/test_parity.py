@@ -3,11 +3,11 @@
 import copy
 import importlib.util
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import DATA
 from PIL import Image
 
 from napari_lightsam.engine.candidates import draw
@@ -23,9 +23,9 @@ from napari_lightsam.model.build import build_sam, fold_batch_norm, sam_state_di
 from napari_lightsam.model.sam import PromptTensors
 from napari_lightsam.model.spec import FixedFrame, ModelSpec
 
-GOLDEN = DATA / "golden"
+GOLDEN = Path(__file__).parents[1] / "data" / "golden"
 IOU_ERROR = 2e-4
-"""1e-3 of the deviation of the reference's predictions, which are not bounded to [0, 1] with these weights."""
+"""1e-3 of the deviation of the reference's predictions, unbounded with these weights."""
 SCALE = 4  # 256 image pixels become 1024 frame pixels
 CASES = {  # points as (x, y), labels, box, with a mask prompt, several masks
     "point": ([(120, 80)], [1], None, False, True),
@@ -120,12 +120,14 @@ def test_the_embedding_equals_the_reference(embedded, golden):
     reference = golden["embedding_every_8_4_4"].astype(np.float32)
     part = tokens[::8, ::4, ::4]
     assert np.abs(part - reference.reshape(part.shape)).max() < 1e-3 * reference.std()
-    np.testing.assert_allclose([tokens.mean(), tokens.std()], golden["embedding_mean_std"], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        [tokens.mean(), tokens.std()], golden["embedding_mean_std"], rtol=1e-4, atol=1e-5
+    )
 
 
 def test_logits_equal_the_reference(embedded, golden):
-    # These random weights amplify rounding: against float64 the reference's own float32 answer is off by
-    # 0.6-1.3% of the deviation of the single-mask logits (`points`, `mask_point`), where the logits are small.
+    # These random weights amplify rounding: against float64 the reference's own float32 is off by
+    # 0.6-1.3% of the deviation of the single-mask logits (`points`, `mask_point`), where logits are small.
     # So all logits are held together to 1e-3 of their deviation, and the three-mask cases one by one.
     differences, references = [], []
     for case in CASES:
@@ -193,7 +195,9 @@ def test_everything_mode_finds_the_masks_of_the_published_generators(mode, devel
     count = len(told["masks"])
     with np.load(development("golden/frame256_masks.npz")) as file:
         references = np.unpackbits(file[mode].ravel())[: count * 256 * 256].reshape(count, 256, 256) > 0
-    shared = np.array([[np.count_nonzero(a & b) / np.count_nonzero(a | b) for b in masks] for a in references])
+    shared = np.array(
+        [[np.count_nonzero(a & b) / np.count_nonzero(a | b) for b in masks] for a in references]
+    )
     if mode == "grid":
         assert shared.max(axis=1).min() >= 0.95
         assert abs(len(masks) - count) <= 0.1 * count

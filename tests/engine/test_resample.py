@@ -34,8 +34,12 @@ def test_weights_of_every_output_sum_to_one_and_are_not_negative(size, out, anti
     assert weights.matrix.min() >= 0
 
 
+# torch's antialiased filter takes planes one pixel wide for another memory layout and skips the rows
+wide = st.integers(2, 60)
+
+
 @quick
-@given(h=lengths, w=lengths, oh=lengths, ow=lengths, antialias=st.booleans(), seed=st.integers(0, 99))
+@given(h=wide, w=wide, oh=wide, ow=wide, antialias=st.booleans(), seed=st.integers(0, 99))
 def test_resizing_equals_torch(h, w, oh, ow, antialias, seed):
     image = np.random.default_rng(seed).random((2, h, w), np.float32)
     ours = resize(image, (oh, ow), antialias)

@@ -61,7 +61,8 @@ def test_prompts_together_answer_like_each_alone(sam, tokens, kind, several):
 def test_a_shared_embedding_answers_like_one_that_is_repeated(sam, tokens, kind):
     exact = sam.double()
     try:
-        given = PromptTensors(*(t.double() if t is not None and t.is_floating_point() else t for t in prompts(tokens, kind)))
+        given = prompts(tokens, kind)
+        given = PromptTensors(*(t.double() if t is not None and t is not given.labels else t for t in given))
         shared = exact.decode(tokens.double(), given, True)
         repeated = exact.decode(tokens.double().expand(N, -1, -1, -1), given, True)
     finally:
@@ -80,8 +81,7 @@ def test_the_image_embedding_is_not_repeated_for_every_prompt(sam, tokens):
     assert seen == [1]
 
 
-def test_padding_points_change_nothing_but_rounding_of_the_masks_order(sam, tokens):
-    """A prompt's own padding is encoded as SAM's empty point, wherever it lies."""
+def test_where_a_padding_point_lies_does_not_matter(sam, tokens):
     points = torch.tensor([[[10.0, 20.0], [3.0, 4.0]], [[10.0, 20.0], [77.0, 5.0]]])
     labels = torch.tensor([[1, -1], [1, -1]])
     logits, _ = sam.decode(tokens, PromptTensors(points, labels), True)

@@ -98,8 +98,14 @@ def test_the_architecture_is_told_from_the_tensors():
     ("published", "ours"),
     [
         ("image_encoder.patch_embed.seq.2.bn.bias", "image_encoder.backbone.patch_embed.conv2.bn.bias"),
-        ("image_encoder.layers.0.blocks.1.conv2.c.weight", "image_encoder.backbone.stages.0.blocks.1.conv2.conv.weight"),
-        ("image_encoder.layers.1.downsample.conv1.c.weight", "image_encoder.backbone.stages.2.downsample.conv1.conv.weight"),
+        (
+            "image_encoder.layers.0.blocks.1.conv2.c.weight",
+            "image_encoder.backbone.stages.0.blocks.1.conv2.conv.weight",
+        ),
+        (
+            "image_encoder.layers.1.downsample.conv1.c.weight",
+            "image_encoder.backbone.stages.2.downsample.conv1.conv.weight",
+        ),
         ("image_encoder.neck.0.weight", "image_encoder.neck.0.weight"),
         ("mask_decoder.iou_token.weight", "mask_decoder.iou_token.weight"),
     ],
@@ -124,6 +130,12 @@ def build_sam_names():
 def test_the_large_encoders_take_the_names_of_the_original_checkpoints(name):
     with torch.device("meta"):
         names = set(build_sam(name).state_dict())
-    published = ["pos_embed", "patch_embed.proj.weight", "blocks.0.attn.rel_pos_h", "blocks.1.mlp.lin1.weight", "neck.2.weight"]
+    published = [
+        "pos_embed",
+        "patch_embed.proj.weight",
+        "blocks.0.attn.rel_pos_h",
+        "blocks.1.mlp.lin1.weight",
+        "neck.2.weight",
+    ]
     renamed = sam_state_dict({f"image_encoder.{part}": torch.zeros(1) for part in published}, name)
     assert set(renamed) <= names

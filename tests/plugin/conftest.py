@@ -34,7 +34,7 @@ def disc(centre, radius):
 
 
 class TinySegmenter:
-    """Answers a click with discs of radius 4, 6 and 9, a box with the box, and everything with four squares."""
+    """Answers a click with three discs, a box with the box itself, and everything with four squares."""
 
     def __init__(self) -> None:
         self.spec = SimpleNamespace(name="tiny", title="Tiny model")
@@ -79,6 +79,7 @@ class TinySegmenter:
         return SimpleNamespace(
             labels=labels,
             scores=np.linspace(0.9, 0.6, 4, dtype=np.float32),
+            config=config,
             object_size=7.0,
             object_size_estimated=config.object_size is None,
             advice="",

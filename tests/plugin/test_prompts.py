@@ -125,3 +125,17 @@ def test_a_point_shows_in_every_channel(desk):
     assert desk.control.annotator.read_prompts()[0].points == ((10.0, 10.0, True),)
     points.selected_data = {0}
     assert points.get_value((0, 10, 10), world=True) == 0
+
+
+def test_markers_keep_their_size_on_the_screen(desk):
+    desk.open(np.zeros((60, 60)), scale=(0.1, 0.1))
+    points = desk.control.annotator.start_points()
+    camera = desk.viewer.scene.camera
+    click(points, (1, 1))
+    on_screen = []
+    for zoom in (2.0, 40.0):
+        camera.zoom = zoom
+        on_screen.append(float(points.size[0]) * 0.1 * zoom)
+        assert points.current_size == points.size[0]
+    assert on_screen[0] == pytest.approx(on_screen[1])
+    assert 8 < on_screen[0] < 25

@@ -92,7 +92,7 @@ def test_measuring_one_typical_object_fills_the_object_size(widget, viewer, qtbo
 def test_an_unknown_slider_is_asked_about_and_the_answer_counts(widget, viewer, qtbot):
     viewer.add_image(np.zeros((5, 60, 60)), name="stack")
     (combo,) = widget.questions.combos.values()
-    assert combo.isVisible()
+    qtbot.waitUntil(combo.isVisible)
     assert not widget.everything_button.isEnabled()
     assert "slider" in widget.everything_button.toolTip()
     combo.setCurrentIndex(1)
@@ -119,7 +119,9 @@ def test_channels_are_offered_only_where_there_are_some(widget, viewer, qtbot, t
     assert [s.channel for s in widget.controller.sources] == [1, 0]
 
 
-def test_models_say_what_they_were_trained_on_and_are_downloaded_only_by_a_click(widget, monkeypatch, tmp_path):
+def test_models_say_what_they_were_trained_on_and_are_downloaded_only_by_a_click(
+    widget, monkeypatch, tmp_path
+):
     monkeypatch.setenv("LIGHTSAM_CACHE", str(tmp_path))
     combo = widget.models.combo
     assert "nuclei" in describe("lightsam")
@@ -140,8 +142,10 @@ def test_it_fits_a_small_dock_by_scrolling(widget, viewer, qtbot):
     assert (widget.width(), widget.height()) == (300, 400)
     assert widget.minimumSizeHint().width() <= 300
     assert widget.minimumSizeHint().height() <= 400
-    area = widget.findChild(type(widget).AREA)
-    assert area.verticalScrollBar().maximum() > 0
+    area = widget.area
+    widget.resize(300, 250)
+    qtbot.waitUntil(lambda: area.verticalScrollBar().maximum() > 0)
+    assert widget.status.isVisible()
     assert area.horizontalScrollBar().maximum() == 0
 
 

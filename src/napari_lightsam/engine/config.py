@@ -14,7 +14,7 @@ from ..errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Mode = Literal["hierarchical", "grid"]
+Mode = Literal["auto", "object-aware", "hierarchical", "grid"]
 
 
 def _setting(default: Any, text: str, unit: str = "", low: float = 0.0, high: float = math.inf) -> Any:
@@ -35,18 +35,20 @@ class EverythingConfig:
     Examples
     --------
     >>> EverythingConfig(object_size=30).mode
-    'hierarchical'
+    'auto'
     """
 
     mode: Mode = _setting(  # noqa: RUF009  (it is dataclasses.field)
-        "hierarchical", "hierarchical: coarse prompts first, fine ones where nothing was found; grid: all"
+        "auto",
+        "Where prompts are placed: object-aware (where objects probably are), hierarchical (coarse, then fine "
+        "where nothing was found), grid (everywhere), auto (what suits the model)",
     )
     object_size: float | None = _setting(
         None, "Typical object diameter, 2 * sqrt(area / pi); estimated when not given", "px", 1
     )
     iou_threshold: float | None = _setting(None, "Least predicted IoU of a mask", "", 0, 1)
     stability_threshold: float | None = _setting(None, "Least stability score of a mask", "", 0, 1)
-    min_size: float | None = _setting(None, "Least object diameter; a quarter of the object size", "px")
+    min_size: float | None = _setting(None, "Least object diameter; a third of the object size", "px")
     max_size: float | None = _setting(None, "Largest object diameter; no limit", "px")
     keep_border: bool = _setting(True, "Keep objects that touch the image border")
     overlap: float = _setting(0.5, "Drop a mask when better ones cover more than this part of it", "", 0, 1)

@@ -3,7 +3,8 @@
 References
 ----------
 Kirillov et al., *Segment Anything*, arXiv 2304.02643, appendix B (grid mode). Shu et al., *TinySAM*, arXiv
-2312.13789, section 3.3 (hierarchical mode).
+2312.13789, section 3.3 (hierarchical mode). Zhang et al., *MobileSAMv2*, arXiv 2312.09579 (object-aware
+prompts; the proposals here are our own).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from .decode import decode
 from .merge import paint
 from .progress import Progress, drain
 from .prompts import Prompts
+from .seeds import propose_points
 from .select import plausible, suppress
 from .size import estimate_size
 
@@ -74,7 +76,7 @@ class Segmentation:
 def segment_everything(
     image: ArrayLike,
     *,
-    mode: Mode = "hierarchical",
+    mode: Mode = "auto",
     model: str | Segmenter = "lightsam",
     object_size: float | None = None,
     rgb: bool | None = None,
@@ -87,7 +89,9 @@ def segment_everything(
     image
         (H, W), or (H, W, C) with one to four samples; any real dtype.
     mode
-        `hierarchical` (fewer prompts where objects were found already) or `grid`.
+        `object-aware` (prompts where objects probably are), `hierarchical` (fewer prompts where objects
+        were found already), `grid`, or `auto`: object-aware for models that follow object size, else
+        hierarchical.
     model
         A name, or a loaded `Segmenter`, which saves loading it again.
     object_size
@@ -144,8 +148,7 @@ def run_everything(
         return (yield from run_published(segmenter, embedding, level, config))
     parts: list[Candidates] = []
     if embedding.plane.std > 0 and (size is not None or level.fixed):
-        runner = _hierarchical if config.mode == "hierarchical" else _grid
-        parts = yield from runner(segmenter, embedding, level, config)
+        parts = yield from _SAMPLERS[config.mode](segmenter, embedding, level, config)
     candidates = concatenate(parts, level)
     yield Progress("drawing the masks", 0, 1)
     labels, scores = to_labels(candidates, config)
@@ -157,8 +160,10 @@ def _filled(config: EverythingConfig, segmenter: Segmenter, size: float | None) 
     """Fill in the model's own defaults."""
     own = segmenter.spec.everything
     names = ("iou_threshold", "stability_threshold", "point_spacing", "points_per_side", "confident_logit")
-    missing = {name: getattr(own, name) for name in names if getattr(config, name) is None}
-    least = config.min_size if config.min_size is not None else (size or 0) / 4
+    missing: dict[str, Any] = {name: getattr(own, name) for name in names if getattr(config, name) is None}
+    if config.mode == "auto":
+        missing["mode"] = "object-aware" if isinstance(segmenter.spec.frame, ObjectFrame) else "hierarchical"
+    least = config.min_size if config.min_size is not None else (size or 0) / 3
     return replace(config, object_size=size, min_size=least, **missing)
 
 
@@ -240,6 +245,17 @@ def _hierarchical(
     done = int(coarse.sum())
     found += yield from _decode_points(segmenter, embedding, level, config, rest, done, done + len(rest))
     return found
+
+
+def _object_aware(
+    segmenter: Segmenter, embedding: Embedding, level: Level, config: EverythingConfig
+) -> Generator[Progress, None, list[Candidates]]:
+    yield Progress("looking for objects", 0, 0)
+    points = propose_points(embedding, level, segmenter.spec.frame)
+    return (yield from _decode_points(segmenter, embedding, level, config, points, 0, len(points)))
+
+
+_SAMPLERS = {"object-aware": _object_aware, "hierarchical": _hierarchical, "grid": _grid}
 
 
 def mark_settled(settled: NDArray[np.bool_], candidates: Candidates, confident: float) -> None:

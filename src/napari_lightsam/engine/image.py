@@ -64,6 +64,8 @@ class Plane:
         (low, high) mapped to 0 and 1: one pair a channel, or one pair for all.
     mean, std
         Of the normalised plane, over all channels.
+    blank
+        Nothing in the plane stands out from its noise.
     """
 
     data: ArrayLike
@@ -72,6 +74,7 @@ class Plane:
     limits: Limits
     mean: float
     std: float
+    blank: bool
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -147,7 +150,7 @@ def prepare_plane(image: ArrayLike, *, rgb: bool | None = None, limits: Limits |
         groups = (
             [tiles] if colour or channels <= 1 else [[t[c : c + 1] for t in tiles] for c in range(channels)]
         )
-        limits = tuple(_signal_range(group) for group in groups)
+        ranges = [_signal_range(group) for group in groups]
     plane = Plane(image, channels, colour, limits, 0.0, 1.0)
     low, high = np.asarray(limits, np.float32).reshape(-1, 2, 1, 1).transpose(1, 0, 2, 3)
     unit = np.concatenate([_to_unit(t, low, high).ravel() for t in tiles])
@@ -256,6 +259,8 @@ def _signal_range(tiles: Sequence[FloatArray]) -> tuple[float, float]:
     if signal.any():
         percentiles = percentiles[signal]
     low, high = np.median(percentiles, axis=0)
+    if high <= low and noise == 0:  # one small object on an even ground is less than half a percent of it
+        low, high = min(tile.min() for tile in tiles), max(tile.max() for tile in tiles)
     return float(low), float(max(high, low + _FLOOR_SIGMAS * noise))
 
 

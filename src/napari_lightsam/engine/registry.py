@@ -111,8 +111,8 @@ def _lightsam() -> ModelEntry:
         everything=EverythingDefaults(
             points_per_side=None,
             point_spacing=16.0,
-            iou_threshold=0.6,
-            stability_threshold=0.7,
+            iou_threshold=0.5,
+            stability_threshold=0.5,
             stability_offset=1.0,
         ),
         trained_on=(

@@ -59,6 +59,7 @@ class Annotator:
         self.image_id: Hashable | None = None
         self._quiet = False
         self._signs = prompts.Signs(self._on_edit)
+        viewer.scene.camera.events.zoom.connect(self._fit_markers)
 
     @property
     def image(self) -> Image | None:
@@ -116,6 +117,7 @@ class Annotator:
         if points is None:
             image, plane = self._image_and_plane()
             points = prompts.add_points(self.viewer, image, plane, self.owner, self._signs)
+            self._fit_markers()
             self._bind(points)
         self._activate(points, "add")
         return points
@@ -130,6 +132,14 @@ class Annotator:
             self._bind(boxes)
         self._activate(boxes, "add_rectangle")
         return boxes
+
+    def _fit_markers(self, event: Any = None) -> None:
+        """Keep markers of one size on the screen at any zoom; napari draws their border in image pixels."""
+        points, image = self.points, self.image
+        if points is not None and image is not None:
+            shown = [axis - self.viewer.dims.ndim for axis in self.viewer.dims.displayed]
+            scale = float(np.mean(np.abs([image.scale[axis] for axis in shown if -axis <= image.ndim])))
+            prompts.resize_markers(points, self.viewer.scene.camera.zoom * scale)
 
     def _activate(self, layer: Any, mode: str) -> None:
         layer.visible = True
@@ -200,6 +210,10 @@ class Annotator:
                     self.viewer.layers.remove(getattr(layer, "__wrapped__", layer))
         finally:
             self._quiet = False
+
+    def close(self) -> None:
+        """Let go of the viewer; layers stay."""
+        self.viewer.scene.camera.events.zoom.disconnect(self._fit_markers)
 
     def show_preview(self, plane: Plane, masks: Sequence[Mask]) -> None:
         """Show masks of a plane: filled lightly, with a solid outline."""

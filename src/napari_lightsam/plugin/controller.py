@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
@@ -13,7 +12,9 @@ from napari_lightsam.engine.progress import Progress
 from napari_lightsam.errors import LightSamError
 from napari_lightsam.plugin import layers
 from napari_lightsam.plugin.annotator import Annotator
+from napari_lightsam.plugin.answer import Answer
 from napari_lightsam.plugin.axes import NoPlane, Plane
+from napari_lightsam.plugin.downloads import Downloads
 from napari_lightsam.plugin.inference import Inference, Ready, Result, Settings
 from napari_lightsam.plugin.messages import report_error, report_info, report_warning
 from napari_lightsam.plugin.request import PlaneRequest, Source, default_sources, make_request
@@ -28,21 +29,6 @@ if TYPE_CHECKING:
 
     from napari_lightsam.engine.masks import Mask
     from napari_lightsam.plugin.prompts import ObjectPrompt
-
-
-@dataclass(slots=True)
-class _Answer:
-    """What the preview shows: the candidates of every prompted object, and which of them is chosen."""
-
-    plane: Plane | None = None
-    prompts: tuple[ObjectPrompt, ...] = ()
-    candidates: tuple[tuple[Mask, ...], ...] = ()
-    chosen: list[int] = field(default_factory=list)
-    active: int = 0
-
-    def masks(self) -> list[Mask]:
-        """Return the chosen candidate of every object."""
-        return [c[i] for c, i in zip(self.candidates, self.chosen, strict=True) if c]
 
 
 class Controller:
@@ -61,8 +47,8 @@ class Controller:
         Signal: something that a user interface shows has changed; see the attributes below.
     progress
         Signal(object): `Progress` of the run under way, or None when it ended.
-    downloading
-        Signal(object): `Progress` of a download, or None when it ended.
+    downloads
+        Fetches models, when asked.
     status
         One sentence: what goes on, or what to do next.
     settings
@@ -79,7 +65,6 @@ class Controller:
 
     changed = Signal()
     progress = Signal(object)
-    downloading = Signal(object)
 
     def __init__(self, viewer: ViewerModel, deliver: Callable[[Callable[[], None]], object]) -> None:
         self.viewer = viewer
@@ -87,18 +72,20 @@ class Controller:
         self.results = Results(viewer)
         self.worker = Worker(deliver)
         self.inference = Inference()
+        self.downloads = Downloads(self.worker, self._say)
         self.settings = Settings()
         self.sources: tuple[Source, ...] = ()
         self.replace_others = False
         self.pixel_size_um: float | None = None
         self.status = ""
         self.ready: Ready | None = None
-        self.answer = _Answer()
+        self.answer = Answer()
         self._versions: Counter[Hashable] = Counter()
         self._followed: Hashable | None = None
         self.closed = False
         self.annotator.edited.connect(self.predict)
         self.annotator.keys.connect(self._on_key)
+        self.downloads.finished.connect(self._on_downloaded)
         viewer.dims.events.current_step.connect(self._on_plane_change)
         viewer.dims.events.order.connect(self._on_plane_change)
         viewer.dims.events.ndisplay.connect(self._on_plane_change)
@@ -275,7 +262,7 @@ class Controller:
         )
         new = [i for i, prompt in enumerate(objects) if prompt not in before]
         chosen = [before.get(prompt, 0) for prompt in objects]
-        self.answer = _Answer(plane, objects, found, chosen, new[-1] if new else len(objects) - 1)
+        self.answer = Answer(plane, objects, found, chosen, new[-1] if new else len(objects) - 1)
         self._show_answer()
 
     def _show_answer(self) -> None:
@@ -283,7 +270,7 @@ class Controller:
         assert answer.plane is not None
         masks = answer.masks()
         self.annotator.show_preview(answer.plane, masks)
-        mine = answer.candidates[answer.active]
+        mine = answer.mine
         if not masks:
             self._say("Nothing was found here: click nearer to the object's centre, or draw a box around it.")
         elif len(masks) > 1:
@@ -302,7 +289,7 @@ class Controller:
         report_error(error)
 
     def _forget(self) -> None:
-        self.answer = _Answer()
+        self.answer = Answer()
         self.annotator.hide_preview()
 
     # --- actions -------------------------------------------------------------------------------------
@@ -370,10 +357,10 @@ class Controller:
     def cycle(self, step: int) -> None:
         """Show another candidate of the object that was prompted last."""
         answer = self.answer
-        if not answer.candidates or len(answer.candidates[answer.active]) < 2:
+        if not answer.candidates or len(answer.mine) < 2:
             report_info("There is only one candidate for this object; add a point to change it.")
             return
-        count = len(answer.candidates[answer.active])
+        count = len(answer.mine)
         answer.chosen[answer.active] = (answer.chosen[answer.active] + step) % count
         self._show_answer()
 
@@ -382,7 +369,7 @@ class Controller:
         answer = self.answer
         if not answer.masks():
             return None
-        mine = answer.candidates[answer.active]
+        mine = answer.mine
         return mine[answer.chosen[answer.active]].diameter if mine else answer.masks()[-1].diameter
 
     # --- everything ----------------------------------------------------------------------------------
@@ -428,7 +415,7 @@ class Controller:
         note = {
             "model": result.model,
             "weights_hash": result.weights_hash,
-            "mode": "hierarchical",
+            "mode": found.config.mode,
             "object_size": found.object_size,
             "object_size_estimated": found.object_size_estimated,
             "pixel_size_um": self.pixel_size_um,
@@ -461,39 +448,10 @@ class Controller:
             self.progress.emit(None)
             self._say("Cancelled; nothing was changed.")
 
-    # --- models --------------------------------------------------------------------------------------
-
-    def download(self, *, consent: bool = False) -> None:
-        """Download the chosen model; the one thing that uses the network, and only when asked."""
-        from napari_lightsam.engine.download import download
-
-        name = self.settings.model
-        self.worker.submit(
-            Lane.DOWNLOAD,
-            download(name, consent=consent),
-            lambda _paths: self._on_downloaded(name),
-            self._on_download_error,
-            self.downloading.emit,
-        )
-        self.downloading.emit(Progress("connecting", 0, 0))
-
     def _on_downloaded(self, name: str) -> None:
-        self.downloading.emit(None)
-        self._say(f"{name} is on your computer now.")
         if name == self.settings.model:
             self._renew()
         self.changed.emit()
-
-    def _on_download_error(self, error: BaseException) -> None:
-        self.downloading.emit(None)
-        self._say("The download failed; nothing was kept.")
-        report_error(error)
-
-    def cancel_download(self) -> None:
-        """Stop a download; nothing is kept."""
-        if self.worker.cancel(Lane.DOWNLOAD):
-            self.downloading.emit(None)
-            self._say("Download cancelled; nothing was kept.")
 
     # --- end -----------------------------------------------------------------------------------------
 
@@ -514,3 +472,4 @@ class Controller:
         ):
             emitter.disconnect(self._on_plane_change)
         self.viewer.layers.events.removed.disconnect(self._on_removed)
+        self.annotator.close()

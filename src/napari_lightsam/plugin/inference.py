@@ -104,7 +104,7 @@ class Inference:
         segmenter = yield from self._load(settings.model)
         from napari_lightsam.engine.config import EverythingConfig
 
-        config = EverythingConfig(mode="hierarchical", object_size=settings.object_size)
+        config = EverythingConfig(object_size=settings.object_size)
         segmentation = yield from segmenter.everything(request.read(), config, rgb=request.rgb)
         return Result(segmentation, segmenter.spec.name, segmenter.weights_hash)
 

@@ -23,7 +23,7 @@ COLOURS = {POSITIVE: "#0072B2", NEGATIVE: "#E69F00"}
 SYMBOLS = {POSITIVE: "disc", NEGATIVE: "cross"}
 
 _STRETCH = 1000.0  # makes the one pixel of a channel axis so long that a point shows in every channel
-_MARKER_PIXELS = (13, 20)  # smallest and largest marker on the screen
+_MARKER_PIXELS = 14  # on the screen
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +57,6 @@ def add_points(viewer: ViewerModel, image: Image, plane: Plane, owner: str, sign
         features=pd.DataFrame({"sign": pd.Series([], dtype=object)}),
         feature_defaults={"sign": POSITIVE},
         symbol="disc",
-        size=max(2.0, max(plane.shape) / 60),
-        canvas_size_limits=_MARKER_PIXELS,
         face_color=COLOURS[POSITIVE],
         border_color="white",
         border_width=0.12,
@@ -68,6 +66,14 @@ def add_points(viewer: ViewerModel, image: Image, plane: Plane, owner: str, sign
     signs.follow(points)
     points.mode = "add"
     return points
+
+
+def resize_markers(points: Points, zoom: float) -> None:
+    """Size the markers for a zoom in screen pixels an image pixel."""
+    size = _MARKER_PIXELS / max(zoom, 1e-6)
+    points.current_size = size
+    if len(points.data):
+        points.size = size
 
 
 class Signs:

@@ -53,8 +53,6 @@ class LightSamWidget(QWidget):
         The viewer it works on.
     """
 
-    AREA = QScrollArea
-
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__()
         self.viewer = napari_viewer
@@ -103,7 +101,7 @@ class LightSamWidget(QWidget):
         column.addWidget(self._build_everything())
         column.addWidget(self.run_row)
         column.addStretch(1)
-        area = QScrollArea()
+        area = self.area = QScrollArea()
         area.setWidgetResizable(True)
         area.setFrameShape(QScrollArea.Shape.NoFrame)
         area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)

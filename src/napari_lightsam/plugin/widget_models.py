@@ -28,7 +28,7 @@ class ModelChooser(QWidget):
         self.combo = wide(QComboBox())
         self.download_button = QPushButton("Download")
         self.download_button.clicked.connect(self._download)
-        self.row = ProgressRow("LightSAM download", controller.cancel_download)
+        self.row = ProgressRow("LightSAM download", controller.downloads.cancel)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(3)
@@ -36,7 +36,7 @@ class ModelChooser(QWidget):
             layout.addWidget(part)
         self._fill()
         self.combo.activated.connect(self._choose)
-        controller.downloading.connect(self._show_download)
+        controller.downloads.progress.connect(self._show_download)
 
     def _fill(self) -> None:
         for name, entry in MODELS.items():
@@ -83,7 +83,7 @@ class ModelChooser(QWidget):
 
     def _download(self) -> None:
         # Button and tooltip said what comes: where no hash is published, the click is the consent
-        self._controller.download(consent=True)
+        self._controller.downloads.start(self._controller.settings.model, consent=True)
 
     def _show_download(self, progress: Any) -> None:
         self.row.show_progress(progress)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from napari.utils import cancelable_progress
@@ -38,6 +39,8 @@ class MainThread(QObject):
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._running = False
         self._call.connect(self._run, Qt.ConnectionType.QueuedConnection)
 
     def deliver(self, call: Callable[[], None]) -> None:
@@ -45,7 +48,16 @@ class MainThread(QObject):
         self._call.emit(call)
 
     def _run(self, call: Callable[[], None]) -> None:
-        call()
+        # napari's activity dock handles events while it repaints, so this may be entered within a call
+        self._waiting.append(call)
+        if self._running:
+            return
+        self._running = True
+        try:
+            while self._waiting:
+                self._waiting.popleft()()
+        finally:
+            self._running = False
 
 
 def draw_icon(kind: str) -> QIcon:
@@ -77,9 +89,9 @@ def draw_icon(kind: str) -> QIcon:
         ]
         painter.drawPolygon(QPolygonF([QPointF(x, y) for x, y in corners]))
     else:
-        painter.drawRect(QRectF(5, 9, 30, 22))
-        painter.setPen(QPen(QColor(COLOURS[POSITIVE]), 4))
-        painter.drawRect(QRectF(5, 9, 30, 22))
+        for colour, width in (("white", 9), (COLOURS[POSITIVE], 5)):
+            painter.setPen(QPen(QColor(colour), width))
+            painter.drawRect(QRectF(6, 9, 28, 22))
     painter.end()
     return QIcon(pixmap)
 
@@ -170,14 +182,18 @@ class ProgressRow(QWidget):
         if self._activity is None:
             # its text form is of no use beside the two bars
             self._activity = cancelable_progress(total=0, desc=self._title, file=io.StringIO())
-        if self._activity.is_canceled:
+        activity = self._activity
+        if activity.is_canceled:
             self._on_cancel()
             return
-        if self._activity.total != progress.total:
-            self._activity.reset(total=progress.total)
-        if self._activity.desc != f"{self._title}: {progress.stage}":
-            self._activity.set_description(f"{self._title}: {progress.stage}")
-        self._activity.update(progress.done - self._activity.n)
+        if activity.total != progress.total:
+            activity.reset(total=progress.total)
+        # Each of these repaints and handles events, among them perhaps a click on Cancel.
+        description = f"{self._title}: {progress.stage}"
+        if activity.desc.removesuffix(": ") != description:
+            activity.set_description(description)
+        if self._activity is activity and progress.done > activity.n:
+            activity.update(progress.done - activity.n)
 
     def finish(self) -> None:
         """Hide the row and leave the activity dock."""

@@ -1,0 +1,99 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from napari_lightsam.engine.image import prepare_plane
+from napari_lightsam.engine.level import BLOCK, Block, BlockCache, Level, make_level, read_block, window_start
+from napari_lightsam.model.spec import FixedFrame, ModelSpec, ObjectFrame
+
+OWN = ModelSpec("own", "Own", frame=ObjectFrame(), window=16)
+SAM = ModelSpec("sam", "SAM")
+quick = settings(max_examples=60, deadline=None)
+sides = st.integers(1, 5000)
+
+
+@quick
+@given(sides, sides)
+def test_a_fixed_frame_has_its_longest_side_filled(height, width):
+    level = make_level((height, width), SAM)
+    assert level.padded == (1024, 1024)
+    assert max(level.frame) == 1024
+    factor = 1024 / max(height, width)
+    assert level.frame == tuple(max(1, int(n * factor + 0.5)) for n in (height, width))
+
+
+@quick
+@given(sides, sides, st.floats(0.01, 4))
+def test_a_frame_of_any_size_is_padded_to_the_next_multiple(height, width, scale):
+    level = make_level((height, width), OWN, scale)
+    for side, padded in zip(level.frame, level.padded, strict=True):
+        assert padded % 256 == 0
+        assert 0 <= padded - side < 256
+        assert side >= 1
+
+
+@quick
+@given(st.integers(1, 30), st.integers(1, 30), st.data())
+def test_every_window_lies_whole_inside_the_block_it_is_decoded_in(rows, columns, data):
+    padded = rows * 256, columns * 256
+    level = Level(padded, padded, padded, fixed=False)
+    y, x = (data.draw(st.integers(0, (n - 256) // 16)) * 16 for n in padded)
+    block = level.block_of(y, x, 256)
+    assert block.y in level.blocks()[0]
+    assert block.x in level.blocks()[1]
+    assert block.y <= y <= y + 256 <= block.y + block.height <= padded[0]
+    assert block.x <= x <= x + 256 <= block.x + block.width <= padded[1]
+    assert max(block.height, block.width) <= BLOCK
+
+
+@quick
+@given(st.floats(-100, 5000), st.integers(1, 16))
+def test_windows_start_on_a_token_and_stay_inside_the_frame(centre, multiples):
+    length = multiples * 256
+    start = window_start(centre, length, 256)
+    assert start % 16 == 0
+    assert 0 <= start <= length - 256
+    if 128 <= centre < length - 128:
+        assert start + 112 <= centre < start + 144
+
+
+def test_blocks_of_one_plane_equal_the_parts_of_the_whole_frame(nuclei):
+    plane = prepare_plane(nuclei[0])
+    level = make_level(plane.shape, OWN, 1.3)
+    whole = read_block(plane, level, Block(0, 0, *level.padded), OWN)
+    part = read_block(plane, level, Block(256, 128, 256, 256), OWN)
+    assert whole.shape == (3, 512, 512)
+    np.testing.assert_allclose(part, whole[:, 256:, 128:384], atol=1e-5)
+    assert (whole[:, level.frame[0] :] == 0).all()
+
+
+def test_a_sam_frame_is_the_resized_uint8_image_with_sams_mean_and_deviation(nuclei):
+    plane = prepare_plane(nuclei[0][:200])
+    level = make_level(plane.shape, ModelSpec("s", "S", frame=FixedFrame(size=256)))
+    frame = read_block(plane, level, Block(0, 0, 256, 256), ModelSpec("s", "S", frame=FixedFrame(size=256)))
+    back = frame[:, :200] * np.array(FixedFrame().std).reshape(3, 1, 1) + np.array(FixedFrame().mean).reshape(
+        3, 1, 1
+    )
+    np.testing.assert_allclose(back, np.stack([nuclei[0][:200]] * 3), atol=1e-3)
+    assert (frame[:, 200:] == 0).all()
+
+
+def test_the_cache_forgets_the_block_that_was_used_longest_ago():
+    cache, level = BlockCache(), make_level((9, 9), OWN, 1.0)
+    for i in range(64):
+        cache.put(level, Block(i, 0, 1, 1), i)
+    assert cache.get(level, Block(0, 0, 1, 1)) == 0
+    cache.put(level, Block(64, 0, 1, 1), 64)
+    assert cache.get(level, Block(1, 0, 1, 1)) is None
+    assert cache.get(level, Block(0, 0, 1, 1)) == 0
+
+
+@pytest.mark.parametrize(
+    "level", [make_level((100, 300), OWN, 0.7), make_level((300, 90), SAM)], ids=["own", "sam"]
+)
+def test_mask_weights_reach_every_image_pixel(level):
+    for axis in (0, 1):
+        weights = level.mask_weights(axis, (0, level.shape[axis]))
+        assert weights.matrix.shape[0] == level.shape[axis]
+        np.testing.assert_allclose(weights.matrix.sum(axis=1), 1, atol=1e-5)
