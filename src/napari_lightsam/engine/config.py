@@ -40,8 +40,8 @@ class EverythingConfig:
 
     mode: Mode = _setting(  # noqa: RUF009  (it is dataclasses.field)
         "auto",
-        "Where prompts are placed: object-aware (where objects probably are), hierarchical (coarse, then fine "
-        "where nothing was found), grid (everywhere), auto (what suits the model)",
+        "Where prompts are placed: object-aware (where objects probably are), hierarchical (coarse, then "
+        "fine where nothing was found), grid (everywhere), auto (what suits the model)",
     )
     object_size: float | None = _setting(
         None, "Typical object diameter, 2 * sqrt(area / pi); estimated when not given", "px", 1

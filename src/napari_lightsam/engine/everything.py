@@ -147,7 +147,7 @@ def run_everything(
 
         return (yield from run_published(segmenter, embedding, level, config))
     parts: list[Candidates] = []
-    if embedding.plane.std > 0 and (size is not None or level.fixed):
+    if not embedding.plane.blank and (size is not None or level.fixed):
         parts = yield from _SAMPLERS[config.mode](segmenter, embedding, level, config)
     candidates = concatenate(parts, level)
     yield Progress("drawing the masks", 0, 1)
@@ -321,8 +321,11 @@ def _advice(count: int, embedding: Embedding, segmenter: Segmenter, size: float 
             + (f" than {size:.0f} px" if size else "")
             + ", or choose another channel: texture and noise are taken for objects."
         )
-    if embedding.plane.std == 0:
-        return "No objects were found: the plane is constant. Choose another channel or plane."
+    if embedding.plane.blank:
+        return (
+            "No objects were found: nothing in this plane stands out from its noise. Choose another channel "
+            "or plane, or check exposure and focus."
+        )
     seen = f" {spec.title} was trained on {spec.trained_on}." if spec.trained_on else ""
     return (
         "No objects were found. Give the object size in pixels (draw a box around one object or measure it), "

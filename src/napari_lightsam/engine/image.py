@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ SAMPLE_PIXELS = 4_000_000
 _CONTRAST_SIDE = 128  # samples along each axis
 _LOW, _HIGH = 1.0, 99.5  # percentiles mapped to 0 and 1
 _SIGNAL_SIGMAS = 8.0  # a tile spanning more noise deviations holds signal; blank noise spans 4.9
+_AVERAGED = 4  # pixels a side
 _FLOOR_SIGMAS = 12.0  # blank noise is never stretched beyond this
 
 
@@ -146,15 +147,16 @@ def prepare_plane(image: ArrayLike, *, rgb: bool | None = None, limits: Limits |
     tiles = list(_sample_tiles(image, channels))
     _warn_not_finite(tiles)
     tiles = [_finite(tile) for tile in tiles]
+    groups = [tiles]
+    if channels > 1 and not colour:
+        groups = [[tile[c : c + 1] for tile in tiles] for c in range(channels)]
+    grounds = [_measure(group) for group in groups]
     if limits is None:
-        groups = (
-            [tiles] if colour or channels <= 1 else [[t[c : c + 1] for t in tiles] for c in range(channels)]
-        )
-        ranges = [_signal_range(group) for group in groups]
-    plane = Plane(image, channels, colour, limits, 0.0, 1.0)
+        limits = tuple((ground.low, ground.high) for ground in grounds)
     low, high = np.asarray(limits, np.float32).reshape(-1, 2, 1, 1).transpose(1, 0, 2, 3)
-    unit = np.concatenate([_to_unit(t, low, high).ravel() for t in tiles])
-    return Plane(image, channels, colour, plane.limits, float(unit.mean()), float(unit.std()))
+    unit = np.concatenate([_to_unit(tile, low, high).ravel() for tile in tiles])
+    blank = all(ground.blank for ground in grounds)
+    return Plane(image, channels, colour, limits, float(unit.mean()), float(unit.std()), blank)
 
 
 def _check_limits(limits: Limits, channels: int) -> None:
@@ -250,18 +252,38 @@ def _to_unit(part: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
     return np.asarray(((part - low) / span).clip(0, 1), np.float32)
 
 
-def _signal_range(tiles: Sequence[FloatArray]) -> tuple[float, float]:
-    """Return the values that become 0 and 1."""
+class _Ground(NamedTuple):
+    """Values that become 0 and 1, and whether nothing stands out from the noise."""
+
+    low: float
+    high: float
+    blank: bool
+
+
+def _measure(tiles: Sequence[FloatArray]) -> _Ground:
     percentiles = np.array([np.percentile(tile, [_LOW, _HIGH]) for tile in tiles])
     noise = float(np.median([_noise_sigma(tile) for tile in tiles]))
-    spans = percentiles[:, 1] - percentiles[:, 0]
+    # Averaging weakens noise but not objects: dim ones stand out from it even where single pixels do not.
+    averaged = np.array([np.ptp(np.percentile(_average(tile), [_LOW, _HIGH])) for tile in tiles])
+    spans = np.maximum(percentiles[:, 1] - percentiles[:, 0], averaged * _AVERAGED)
     signal = spans > _SIGNAL_SIGMAS * noise
     if signal.any():
         percentiles = percentiles[signal]
     low, high = np.median(percentiles, axis=0)
     if high <= low and noise == 0:  # one small object on an even ground is less than half a percent of it
         low, high = min(tile.min() for tile in tiles), max(tile.max() for tile in tiles)
-    return float(low), float(max(high, low + _FLOOR_SIGMAS * noise))
+    blank = not (signal.any() or (noise == 0 and high > low))
+    return _Ground(float(low), float(max(high, low + _FLOOR_SIGMAS * noise)), blank)
+
+
+def _average(tile: FloatArray) -> FloatArray:
+    """Return means of squares of `_AVERAGED` pixels a side."""
+    n = _AVERAGED
+    height, width = tile.shape[-2] // n * n, tile.shape[-1] // n * n
+    if not height or not width:
+        return np.asarray(tile / n, np.float32)
+    squares = tile[:, :height, :width].reshape(len(tile), height // n, n, width // n, n)
+    return np.asarray(squares.mean(axis=(2, 4)), np.float32)
 
 
 def _noise_sigma(tile: FloatArray) -> float:

@@ -105,7 +105,7 @@ def _lightsam() -> ModelEntry:
     """Our own model, inside the package."""
     spec = ModelSpec(
         name="lightsam",
-        title="LightSAM (in the package)",
+        title="LightSAM",
         frame=ObjectFrame(),
         window=16,
         everything=EverythingDefaults(

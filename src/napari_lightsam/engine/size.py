@@ -46,7 +46,7 @@ def estimate_size(segmenter: Segmenter, embedding: Embedding) -> float | None:
     weighted by their scores, wins; the size is the median diameter of its objects.
     """
     frame = segmenter.spec.frame
-    if not isinstance(frame, ObjectFrame) or embedding.plane.std == 0:
+    if not isinstance(frame, ObjectFrame) or embedding.plane.blank:
         return None
     best: tuple[float, float] | None = None
     bare = replace(embedding, object_size=None)
