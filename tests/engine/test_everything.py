@@ -16,7 +16,7 @@ from napari_lightsam.errors import ConfigError, ImageError
 from napari_lightsam.model.spec import ModelSpec, ObjectFrame
 
 EIGHT = np.ones((3, 3))
-MODES = ["grid", "hierarchical"]
+MODES = ["grid", "hierarchical", "object-aware"]
 OWN = ModelSpec("own", "Own", frame=ObjectFrame(), window=16)
 
 
@@ -57,7 +57,7 @@ def found(labels, truth):
     return hits / len(ids)
 
 
-def test_both_modes_find_most_nuclei_and_every_label_is_one_object(run, small):
+def test_every_mode_finds_most_nuclei_and_every_label_is_one_object(run, small):
     _, result = run
     check(result.labels, len(result.scores))
     assert result.labels.shape == small[0].shape
@@ -82,7 +82,7 @@ def test_progress_rises_and_ends_and_settings_are_filled_in(run):
     assert result.config.min_size > 0
 
 
-def test_hierarchical_mode_asks_fewer_prompts_than_the_grid(segmenter, small, monkeypatch):
+def test_other_modes_ask_fewer_prompts_than_the_grid(segmenter, small, monkeypatch):
     asked = {}
     plain = segmenter.runtime.decode
     for mode in MODES:
@@ -94,7 +94,7 @@ def test_hierarchical_mode_asks_fewer_prompts_than_the_grid(segmenter, small, mo
 
         monkeypatch.setattr(segmenter.runtime, "decode", count)
         drain(segmenter.everything(small[0][:90, :90], EverythingConfig(mode=mode, object_size=26)))
-    assert 0 < asked["hierarchical"] < asked["grid"]
+    assert 0 < asked["object-aware"] < asked["hierarchical"] < asked["grid"]
 
 
 def test_the_same_image_gives_the_same_labels_again(segmenter, small, run):
@@ -164,7 +164,7 @@ def test_blank_noise_gives_no_objects_and_advice(segmenter, kind, seed):
     assert result.labels.max() == 0
     assert len(result.scores) == 0
     assert "No objects were found" in result.advice
-    assert "size" in result.advice
+    assert "noise" in result.advice
 
 
 @pytest.mark.parametrize("size", [None, 20], ids=["size unknown", "size given"])

@@ -322,10 +322,8 @@ def _advice(count: int, embedding: Embedding, segmenter: Segmenter, size: float 
             + ", or choose another channel: texture and noise are taken for objects."
         )
     if embedding.plane.blank:
-        return (
-            "No objects were found: nothing in this plane stands out from its noise. Choose another channel "
-            "or plane, or check exposure and focus."
-        )
+        what = "the plane is constant" if embedding.plane.std == 0 else "nothing stands out from the noise"
+        return f"No objects were found: {what}. Choose another channel or plane, or check exposure and focus."
     seen = f" {spec.title} was trained on {spec.trained_on}." if spec.trained_on else ""
     return (
         "No objects were found. Give the object size in pixels (draw a box around one object or measure it), "

@@ -67,6 +67,8 @@ class Plane:
         Of the normalised plane, over all channels.
     blank
         Nothing in the plane stands out from its noise.
+    chosen
+        The limits were given, not measured.
     """
 
     data: ArrayLike
@@ -76,6 +78,7 @@ class Plane:
     mean: float
     std: float
     blank: bool
+    chosen: bool
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -103,9 +106,9 @@ class Plane:
         return float(thin.read((0, thin.shape[0]), (0, thin.shape[1])).std())
 
     def to_uint8(self) -> NDArray[np.uint8]:
-        """Return the whole plane as (H, W, 3) uint8; a uint8 plane keeps its values."""
+        """Return the whole plane as (H, W, 3) uint8; a uint8 plane keeps its values unless limits were given."""
         height, width = self.shape
-        if self.data.dtype == np.uint8 and self.channels != 2:
+        if self.data.dtype == np.uint8 and self.channels != 2 and not self.chosen:
             part = _channels_first(self.data, (0, height), (0, width), self.channels)
         else:
             part = np.rint(self.read((0, height), (0, width)) * 255)
@@ -151,12 +154,13 @@ def prepare_plane(image: ArrayLike, *, rgb: bool | None = None, limits: Limits |
     if channels > 1 and not colour:
         groups = [[tile[c : c + 1] for tile in tiles] for c in range(channels)]
     grounds = [_measure(group) for group in groups]
+    chosen = limits is not None
     if limits is None:
         limits = tuple((ground.low, ground.high) for ground in grounds)
     low, high = np.asarray(limits, np.float32).reshape(-1, 2, 1, 1).transpose(1, 0, 2, 3)
     unit = np.concatenate([_to_unit(tile, low, high).ravel() for tile in tiles])
     blank = all(ground.blank for ground in grounds)
-    return Plane(image, channels, colour, limits, float(unit.mean()), float(unit.std()), blank)
+    return Plane(image, channels, colour, limits, float(unit.mean()), float(unit.std()), blank, chosen)
 
 
 def _check_limits(limits: Limits, channels: int) -> None:

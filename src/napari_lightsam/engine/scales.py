@@ -24,7 +24,7 @@ def pyramid(embedding: Embedding, frame: ObjectFrame) -> tuple[float, ...]:
 
     Without an object size the first scale is 1, followed by the finer one and then the coarser ones.
     """
-    base = frame.target / embedding.object_size if embedding.object_size else 1.0
+    base = min(frame.target / embedding.object_size, _FINEST) if embedding.object_size else 1.0
     limit = min(1.0, _COARSEST_SIDE / max(embedding.shape))
     finer = [2 * base] if 2 * base <= _FINEST and embedding.object_size is None else []
     coarser = [base / 2**k for k in range(1, 16) if base / 2**k >= limit]
@@ -42,7 +42,7 @@ def scales_for(
     scales = pyramid(embedding, frame)
     extents, sizes = prompts.extents(), prompts.sizes()
     spans = (extents[:, 2:] - extents[:, :2]).max(axis=1)
-    room = window * STRIDE * _ROOM
+    room = window * STRIDE * _ROOM if window else math.inf
     chosen: list[tuple[float | None, ...]] = []
     for span, size in zip(spans, sizes, strict=True):
         fitting = [s for s in scales if span * s <= room] or [room / span]

@@ -70,8 +70,8 @@ def suppress(candidates: Candidates, quality: NDArray[np.float32], overlap: floa
     quality
         (N,), higher is better.
     overlap
-        A candidate is dropped when better ones cover more than this part of it, or when it is a crowd:
-        it holds two or more better ones, or just one that fills most of it.
+        A candidate is dropped when better ones cover more than this part of it, or when a better one
+        lies inside it: it is a crowd, or would be left as a ring.
 
     Returns
     -------
@@ -91,7 +91,7 @@ def suppress(candidates: Candidates, quality: NDArray[np.float32], overlap: floa
         if counts.sum() > overlap * areas[i]:
             continue
         if any(c >= _CONTAINED * areas[m] for m, c in zip(met, counts, strict=True)):
-            continue  # a crowd, or a ring around an object that is better on its own
+            continue
         part[inside & (part < 0)] = i
         chosen.append(int(i))
     return np.asarray(chosen, np.intp)

@@ -30,8 +30,8 @@ class Attention(nn.Module):
             projection(x).reshape(*x.shape[:2], self.heads, -1).transpose(1, 2)  # (N, heads, L, d)
             for projection, x in ((self.q_proj, q), (self.k_proj, k), (self.v_proj, v))
         )
-        n, length = max(len(q), len(k)), q.shape[2]
-        if len(k) == 1 < len(q):
+        n, length = max(q.shape[0], k.shape[0]), q.shape[2]  # len() would fix the batch size in an export
+        if k.shape[0] == 1 < q.shape[0]:
             joined = q.transpose(0, 1).flatten(1, 2)[None]  # (1, heads, N * Lq, d)
             out = F.scaled_dot_product_attention(joined, k, v)[0]
             out = out.reshape(self.heads, n, length, -1).permute(1, 2, 0, 3)  # (N, Lq, heads, d)
