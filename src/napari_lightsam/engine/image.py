@@ -106,7 +106,7 @@ class Plane:
         return float(thin.read((0, thin.shape[0]), (0, thin.shape[1])).std())
 
     def to_uint8(self) -> NDArray[np.uint8]:
-        """Return the whole plane as (H, W, 3) uint8; a uint8 plane keeps its values unless limits were given."""
+        """Return the whole plane as (H, W, 3) uint8; without given limits uint8 stays as it is."""
         height, width = self.shape
         if self.data.dtype == np.uint8 and self.channels != 2 and not self.chosen:
             part = _channels_first(self.data, (0, height), (0, width), self.channels)

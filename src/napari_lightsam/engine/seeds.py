@@ -56,8 +56,8 @@ def propose_points(embedding: Embedding, level: Level, frame: object) -> NDArray
             strengths.append(response[found[:, 0], found[:, 1]])
     order = np.argsort(-np.concatenate(strengths), kind="stable")
     chosen = _spread(np.concatenate(points)[order], plane.shape)
-    points = (chosen + 0.5) * LOGIT_STRIDE / np.array(level.scale) - 0.5
-    return np.asarray(points.clip(0, np.array(level.shape) - 1))  # the last logit may reach past the plane
+    centres = (chosen + 0.5) * LOGIT_STRIDE / np.array(level.scale) - 0.5
+    return np.asarray(centres.clip(0, np.array(level.shape) - 1))  # the last logit may reach past the plane
 
 
 def _at_logits(embedding: Embedding, level: Level) -> FloatArray:
