@@ -1,0 +1,1 @@
+"""Speed, memory and start-up, measured beside the published procedure: `python -m benchmarks`."""
