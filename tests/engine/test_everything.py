@@ -9,8 +9,9 @@ from scipy import ndimage
 
 from napari_lightsam import EverythingConfig, segment_everything
 from napari_lightsam.engine.candidates import collect
-from napari_lightsam.engine.everything import lattice, mark_settled, to_labels
+from napari_lightsam.engine.everything import mark_settled, to_labels
 from napari_lightsam.engine.level import make_level
+from napari_lightsam.engine.points import lattice
 from napari_lightsam.engine.progress import drain
 from napari_lightsam.errors import ConfigError, ImageError
 from napari_lightsam.model.spec import ModelSpec, ObjectFrame
@@ -240,7 +241,7 @@ def test_what_is_not_accepted_is_refused_before_any_work(segmenter, small):
 @pytest.mark.parametrize("scale", [0.3, 1.0, 2.0])
 def test_prompts_cover_the_whole_plane_evenly(shape, scale):
     level = make_level(shape, OWN, scale)
-    points = lattice(level, EverythingConfig(point_spacing=16))
+    points = lattice(level, 16)
     for axis, length in enumerate(shape):
         places = np.unique(points[..., axis])
         gaps = np.diff(places)

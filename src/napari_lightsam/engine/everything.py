@@ -15,18 +15,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..model.spec import LOGIT_STRIDE, ObjectFrame
-from .candidates import Candidates, collect, concatenate
+from .candidates import Candidates, concatenate
 from .config import EverythingConfig, Mode, config_from
-from .decode import decode
 from .merge import paint
+from .points import decode_points, lattice
 from .progress import Progress, drain
-from .prompts import Prompts
 from .seeds import propose_points
 from .select import plausible, suppress
 from .size import estimate_size
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator
 
     from numpy.typing import NDArray
 
@@ -199,36 +198,30 @@ def to_labels(
     return paint(masks, candidates.level.shape, min_area=np.pi / 4 * min_size**2 / 2)
 
 
-def lattice(level: Level, config: EverythingConfig) -> NDArray[np.float64]:
-    """Return the prompt lattice (rows, columns, 2) in image pixels, covering the plane evenly."""
+def _lattice(level: Level, config: EverythingConfig) -> NDArray[np.float64]:
+    """Return the prompt lattice (rows, columns, 2) in image pixels."""
     if level.fixed:
-        spacing = max(level.frame) / float(config.points_per_side or 1)
-    else:
-        spacing = float(config.point_spacing or 16)
-    axes = []
-    for length, frame in zip(level.shape, level.frame, strict=True):
-        count = max(1, round(frame / spacing))
-        axes.append((np.arange(count) + 0.5) * length / count - 0.5)
-    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+        return lattice(level, max(level.frame) / float(config.points_per_side or 1))
+    return lattice(level, float(config.point_spacing or 1))
 
 
 def _grid(
     segmenter: Segmenter, embedding: Embedding, level: Level, config: EverythingConfig
 ) -> Generator[Progress, None, list[Candidates]]:
-    points = lattice(level, config).reshape(-1, 2)
-    return (yield from _decode_points(segmenter, embedding, level, config, points, 0, len(points)))
+    points = _lattice(level, config).reshape(-1, 2)
+    return (yield from _ask(segmenter, embedding, level, config, points, 0, len(points)))
 
 
 def _hierarchical(
     segmenter: Segmenter, embedding: Embedding, level: Level, config: EverythingConfig
 ) -> Generator[Progress, None, list[Candidates]]:
-    points = lattice(level, config)
+    points = _lattice(level, config)
     height, width = int(points.shape[0]), int(points.shape[1])
     coarse = np.zeros((height, width), bool)
     y, x = min(_COARSE // 2, (height - 1) // 2), min(_COARSE // 2, (width - 1) // 2)
     coarse[y::_COARSE, x::_COARSE] = True
     total = points[..., 0].size
-    found = yield from _decode_points(segmenter, embedding, level, config, points[coarse], 0, total)
+    found = yield from _ask(segmenter, embedding, level, config, points[coarse], 0, total)
     settled = np.zeros(level.logit_shape, bool)
     for part in found:
         good = plausible(
@@ -243,7 +236,7 @@ def _hierarchical(
     at = np.minimum(at, np.array(settled.shape) - 1)
     rest = rest[~settled[at[:, 0], at[:, 1]]]
     done = int(coarse.sum())
-    found += yield from _decode_points(segmenter, embedding, level, config, rest, done, done + len(rest))
+    found += yield from _ask(segmenter, embedding, level, config, rest, done, done + len(rest))
     return found
 
 
@@ -252,7 +245,7 @@ def _object_aware(
 ) -> Generator[Progress, None, list[Candidates]]:
     yield Progress("looking for objects", 0, 0)
     points = propose_points(embedding, level, segmenter.spec.frame)
-    return (yield from _decode_points(segmenter, embedding, level, config, points, 0, len(points)))
+    return (yield from _ask(segmenter, embedding, level, config, points, 0, len(points)))
 
 
 _SAMPLERS = {"object-aware": _object_aware, "hierarchical": _hierarchical, "grid": _grid}
@@ -273,7 +266,7 @@ def mark_settled(settled: NDArray[np.bool_], candidates: Candidates, confident: 
             target |= sure[: target.shape[0], : target.shape[1]]
 
 
-def _decode_points(
+def _ask(
     segmenter: Segmenter,
     embedding: Embedding,
     level: Level,
@@ -282,30 +275,20 @@ def _decode_points(
     done: int,
     total: int,
 ) -> Generator[Progress, None, list[Candidates]]:
-    """Decode each point as an object of its own and keep what passes the thresholds."""
-    prompts = Prompts(points[:, None], np.ones((len(points), 1), np.intp))
+    """Decode points, reporting progress, and keep what passes the thresholds."""
     parts: list[Candidates] = []
-    batches: Iterator[Any] = iter(())
     yield Progress("encoding the image" if done == 0 else "looking closer", done, total)
-    if len(points):
-        batches = decode(
-            segmenter.runtime, embedding, level, prompts, segmenter.spec, multimask=True, batch=config.batch
-        )
-    for batch in batches:
-        parts.append(
-            collect(
-                level,
-                batch.logits,
-                batch.iou,
-                batch.origins,
-                batch.index,
-                points[batch.index].astype(np.float32),
-                stability_offset=segmenter.spec.everything.stability_offset,
-                min_iou=config.iou_threshold or 0.0,
-                min_stability=config.stability_threshold or 0.0,
-            )
-        )
-        done += len(batch.index)
+    for asked, found in decode_points(
+        segmenter,
+        embedding,
+        level,
+        points,
+        min_iou=config.iou_threshold or 0.0,
+        min_stability=config.stability_threshold or 0.0,
+        batch=config.batch,
+    ):
+        parts.append(found)
+        done += asked
         yield Progress("segmenting", done, total)
     return parts
 

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .candidates import Candidates, collect, concatenate
-from .decode import decode
+from .candidates import concatenate
 from .merge import paint
+from .points import decode_points
 from .progress import Progress
-from .prompts import Prompts
 from .resample import apply_weights
 from .select import box_nms
 
@@ -22,9 +21,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from .candidates import Candidates
     from .config import EverythingConfig
+    from .decode import Decoded
     from .everything import Segmentation
     from .level import Embedding, Level
+    from .resample import FloatArray
     from .segmenter import Segmenter
 
 BOX_NMS = 0.7
@@ -87,33 +89,31 @@ def _stage(
     """Decode points and filter at full size; marks confident pixels in `settled` where it is given."""
     rows, columns = (level.mask_weights(axis, (0, level.shape[axis])) for axis in (0, 1))
     offset = segmenter.spec.everything.stability_offset
-    prompts = Prompts(points[:, None], np.ones((len(points), 1), np.intp))
-    parts: list[Candidates] = []
-    done = 0
-    for batch in decode(
-        segmenter.runtime, embedding, level, prompts, segmenter.spec, multimask=True, batch=config.batch
-    ):
-        stability = np.zeros(batch.iou.shape, np.float32)
-        for i, j in np.argwhere(batch.iou > float(config.iou_threshold or 0.0)):
+    min_iou, min_stability = float(config.iou_threshold or 0.0), float(config.stability_threshold or 0.0)
+
+    def measure(batch: Decoded) -> FloatArray:
+        scores = np.zeros(batch.iou.shape, np.float32)
+        for i, j in np.argwhere(batch.iou > min_iou):
             part = batch.logits[i, j][rows.start : rows.stop, columns.start : columns.stop]
             full = apply_weights(part, rows, columns)
-            stability[i, j] = np.sum(full > offset) / max(1, int(np.sum(full > -offset)))
-            if settled is not None and stability[i, j] >= float(config.stability_threshold or 0.0):
-                settled |= full > float(config.confident_logit or 0.0)
-        parts.append(
-            collect(
-                level,
-                batch.logits,
-                batch.iou,
-                batch.origins,
-                batch.index,
-                points[batch.index].astype(np.float32),
-                stability_offset=offset,
-                stability=stability,
-                min_iou=config.iou_threshold or 0.0,
-                min_stability=config.stability_threshold or 0.0,
-            )
-        )
-        done += len(batch.index)
+            scores[i, j] = np.sum(full > offset) / max(1, int(np.sum(full > -offset)))
+            if settled is not None and scores[i, j] >= min_stability:
+                np.logical_or(settled, full > float(config.confident_logit or 0.0), out=settled)
+        return scores
+
+    parts: list[Candidates] = []
+    done = 0
+    for asked, found in decode_points(
+        segmenter,
+        embedding,
+        level,
+        points,
+        min_iou=min_iou,
+        min_stability=min_stability,
+        batch=config.batch,
+        stability=measure,
+    ):
+        parts.append(found)
+        done += asked
         yield Progress("segmenting", done, len(points))
     return parts

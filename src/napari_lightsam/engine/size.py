@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..model.spec import ObjectFrame
-from .candidates import Candidates, collect, concatenate
-from .decode import decode
+from .candidates import Candidates, concatenate
 from .level import Embedding, Level
-from .prompts import Prompts
+from .points import decode_points, lattice
 from .scales import pyramid
 from .select import plausible, suppress
 
@@ -75,28 +74,12 @@ def _busiest_part(embedding: Embedding, side: int) -> Embedding:
 
 
 def _look(segmenter: Segmenter, embedding: Embedding, level: Level) -> tuple[Candidates, int]:
-    axes = []
-    for length, frame in zip(level.shape, level.frame, strict=True):
-        n = max(1, round(frame / _SPACING))
-        axes.append((np.arange(n) + 0.5) * length / n - 0.5)
-    points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
-    prompts = Prompts(points[:, None], np.ones((len(points), 1), np.intp))
+    points = lattice(level, _SPACING).reshape(-1, 2)
     own = segmenter.spec.everything
-    parts = [
-        collect(
-            level,
-            batch.logits,
-            batch.iou,
-            batch.origins,
-            batch.index,
-            points[batch.index].astype(np.float32),
-            stability_offset=own.stability_offset,
-            min_iou=own.iou_threshold,
-            min_stability=own.stability_threshold,
-        )
-        for batch in decode(segmenter.runtime, embedding, level, prompts, segmenter.spec, multimask=True)
-    ]
-    return concatenate(parts, level), len(points)
+    parts = decode_points(
+        segmenter, embedding, level, points, min_iou=own.iou_threshold, min_stability=own.stability_threshold
+    )
+    return concatenate([found for _, found in parts], level), len(points)
 
 
 def _evidence(found: Candidates, frame: ObjectFrame, prompted: int) -> tuple[float, float]:

@@ -1,0 +1,90 @@
+"""Points as prompts: the lattice they stand on, and one object decoded at each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .candidates import Candidates, collect
+from .decode import BATCH, Decoded, decode
+from .prompts import Prompts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    from .level import Embedding, Level
+    from .resample import FloatArray
+    from .segmenter import Segmenter
+
+
+def lattice(level: Level, spacing: float) -> NDArray[np.float64]:
+    """Return an even lattice (rows, columns, 2) over the whole plane, in image pixels.
+
+    Parameters
+    ----------
+    level
+        Scale at which `spacing` is meant.
+    spacing
+        Distance of neighbours in frame pixels, rounded so that the lattice fills each axis.
+    """
+    axes = []
+    for length, frame in zip(level.shape, level.frame, strict=True):
+        count = max(1, round(frame / spacing))
+        axes.append((np.arange(count) + 0.5) * length / count - 0.5)
+    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+
+
+def decode_points(
+    segmenter: Segmenter,
+    embedding: Embedding,
+    level: Level,
+    points: NDArray[np.float64],
+    *,
+    min_iou: float,
+    min_stability: float,
+    batch: int = BATCH,
+    stability: Callable[[Decoded], FloatArray] | None = None,
+) -> Iterator[tuple[int, Candidates]]:
+    """Decode each point as a click of its own and keep what passes.
+
+    Parameters
+    ----------
+    segmenter, embedding, level
+        What is asked, about which plane, at which scale.
+    points
+        (N, 2) as (row, column) in image pixels.
+    min_iou, min_stability
+        Candidates below are dropped.
+    batch
+        Points decoded at once.
+    stability
+        Measures the stability scores (n, M) of a batch; by default they are counted on the logits.
+
+    Yields
+    ------
+    asked, candidates
+        Number of points of the batch, and what passed.
+    """
+    prompts = Prompts(points[:, None], np.ones((len(points), 1), np.intp))
+    own = segmenter.spec.everything
+    for part in decode(
+        segmenter.runtime, embedding, level, prompts, segmenter.spec, multimask=True, batch=batch
+    ):
+        yield (
+            len(part.index),
+            collect(
+                level,
+                part.logits,
+                part.iou,
+                part.origins,
+                part.index,
+                points[part.index].astype(np.float32),
+                stability_offset=own.stability_offset,
+                stability=None if stability is None else stability(part),
+                min_iou=min_iou,
+                min_stability=min_stability,
+            ),
+        )
