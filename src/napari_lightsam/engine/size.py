@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _SPACING = 48  # frame pixels between prompts of the coarse look
 _SIDE = 512  # frame pixels looked at, at each scale
+_SURER = (0.1, 0.2)  # above the thresholds of predicted IoU and stability: a few sure objects are enough
 _PLACES = 5  # positions along each axis among which the part with most structure is chosen
 
 
@@ -77,7 +78,12 @@ def _look(segmenter: Segmenter, embedding: Embedding, level: Level) -> tuple[Can
     points = lattice(level, _SPACING).reshape(-1, 2)
     own = segmenter.spec.everything
     parts = decode_points(
-        segmenter, embedding, level, points, min_iou=own.iou_threshold, min_stability=own.stability_threshold
+        segmenter,
+        embedding,
+        level,
+        points,
+        min_iou=own.iou_threshold + _SURER[0],
+        min_stability=own.stability_threshold + _SURER[1],
     )
     return concatenate([found for _, found in parts], level), len(points)
 
