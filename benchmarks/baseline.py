@@ -86,7 +86,7 @@ def published_network(name: str = "lightsam") -> Sam:
     model.load_state_dict(sam_state_dict(read_checkpoint(paths[0]).tensors, "vit_t"))
     for module in list(model.modules()):
         if hasattr(module, "fused_attn"):
-            module.fused_attn = False
+            setattr(module, "fused_attn", False)  # noqa: B010  (timm's plain attribute)
         for part, child in list(module.named_children()):
             if isinstance(child, Attention):
                 setattr(module, part, PlainAttention(child))

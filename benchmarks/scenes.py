@@ -68,7 +68,8 @@ def _sample() -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
 
 
 def _enlarged(part: tuple[slice, slice], factor: int) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
-    image, labels = (array[part] for array in _sample())
+    image, labels = _sample()
+    image, labels = image[part], labels[part]
     shape = tuple(side * factor for side in image.shape)
     grown = np.rint(resize(image.astype(np.float32), shape, order=1)).astype(np.uint8)
     return grown, labels.repeat(factor, axis=0).repeat(factor, axis=1)
@@ -92,7 +93,7 @@ def _tiled(tile: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
     rows, columns = (np.arange(n) % (2 * m) for n, m in zip(shape, tile.shape, strict=True))
     rows = np.minimum(rows, 2 * tile.shape[0] - 1 - rows)
     columns = np.minimum(columns, 2 * tile.shape[1] - 1 - columns)
-    return tile[rows[:, None], columns]
+    return np.asarray(tile[rows[:, None], columns])
 
 
 @cache
@@ -137,7 +138,8 @@ def _cut_out(
             inside, crop = inside.T, crop.T
         shape = tuple(round(side * factor) for side in inside.shape)
         if factor < 2.2 and shape[0] <= cell[0] and shape[1] <= cell[1]:
-            found.append((resize(crop, shape, order=1), resize(inside.astype(np.float32), shape, order=1) > 0.5))
+            mask = resize(inside.astype(np.float32), shape, order=1) > 0.5
+            found.append((resize(crop, shape, order=1), mask))
     return found
 
 
@@ -176,7 +178,7 @@ def _background(plane: NDArray[np.float32], nuclei: NDArray[np.bool_]) -> NDArra
     """Interpolate the background smoothly across nuclei."""
     weight = (~nuclei).astype(np.float32)
     total = ndimage.gaussian_filter(plane * weight, _SMOOTH)
-    return total / np.maximum(ndimage.gaussian_filter(weight, _SMOOTH), 1e-6)
+    return np.asarray(total / np.maximum(ndimage.gaussian_filter(weight, _SMOOTH), 1e-6))
 
 
 def _distinct(labels: NDArray[np.int32], shape: tuple[int, int]) -> NDArray[np.int32]:

@@ -13,7 +13,7 @@ from napari_lightsam.model.sam import PromptTensors
 from napari_lightsam.model.spec import FixedFrame, ModelSpec
 
 FRAME = FixedFrame(size=256)
-LOW = Settings(points_per_side=6, batch=16, iou_threshold=0.15, stability_threshold=0.3)
+LOW = Settings(points_per_side=6, batch=16, iou_threshold=0.3, stability_threshold=0.3)
 # low, because the embedded model is unsure of objects that SAM's fixed frame shows in another size
 
 
@@ -37,12 +37,13 @@ def overlap(a, b) -> float:
 @pytest.mark.parametrize(
     "part",
     [
-        pytest.param(np.s_[:, :], id="an image of the frame's size"),
-        pytest.param(np.s_[:150, 20:220], id="an oblong image that is enlarged and padded"),
+        pytest.param(np.s_[:128, :128], id="a square image"),
+        pytest.param(np.s_[:96, :128], id="an oblong image, padded"),
     ],
 )
 def test_the_baseline_gives_the_masks_of_published_grid_mode(network, framed, nuclei, part):
     image = nuclei[0][part]
+    image = (image * (255 / image.max())).astype(np.uint8)
     plain = PlainGenerator(network, FRAME, LOW).generate(image)
     config = EverythingConfig(
         mode="grid",
