@@ -23,6 +23,14 @@ DEVELOPMENT = Path(__file__).parents[2] / "shared"
 Sample = tuple[NDArray[Any], NDArray[Any]]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Keep tests away from the models that a developer downloaded or prepared."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LIGHTSAM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def segmenter():
     """The embedded model on the CPU in float32, loaded once."""

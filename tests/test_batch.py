@@ -45,6 +45,7 @@ class Thresholder:
     weights_hash: str = "00"
     device = "cpu"
     precision = "float32"
+    runtime_name = "torch"
     device_reason = "cpu because it is a test."
     size: float | None = 20.0
     stop: Exception | None = None
@@ -640,10 +641,10 @@ def test_the_model_is_loaded_once_for_all_images(
     monkeypatch.setattr("napari_lightsam.engine.segmenter.load_segmenter", load)
     for i in range(300):
         write(tmp_path / "data" / f"{i}.tif", np.zeros((16, 16), np.uint8))
-    settings = BatchSettings(device="cpu", precision="float32")
+    settings = BatchSettings(device="cpu", precision="float32", runtime="openvino")
     report = drain(segment_files([tmp_path / "data"], tmp_path / "out", settings))
 
-    assert loads == [(("lightsam",), {"device": "cpu", "precision": "float32"})]
+    assert loads == [(("lightsam",), {"device": "cpu", "precision": "float32", "runtime": "openvino"})]
     assert [o.n_objects for o in report.outcomes] == [0] * 300
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 RECORD = Record(
     version="0.1.0", input="a.tif", input_sha256="12", settings={"mode": "grid", "object_size": None},
-    model="lightsam", model_sha256="34", device="cpu", precision="float32", object_size=26.5,
+    model="lightsam", model_sha256="34", device="cpu", precision="float32", runtime="torch", object_size=26.5,
     object_size_estimated=True, pixel_size=(0.5, 0.25), pixel_size_source="OME", n_objects=3,
     outputs={"a_labels.tif": "56"},
 )  # fmt: skip

@@ -77,7 +77,7 @@ def _difference(job: Job, record: Record, identity: Identity) -> str:
     now = Record(
         version=identity.version, input=job.source.name, input_sha256=_input_hash(job, record),
         settings=dict(identity.settings), model=identity.model, model_sha256=identity.model_sha256,
-        device="", precision="", object_size=None, object_size_estimated=False, pixel_size=None,
+        device="", precision="", runtime="", object_size=None, object_size_estimated=False, pixel_size=None,
         pixel_size_source="", n_objects=0, outputs={},
     )  # fmt: skip
     differences = record.differences(now)

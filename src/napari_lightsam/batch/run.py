@@ -132,7 +132,9 @@ def _load(model: str | Segmenter, settings: BatchSettings) -> Segmenter:
         return model
     from napari_lightsam.engine.segmenter import load_segmenter
 
-    return load_segmenter(model, device=settings.device, precision=settings.precision)
+    return load_segmenter(
+        model, device=settings.device, precision=settings.precision, runtime=settings.runtime
+    )
 
 
 def _check_selections(jobs: Iterable[Job], settings: BatchSettings) -> set[Job]:
@@ -279,6 +281,7 @@ def _record(batch: _Batch, job: Job, image: ImageFile, result: Segmentation, inp
         model_sha256=identity.model_sha256,
         device=segmenter.device,
         precision=segmenter.precision,
+        runtime=segmenter.runtime_name,
         object_size=result.object_size,
         object_size_estimated=result.object_size is not None and batch.settings.config.object_size is None,
         pixel_size=given or image.pixel_size,

@@ -30,7 +30,7 @@ class BatchSettings:
         The plane to take, as in `formats.images.ImageInfo.select`.
     pixel_size
         (row, column) in micrometres, instead of what the files say.
-    device, precision
+    device, precision, runtime
         As in `load_segmenter`.
 
     Raises
@@ -54,6 +54,10 @@ class BatchSettings:
     device: str = _setting("auto (CUDA, then MPS, then CPU), cpu, mps, cuda or cuda:N", "auto")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = _setting(
         "auto (the fastest that agrees with float32), float32, bfloat16 or float16", "auto"
+    )
+    runtime: Literal["auto", "torch", "openvino"] = _setting(
+        "auto (torch, or openvino for a model prepared by `lightsam models prepare`), torch or openvino",
+        "auto",
     )
 
     def __post_init__(self) -> None:

@@ -33,6 +33,7 @@ def evaluate(
     ] = None,
     device: Annotated[str, typer.Option(help="As for `segment`.")] = "auto",
     precision: Annotated[str, typer.Option(help="As for `segment`.")] = "auto",
+    runtime: Annotated[str, typer.Option(help="As for `segment`.")] = "auto",
     json: Annotated[Path | None, typer.Option(help="Also write all figures to this file.")] = None,
 ) -> None:
     """Print average precision at IoU .5 and .75, mSA, and the mean IoU of one click and of a box."""
@@ -41,7 +42,7 @@ def evaluate(
     from napari_lightsam.train.evaluate import evaluate as run
 
     size = parse_size(object_size)
-    segmenter = load_segmenter(model, device=device, precision=precision)  # type: ignore[arg-type]
+    segmenter = load_segmenter(model, device=device, precision=precision, runtime=runtime)  # type: ignore[arg-type]
     kinds: Any = tuple(part.strip() for part in prompts.split(",") if part.strip())
     result = follow(
         run(

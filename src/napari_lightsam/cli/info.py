@@ -11,7 +11,10 @@ import typer
 
 from napari_lightsam.cli.report import reported
 
-_PACKAGES = ("napari-lightsam", "torch", "timm", "napari", "numpy", "scikit-image", "tifffile", "safetensors")
+_PACKAGES = (
+    "napari-lightsam", "torch", "timm", "openvino", "napari", "numpy", "scikit-image", "tifffile",
+    "safetensors",
+)  # fmt: skip
 _BINDINGS = ("PyQt6", "PySide6", "PyQt5", "PySide2")
 _CPU_PROBES = {
     "AVX2": "_is_avx2_supported",
@@ -76,6 +79,25 @@ def _hardware() -> Iterator[tuple[str, str]]:
     for i in range(torch.cuda.device_count()):
         yield f"GPU {i}", torch.cuda.get_device_name(i)
     yield "Device", choose_device().reason
+    yield "Runtime", _runtime()
+
+
+def _runtime() -> str:
+    """Say which runtime `auto` takes on the CPU, and why."""
+    from napari_lightsam.engine.converted import prepared_models
+    from napari_lightsam.engine.openvino import load_openvino
+    from napari_lightsam.errors import DeviceError
+
+    try:
+        load_openvino()
+    except DeviceError as error:
+        return f"PyTorch. {error}"
+    names = ", ".join(prepared_models())
+    return (
+        f"PyTorch; OpenVINO on the CPU for {names}, because `lightsam models prepare` was run"
+        if names
+        else "PyTorch, because no model was prepared for OpenVINO (`lightsam models prepare`)"
+    )
 
 
 def opengl_renderer() -> str:

@@ -50,6 +50,7 @@ def segment(
     pixel_size: Annotated[str | None, setting("pixel_size")] = default("pixel_size"),
     device: Annotated[str, setting("device")] = default("device"),
     precision: Annotated[str, setting("precision")] = default("precision"),
+    runtime: Annotated[str, setting("runtime")] = default("runtime"),
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Make results again that are there already.")
     ] = False,
@@ -89,6 +90,7 @@ def segment(
         pixel_size=parse_pixel_size(pixel_size),
         device=device,
         precision=precision,  # type: ignore[arg-type]  # checked with the device
+        runtime=runtime,  # type: ignore[arg-type]  # too
     )
     from napari_lightsam.batch import segment_files
 

@@ -11,14 +11,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_lightsam.engine.registry import MODELS
+from napari_lightsam.engine.transfer import explain, part_file
+from napari_lightsam.engine.verify import has_hash
 from napari_lightsam.errors import DownloadError, WeightsError
 
-from .registry import MODELS
-from .transfer import explain, part_file
-from .verify import has_hash
-
 if TYPE_CHECKING:
-    from .registry import RemoteFile
+    from napari_lightsam.engine.registry import RemoteFile
 
 __all__ = [
     "cache_folder",

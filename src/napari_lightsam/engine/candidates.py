@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..model.spec import LOGIT_STRIDE
-from .masks import Mask, MaskLogits, crop_mask
-from .resample import FloatArray, apply_weights
+from napari_lightsam.engine.masks import Mask, MaskLogits, crop_mask
+from napari_lightsam.engine.resample import FloatArray, apply_weights
+from napari_lightsam.model.spec import LOGIT_STRIDE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from .level import Level
+    from napari_lightsam.engine.level import Level
 
 _OUTSIDE = -10.0  # logit where nothing was kept: safely background
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from ..errors import ConfigError
+from napari_lightsam.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from ..model.sam import PromptTensors
-from ..model.spec import LOGIT_STRIDE, STRIDE, ModelSpec
-from .level import Block, Embedding, Level, read_block, window_start
-from .prompts import Prompts, to_frame
-from .resample import FloatArray, apply_weights, axis_weights
+from napari_lightsam.engine.level import Block, Embedding, Level, read_block, window_start
+from napari_lightsam.engine.prompts import Prompts, to_frame
+from napari_lightsam.engine.resample import FloatArray, apply_weights, axis_weights
+from napari_lightsam.model.sam import PromptTensors
+from napari_lightsam.model.spec import LOGIT_STRIDE, STRIDE, ModelSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
-    from .masks import Mask
-    from .runtime import TorchRuntime
-from dataclasses import dataclass
+    from napari_lightsam.engine.masks import Mask
+    from napari_lightsam.engine.runtime import Runtime
 
 BATCH = 64
 """Prompts decoded at once."""
@@ -55,7 +55,7 @@ def window_size(level: Level, spec: ModelSpec) -> int:
 
 
 def encode_block(
-    runtime: TorchRuntime, embedding: Embedding, level: Level, block: Block, spec: ModelSpec
+    runtime: Runtime, embedding: Embedding, level: Level, block: Block, spec: ModelSpec
 ) -> torch.Tensor:
     """Return the tokens (1, 256, h, w) of a block, encoding it when they are not kept."""
     tokens = embedding.cache.get(level, block)
@@ -66,7 +66,7 @@ def encode_block(
 
 
 def decode(
-    runtime: TorchRuntime,
+    runtime: Runtime,
     embedding: Embedding,
     level: Level,
     prompts: Prompts,

@@ -14,9 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_lightsam.errors import DownloadError, WeightsError
-
-from .cache import (
+from napari_lightsam.engine.cache import (
     cache_folder,
     find_file,
     known_hash,
@@ -27,13 +25,14 @@ from .cache import (
     search_folders,
     write_pin,
 )
-from .registry import MODELS, find_model
-from .transfer import Meter, explain, fetch_url, in_background, part_file
-from .verify import file_hash
+from napari_lightsam.engine.registry import MODELS, find_model
+from napari_lightsam.engine.transfer import Meter, explain, fetch_url, in_background, part_file
+from napari_lightsam.engine.verify import file_hash
+from napari_lightsam.errors import DownloadError, WeightsError
 
 if TYPE_CHECKING:
-    from .progress import Work
-    from .registry import RemoteFile
+    from napari_lightsam.engine.progress import Work
+    from napari_lightsam.engine.registry import RemoteFile
 
 __all__ = [
     "ModelStatus",
@@ -329,7 +328,7 @@ def _accept(part: Path, file: RemoteFile, known: str | None, origin: str, meter:
             "Nothing was kept."
         )
     if known is None:
-        from .checkpoint import read_checkpoint
+        from napari_lightsam.engine.checkpoint import read_checkpoint
 
         read_checkpoint(part)  # an error page must not become the pinned content
         write_pin(file, actual, origin, size)

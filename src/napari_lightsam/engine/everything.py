@@ -14,24 +14,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..model.spec import LOGIT_STRIDE, ObjectFrame
-from .candidates import Candidates, concatenate
-from .config import EverythingConfig, Mode, config_from
-from .merge import paint
-from .points import decode_points, lattice
-from .progress import Progress, drain
-from .seeds import propose_points
-from .select import plausible, suppress
-from .size import estimate_size
+from napari_lightsam.engine.candidates import Candidates, concatenate
+from napari_lightsam.engine.config import EverythingConfig, Mode, config_from
+from napari_lightsam.engine.merge import paint
+from napari_lightsam.engine.points import decode_points, lattice
+from napari_lightsam.engine.progress import Progress, drain
+from napari_lightsam.engine.seeds import propose_points
+from napari_lightsam.engine.select import plausible, suppress
+from napari_lightsam.engine.size import estimate_size
+from napari_lightsam.model.spec import LOGIT_STRIDE, ObjectFrame
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from numpy.typing import NDArray
 
-    from .image import ArrayLike
-    from .level import Embedding, Level
-    from .segmenter import Segmenter
+    from napari_lightsam.engine.image import ArrayLike
+    from napari_lightsam.engine.level import Embedding, Level
+    from napari_lightsam.engine.segmenter import Segmenter
 
 __all__ = ["EverythingConfig", "Segmentation", "estimate_size", "run_everything", "segment_everything"]
 
@@ -119,7 +119,7 @@ def segment_everything(
     >>> labels.shape, labels.dtype
     ((256, 256), dtype('int32'))
     """
-    from .segmenter import load_segmenter
+    from napari_lightsam.engine.segmenter import load_segmenter
 
     config = config_from({"mode": mode, "object_size": object_size, **settings})
     segmenter = load_segmenter(model) if isinstance(model, str) else model
@@ -142,7 +142,7 @@ def run_everything(
     config = _filled(config, segmenter, size)
     level = segmenter.level(embedding)
     if config.published:
-        from .published import run_published
+        from napari_lightsam.engine.published import run_published
 
         return (yield from run_published(segmenter, embedding, level, config))
     parts: list[Candidates] = []

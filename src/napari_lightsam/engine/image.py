@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ..errors import ImageError
+from napari_lightsam.errors import ImageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from PIL import Image
 
-from ..model.spec import LOGIT_STRIDE, STRIDE, FixedFrame, ModelSpec, ObjectFrame
-from .resample import AxisWeights, FloatArray, apply_weights, axis_weights
+from napari_lightsam.engine.resample import AxisWeights, FloatArray, apply_weights, axis_weights
+from napari_lightsam.model.spec import LOGIT_STRIDE, STRIDE, FixedFrame, ModelSpec, ObjectFrame
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .image import Plane
+    from napari_lightsam.engine.image import Plane
 
 BLOCK = 1024
 """Largest side, in frame pixels, of what is encoded at once by a model that takes any size."""

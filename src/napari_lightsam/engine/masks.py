@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 if TYPE_CHECKING:
-    from .level import Level
-    from .resample import FloatArray
+    from napari_lightsam.engine.level import Level
+    from napari_lightsam.engine.resample import FloatArray
 
 BoolArray = NDArray[np.bool_]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
-from .masks import Mask, clean_object
+from napari_lightsam.engine.masks import Mask, clean_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

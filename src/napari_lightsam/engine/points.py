@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .candidates import Candidates, collect
-from .decode import BATCH, Decoded, decode
-from .prompts import Prompts
+from napari_lightsam.engine.candidates import Candidates, collect
+from napari_lightsam.engine.decode import BATCH, Decoded, decode
+from napari_lightsam.engine.prompts import Prompts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
-    from .level import Embedding, Level
-    from .resample import FloatArray
-    from .segmenter import Segmenter
+    from napari_lightsam.engine.level import Embedding, Level
+    from napari_lightsam.engine.resample import FloatArray
+    from napari_lightsam.engine.segmenter import Segmenter
 
 
 def lattice(level: Level, spacing: float) -> NDArray[np.float64]:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import PromptError
-from .masks import Mask, Masks, crop_mask
+from napari_lightsam.engine.masks import Mask, Masks, crop_mask
+from napari_lightsam.errors import PromptError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .level import Level
+    from napari_lightsam.engine.level import Level
 
 FloatArray64 = NDArray[np.float64]
 

@@ -9,25 +9,25 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .candidates import concatenate
-from .merge import paint
-from .points import decode_points
-from .progress import Progress
-from .resample import apply_weights
-from .select import box_nms
+from napari_lightsam.engine.candidates import concatenate
+from napari_lightsam.engine.merge import paint
+from napari_lightsam.engine.points import decode_points
+from napari_lightsam.engine.progress import Progress
+from napari_lightsam.engine.resample import apply_weights
+from napari_lightsam.engine.select import box_nms
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from numpy.typing import NDArray
 
-    from .candidates import Candidates
-    from .config import EverythingConfig
-    from .decode import Decoded
-    from .everything import Segmentation
-    from .level import Embedding, Level
-    from .resample import FloatArray
-    from .segmenter import Segmenter
+    from napari_lightsam.engine.candidates import Candidates
+    from napari_lightsam.engine.config import EverythingConfig
+    from napari_lightsam.engine.decode import Decoded
+    from napari_lightsam.engine.everything import Segmentation
+    from napari_lightsam.engine.level import Embedding, Level
+    from napari_lightsam.engine.resample import FloatArray
+    from napari_lightsam.engine.segmenter import Segmenter
 
 BOX_NMS = 0.7
 """Box IoU above which the public generators drop the worse mask."""
@@ -39,7 +39,7 @@ def run_published(
     segmenter: Segmenter, embedding: Embedding, level: Level, config: EverythingConfig
 ) -> Generator[Progress, None, Segmentation]:
     """Run grid or hierarchical mode; the result's candidates are the generator's masks, best first."""
-    from .everything import Segmentation
+    from napari_lightsam.engine.everything import Segmentation
 
     n = int(config.points_per_side or max(1, round(max(level.frame) / float(config.point_spacing or 16))))
     if config.mode == "grid":

@@ -5,21 +5,22 @@ from __future__ import annotations
 import gc
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError, DeviceError
-from ..model.build import reduce_precision
-from ..model.sam import PromptTensors, Sam
-from .image import LightSamWarning
+from napari_lightsam.engine.image import LightSamWarning
+from napari_lightsam.errors import ConfigError, DeviceError
+from napari_lightsam.model.build import reduce_precision
+from napari_lightsam.model.sam import PromptTensors, Sam
 
 if TYPE_CHECKING:
-    from .resample import FloatArray
+    from napari_lightsam.engine.resample import FloatArray
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+RuntimeName = Literal["auto", "torch", "openvino"]
 
 _MEMORY_WORDS = ("not enough memory", "out of memory", "can't allocate memory")
 _SELF_TEST_SIDE = 256
@@ -38,15 +39,46 @@ class Device:
         `float32`, `bfloat16` or `float16`.
     reason
         One sentence for people.
+    runtime
+        `torch` or `openvino`.
     """
 
     name: str
     precision: str
     reason: str
+    runtime: str = "torch"
 
 
-def choose_device(device: str = "auto", precision: Precision = "auto") -> Device:
-    """Choose device and precision: CUDA, then Apple's MPS, then the CPU.
+class Runtime(Protocol):
+    """Runs a network: frames to tokens, tokens and prompts to masks; safe to use from any thread.
+
+    Attributes
+    ----------
+    device
+        Where and how it runs; does not change.
+    """
+
+    device: Device
+
+    def encode(self, frame: FloatArray) -> Tensor:
+        """Embed one frame (3, H, W) as tokens (1, 256, H/16, W/16) that `decode` takes."""
+
+    def decode(
+        self, tokens: Tensor, prompts: PromptTensors, multimask: bool
+    ) -> tuple[FloatArray, FloatArray]:
+        """Decode N prompts in (1 or N, 256, h, w); returns logits (N, M, 4h, 4w) and predicted IoU (N, M)."""
+
+
+def waves() -> FloatArray:
+    """Make a small frame (3, 256, 256) of waves, on which ways of computing are compared."""
+    ramp = np.linspace(-1, 1, _SELF_TEST_SIDE, dtype=np.float32)
+    return np.stack([np.sin(9 * ramp[:, None] + k) * np.cos(7 * ramp) for k in range(3)])
+
+
+def choose_device(
+    device: str = "auto", precision: Precision = "auto", runtime: RuntimeName = "auto"
+) -> Device:
+    """Choose device and precision for PyTorch: CUDA, then Apple's MPS, then the CPU.
 
     Parameters
     ----------
@@ -54,14 +86,22 @@ def choose_device(device: str = "auto", precision: Precision = "auto") -> Device
         `auto`, `cpu`, `mps`, `cuda` or `cuda:N`.
     precision
         `auto` is bfloat16 on CPUs that compute in it, float16 on GPUs, else float32.
+    runtime
+        `openvino` leaves only the CPU.
 
     Raises
     ------
     DeviceError
         If the device is not there.
     ConfigError
-        If a name is unknown.
+        If a name is unknown, or OpenVINO is asked for on a GPU.
     """
+    if runtime not in get_args(RuntimeName):
+        raise ConfigError(f"Unknown runtime {runtime!r}; choose one of {', '.join(get_args(RuntimeName))}.")
+    if runtime == "openvino":
+        if device not in ("auto", "cpu"):
+            raise ConfigError(f"OpenVINO runs on the CPU, not on {device!r}; use runtime='torch' there.")
+        device = "cpu"
     if precision not in get_args(Precision):
         raise ConfigError(f"Unknown precision {precision!r}; choose one of {', '.join(get_args(Precision))}.")
     if device == "auto":
@@ -130,8 +170,7 @@ class TorchRuntime:
 
     def _reduce_precision(self, dtype: torch.dtype) -> None:
         """Switch to a narrower type if it embeds a small image like float32 does."""
-        ramp = np.linspace(-1, 1, _SELF_TEST_SIDE, dtype=np.float32)
-        frame = np.stack([np.sin(9 * ramp[:, None] + k) * np.cos(7 * ramp) for k in range(3)])
+        frame = waves()
         full, precise = self._model, self.encode(frame).float()
         self._model, self._dtype = reduce_precision(full, dtype), dtype
         error = float((self.encode(frame).float() - precise).norm() / precise.norm())
@@ -187,7 +226,7 @@ class TorchRuntime:
         try:
             with torch.inference_mode():
                 moved = PromptTensors(*(None if t is None else t.to(self.device.name) for t in prompts))  # type: ignore[arg-type]
-                logits, iou = self._model.decode(tokens, moved, multimask)
+                logits, iou = self._model.decode(tokens.to(self._dtype), moved, multimask)
                 return logits.float().cpu().numpy(), iou.float().cpu().numpy()
         except RuntimeError as error:
             if not _out_of_memory(error):

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..model.spec import STRIDE, ObjectFrame
+from napari_lightsam.model.spec import STRIDE, ObjectFrame
 
 if TYPE_CHECKING:
-    from .candidates import Candidates
-    from .level import Embedding
-    from .prompts import Prompts
+    from napari_lightsam.engine.candidates import Candidates
+    from napari_lightsam.engine.level import Embedding
+    from napari_lightsam.engine.prompts import Prompts
 
 _FINEST = 4.0  # frame pixels per image pixel: objects of 6 px reach the model's range
 _COARSEST_SIDE = 128  # frame pixels; nothing is gained below half a window

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
-from ..model.spec import LOGIT_STRIDE, ObjectFrame
-from .resample import apply_weights, axis_weights
+from napari_lightsam.engine.resample import apply_weights, axis_weights
+from napari_lightsam.model.spec import LOGIT_STRIDE, ObjectFrame
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from .level import Embedding, Level
-    from .resample import FloatArray
+    from napari_lightsam.engine.level import Embedding, Level
+    from napari_lightsam.engine.resample import FloatArray
 
 _SIGMAS = (0.25, 0.35)  # of the object diameter; a disc answers most at 0.35
 _LEAST = 0.01  # response, on a plane normalised to [0, 1]

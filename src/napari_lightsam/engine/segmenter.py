@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import PromptError
-from ..model.spec import ModelSpec, ObjectFrame
-from .candidates import Candidates, collect
-from .decode import decode, encode_block, window_size
-from .image import ArrayLike as ImageArray
-from .image import Limits, prepare_plane
-from .level import BLOCK, Block, Embedding, Level, make_level
-from .masks import Mask, Masks
-from .prompts import Prompts, check_prompts
-from .runtime import Device, Precision, TorchRuntime, choose_device
-from .scales import escape_scale, pyramid, scales_for
+from napari_lightsam.engine.candidates import Candidates, collect
+from napari_lightsam.engine.decode import decode, encode_block, window_size
+from napari_lightsam.engine.image import ArrayLike as ImageArray
+from napari_lightsam.engine.image import Limits, prepare_plane
+from napari_lightsam.engine.level import BLOCK, Block, Embedding, Level, make_level
+from napari_lightsam.engine.masks import Mask, Masks
+from napari_lightsam.engine.prompts import Prompts, check_prompts
+from napari_lightsam.engine.runtime import Device, Precision, Runtime, RuntimeName, choose_device
+from napari_lightsam.engine.scales import escape_scale, pyramid, scales_for
+from napari_lightsam.errors import PromptError
+from napari_lightsam.model.spec import ModelSpec, ObjectFrame
 
 if TYPE_CHECKING:
     import os
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
-    from .everything import EverythingConfig, Segmentation
-    from .progress import Progress
-    from .weights import LoadedModel
+    from napari_lightsam.engine.everything import EverythingConfig, Segmentation
+    from napari_lightsam.engine.progress import Progress
+    from napari_lightsam.engine.weights import LoadedModel
 
 _SAME_OBJECT = 0.85  # two candidates of one prompt above this IoU are one reading of it
 _MOST_CANDIDATES = 6
@@ -49,7 +49,7 @@ class Segmenter:
         Runs the network.
     """
 
-    def __init__(self, spec: ModelSpec, runtime: TorchRuntime, weights_hash: str) -> None:
+    def __init__(self, spec: ModelSpec, runtime: Runtime, weights_hash: str) -> None:
         self.spec = spec
         self.runtime = runtime
         self.weights_hash = weights_hash
@@ -65,8 +65,13 @@ class Segmenter:
         return self.runtime.device.precision
 
     @property
+    def runtime_name(self) -> str:
+        """`torch` or `openvino`."""
+        return self.runtime.device.runtime
+
+    @property
     def device_reason(self) -> str:
-        """Why this device and precision, in one sentence."""
+        """Why this device, runtime and precision, in one sentence."""
         return self.runtime.device.reason
 
     def embed(
@@ -225,7 +230,7 @@ class Segmenter:
         >>> drain(work).labels.shape
         (256, 256)
         """
-        from .everything import EverythingConfig, run_everything
+        from napari_lightsam.engine.everything import EverythingConfig, run_everything
 
         config = config or EverythingConfig()
         if not isinstance(image, Embedding):
@@ -238,7 +243,7 @@ class Segmenter:
 
         A coarse look at several scales; models with a fixed frame need no size and return None.
         """
-        from .everything import estimate_size
+        from napari_lightsam.engine.everything import estimate_size
 
         if not isinstance(image, Embedding):
             image = self.lazy_embedding(image, rgb=rgb)
@@ -356,6 +361,7 @@ def load_segmenter(
     *,
     device: str = "auto",
     precision: Precision = "auto",
+    runtime: RuntimeName = "auto",
 ) -> Segmenter:
     """Load a model; never touches the network.
 
@@ -368,6 +374,9 @@ def load_segmenter(
     precision
         `auto` (bfloat16 on CPUs that compute in it, float16 on GPUs, checked against float32),
         `float32`, `bfloat16` or `float16`.
+    runtime
+        `torch`, `openvino` (embeds by OpenVINO, CPU only; a model is converted once), or `auto`:
+        PyTorch, unless the model was prepared for OpenVINO on this computer (`lightsam models prepare`).
 
     Returns
     -------
@@ -378,15 +387,16 @@ def load_segmenter(
     WeightsError
         If the name is unknown, the weights are not on this machine, or the file is not a checkpoint.
     DeviceError
-        If the device is not available.
+        If the device is not available, or OpenVINO was asked for and cannot run the model.
 
     Examples
     --------
     >>> load_segmenter().spec.name
     'lightsam'
     """
-    from .weights import load_model
+    from napari_lightsam.engine.openvino import make_runtime
+    from napari_lightsam.engine.weights import load_model
 
-    chosen: Device = choose_device(device, precision)
+    chosen: Device = choose_device(device, precision, runtime)
     loaded: LoadedModel = load_model(name_or_path if isinstance(name_or_path, str) else Path(name_or_path))
-    return Segmenter(loaded.spec, TorchRuntime(loaded.model, chosen), loaded.weights_hash)
+    return Segmenter(loaded.spec, make_runtime(loaded, chosen, precision, runtime), loaded.weights_hash)

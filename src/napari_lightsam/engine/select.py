@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from .candidates import Candidates
+    from napari_lightsam.engine.candidates import Candidates
 
 _BACKGROUND_FRACTION = 0.5  # of the plane
 _BACKGROUND_BORDERS = 2

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..model.spec import ObjectFrame
-from .candidates import Candidates, concatenate
-from .level import Embedding, Level
-from .points import decode_points, lattice
-from .scales import pyramid
-from .select import plausible, suppress
+from napari_lightsam.engine.candidates import Candidates, concatenate
+from napari_lightsam.engine.level import Embedding, Level
+from napari_lightsam.engine.points import decode_points, lattice
+from napari_lightsam.engine.scales import pyramid
+from napari_lightsam.engine.select import plausible, suppress
+from napari_lightsam.model.spec import ObjectFrame
 
 if TYPE_CHECKING:
-    from .segmenter import Segmenter
+    from napari_lightsam.engine.segmenter import Segmenter
 
 _SPACING = 48  # frame pixels between prompts of the coarse look
 _SIDE = 512  # frame pixels looked at, at each scale

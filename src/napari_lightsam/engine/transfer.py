@@ -11,9 +11,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from napari_lightsam.engine.progress import Progress, Work
 from napari_lightsam.errors import DownloadError, LightSamError
-
-from .progress import Progress, Work
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

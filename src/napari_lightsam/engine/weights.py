@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from napari_lightsam.engine.checkpoint import Checkpoint, read_checkpoint
+from napari_lightsam.engine.download import find_weights, identify
+from napari_lightsam.engine.registry import ALIASES, MODELS, find_model
 from napari_lightsam.errors import WeightsError
 from napari_lightsam.model.build import build_sam, detect_architecture, fold_batch_norm, sam_state_dict
 from napari_lightsam.model.spec import ModelSpec
-
-from .checkpoint import Checkpoint, read_checkpoint
-from .download import find_weights, identify
-from .registry import ALIASES, MODELS, find_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

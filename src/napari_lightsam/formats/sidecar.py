@@ -31,8 +31,8 @@ class Record:
         As given by the user, plain values only.
     model, model_sha256
         Name and hash of the weights.
-    device, precision
-        That the model ran on and in.
+    device, precision, runtime
+        That the model ran on, in and by.
     object_size, object_size_estimated
         Diameter in pixels that was used (`None` for models that take none), and whether it was estimated.
     pixel_size, pixel_size_source
@@ -51,6 +51,7 @@ class Record:
     model_sha256: str
     device: str
     precision: str
+    runtime: str
     object_size: float | None
     object_size_estimated: bool
     pixel_size: tuple[float, float] | None

@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING
 
-from .decoder import MaskDecoder, TwoWayTransformer
-from .encoders import SamVitEncoder, TinyVitEncoder, fold_batch_norm
-from .prompts import PositionEncoding, PromptEncoder
-from .sam import Sam
+from napari_lightsam.model.decoder import MaskDecoder, TwoWayTransformer
+from napari_lightsam.model.encoders import SamVitEncoder, TinyVitEncoder, fold_batch_norm
+from napari_lightsam.model.prompts import PositionEncoding, PromptEncoder
+from napari_lightsam.model.sam import Sam
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from .spec import Architecture
+    from napari_lightsam.model.spec import Architecture
 
 __all__ = ["build_sam", "detect_architecture", "fold_batch_norm", "reduce_precision", "sam_state_dict"]
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import LayerNorm2d, Mlp
+from napari_lightsam.model.layers import LayerNorm2d, Mlp
 
 
 class Attention(nn.Module):

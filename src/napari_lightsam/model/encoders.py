@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from .layers import neck
+from napari_lightsam.model.layers import neck
 
 
 class TinyVitEncoder(nn.Module):

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import LayerNorm2d
-from .spec import STRIDE
+from napari_lightsam.model.layers import LayerNorm2d
+from napari_lightsam.model.spec import STRIDE
 
 PAD, NEGATIVE, POSITIVE = -1, 0, 1
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from .decoder import MaskDecoder
-    from .prompts import PromptEncoder
+    from napari_lightsam.model.decoder import MaskDecoder
+    from napari_lightsam.model.prompts import PromptEncoder
 
 
 class PromptTensors(NamedTuple):
