@@ -40,6 +40,7 @@ def paint(
     Examples
     --------
     >>> import numpy as np
+    >>> from napari_lightsam.engine.masks import crop_mask
     >>> labels, scores = paint([crop_mask(np.ones((2, 2), bool))], (3, 3))
     >>> labels.tolist()
     [[1, 1, 0], [1, 1, 0], [0, 0, 0]]
