@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_lightsam.engine.masks import Mask, MaskLogits, crop_mask
-from napari_lightsam.engine.resample import FloatArray, apply_weights
+from napari_lightsam.engine.resample import FloatArray, apply_weights, paste
 from napari_lightsam.model.spec import LOGIT_STRIDE
 
 if TYPE_CHECKING:
@@ -210,10 +210,7 @@ def draw(logits: MaskLogits, scores: tuple[float, float] = (1.0, 1.0)) -> Mask:
     ranges = [_image_range(level, axis, origin[axis], origin[axis] + values.shape[axis]) for axis in (0, 1)]
     rows, columns = (level.mask_weights(axis, ranges[axis]) for axis in (0, 1))
     padded = np.full((rows.stop - rows.start, columns.stop - columns.start), _OUTSIDE, np.float32)
-    y, x = origin[0] - rows.start, origin[1] - columns.start
-    height, width = values.shape
-    target = padded[max(y, 0) : max(y + height, 0), max(x, 0) : max(x + width, 0)]
-    target[:] = values[max(-y, 0) :, max(-x, 0) :][: target.shape[0], : target.shape[1]]
+    paste(padded, values, (origin[0] - rows.start, origin[1] - columns.start))
     inside = apply_weights(padded, rows, columns) > 0
     mask = crop_mask(inside, (ranges[0][0], ranges[1][0]))
     return Mask(mask.offset, mask.crop, *scores, logits)

@@ -11,7 +11,7 @@ import torch
 
 from napari_lightsam.engine.level import Block, Embedding, Level, read_block, window_start
 from napari_lightsam.engine.prompts import Prompts, to_frame
-from napari_lightsam.engine.resample import FloatArray, apply_weights, axis_weights
+from napari_lightsam.engine.resample import FloatArray, apply_weights, axis_weights, paste
 from napari_lightsam.model.sam import PromptTensors
 from napari_lightsam.model.spec import LOGIT_STRIDE, STRIDE, ModelSpec
 
@@ -137,9 +137,7 @@ def _mask_prompt(mask: Mask, level: Level, corner: NDArray[np.intp], side: int) 
     else:
         values, origin = _rasterise(mask, level), _logit_box(mask, level)[:2] - corner
         out = np.full((side, side), -_MASK_LOGIT, np.float32)
-    (y, x), (height, width) = origin, values.shape
-    target = out[max(y, 0) : max(y + height, 0), max(x, 0) : max(x + width, 0)]
-    target[:] = values[max(-y, 0) :, max(-x, 0) :][: target.shape[0], : target.shape[1]]
+    paste(out, values, (int(origin[0]), int(origin[1])))
     return out
 
 
@@ -162,8 +160,5 @@ def _rasterise(mask: Mask, level: Level) -> FloatArray:
         )
     ]
     plane = np.zeros((weights[0].stop - weights[0].start, weights[1].stop - weights[1].start), np.float32)
-    y, x = mask.offset[0] - weights[0].start, mask.offset[1] - weights[1].start
-    height, width = mask.crop.shape
-    target = plane[max(y, 0) : y + height, max(x, 0) : x + width]
-    target[:] = mask.crop[max(-y, 0) :, max(-x, 0) :][: target.shape[0], : target.shape[1]]
+    paste(plane, mask.crop, (mask.offset[0] - weights[0].start, mask.offset[1] - weights[1].start))
     return (2 * apply_weights(plane, *weights) - 1) * _MASK_LOGIT

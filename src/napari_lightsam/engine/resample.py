@@ -6,7 +6,7 @@ for first: results never depend on tiling.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,3 +66,10 @@ def axis_weights(
 def apply_weights(array: FloatArray, rows: AxisWeights, columns: AxisWeights) -> FloatArray:
     """Resample the last two axes of `array`, which holds just the range that the weights need."""
     return np.asarray(rows.matrix @ array @ columns.matrix.T, np.float32)
+
+
+def paste(target: FloatArray, values: NDArray[Any], origin: tuple[int, int]) -> None:
+    """Copy `values` into `target`, in place, from row and column `origin`; what lies outside is left out."""
+    (y, x), (height, width) = origin, values.shape
+    part = target[max(y, 0) : max(y + height, 0), max(x, 0) : max(x + width, 0)]
+    part[:] = values[max(-y, 0) :, max(-x, 0) :][: part.shape[0], : part.shape[1]]
