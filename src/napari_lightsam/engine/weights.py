@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Checkpoint", "LoadReport", "LoadedModel", "load_model", "read_checkpoint"]
 
 _HEADS = ("image_encoder.norm_head.", "image_encoder.head.")
+_PROPOSALS = "proposal_head."
 _DESCRIPTIVE = ("name", "title", "trained_on", "not_trained_on", "licence", "citation", "source")
 _SHOWN = 3
 
@@ -225,7 +226,7 @@ def _fill(
     """Build the network and load every tensor, or say in words why that is not possible."""
     dropped = tuple(sorted(name for name in tensors if name.startswith(_HEADS)))
     kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(_HEADS)}
-    model = build_sam(architecture)
+    model = build_sam(architecture, proposals=any(name.startswith(_PROPOSALS) for name in kept))
     state = sam_state_dict(kept, architecture)
     # what is reported is named as in the file, where it comes from the file
     original = {new: name for name in kept for new in sam_state_dict({name: kept[name]}, architecture)}

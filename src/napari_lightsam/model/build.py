@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from napari_lightsam.model.decoder import MaskDecoder, TwoWayTransformer
 from napari_lightsam.model.encoders import SamVitEncoder, TinyVitEncoder, fold_batch_norm
 from napari_lightsam.model.prompts import PositionEncoding, PromptEncoder
+from napari_lightsam.model.proposals import ProposalHead
 from napari_lightsam.model.sam import Sam
 
 if TYPE_CHECKING:
@@ -18,7 +19,14 @@ if TYPE_CHECKING:
 
     from napari_lightsam.model.spec import Architecture
 
-__all__ = ["build_sam", "detect_architecture", "fold_batch_norm", "reduce_precision", "sam_state_dict"]
+__all__ = [
+    "build_sam",
+    "detect_architecture",
+    "fold_batch_norm",
+    "published_state_dict",
+    "reduce_precision",
+    "sam_state_dict",
+]
 
 _VARIANTS: dict[str, str] = {
     "vit_b": "samvit_base_patch16",
@@ -30,13 +38,15 @@ _ENCODER = "image_encoder."
 _WIDTHS: dict[int, Architecture] = {768: "vit_b", 1024: "vit_l", 1280: "vit_h"}
 
 
-def build_sam(architecture: Architecture) -> Sam:
+def build_sam(architecture: Architecture, *, proposals: bool = False) -> Sam:
     """Build the network with random weights, in training mode.
 
     Parameters
     ----------
     architecture
         `vit_t` (MobileSAM, TinySAM and our own models), `vit_b`, `vit_l` or `vit_h` (SAM).
+    proposals
+        With a head that proposes objects, as in our own models.
 
     Examples
     --------
@@ -46,7 +56,8 @@ def build_sam(architecture: Architecture) -> Sam:
     encoder: nn.Module = (
         TinyVitEncoder() if architecture == "vit_t" else SamVitEncoder(_VARIANTS[architecture])
     )
-    return Sam(encoder, PromptEncoder(), MaskDecoder(TwoWayTransformer()))
+    head = ProposalHead() if proposals else None
+    return Sam(encoder, PromptEncoder(), MaskDecoder(TwoWayTransformer()), head)
 
 
 def reduce_precision(model: Sam, dtype: torch.dtype) -> Sam:
@@ -95,6 +106,33 @@ def sam_state_dict(tensors: Mapping[str, Tensor], architecture: Architecture) ->
         elif not inner.startswith(("norm_head.", "head.")):
             renamed[_ENCODER + rename(inner)] = tensor
     return renamed
+
+
+def published_state_dict(model: Sam) -> dict[str, Tensor]:
+    """Name the tensors of a TinyViT model as published checkpoints do: the inverse of `sam_state_dict`.
+
+    Examples
+    --------
+    >>> "image_encoder.layers.1.blocks.0.attn.qkv.weight" in published_state_dict(build_sam("vit_t"))
+    True
+    """
+    named = {}
+    for name, tensor in model.state_dict().items():
+        inner = name.removeprefix(_ENCODER + "backbone.")
+        named[name if inner == name else _ENCODER + _published_name(inner)] = tensor
+    return named
+
+
+def _published_name(name: str) -> str:
+    """Map timm's TinyViT names to MobileSAM's."""
+    name = name.replace(".conv.", ".c.")
+    name = name.replace("patch_embed.conv1.", "patch_embed.seq.0.")
+    name = name.replace("patch_embed.conv2.", "patch_embed.seq.2.")
+    if name.startswith("stages."):
+        index, rest = name.removeprefix("stages.").split(".", 1)
+        layer = int(index) - 1 if rest.startswith("downsample.") else int(index)
+        name = f"layers.{layer}.{rest}"
+    return name
 
 
 def _tiny_vit_name(name: str) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from napari_lightsam.model.decoder import MaskDecoder
     from napari_lightsam.model.prompts import PromptEncoder
+    from napari_lightsam.model.proposals import ProposalHead
 
 
 class PromptTensors(NamedTuple):
@@ -39,19 +41,40 @@ class Sam(nn.Module):
         (B, 3, H, W) -> (B, 256, H/16, W/16).
     prompt_encoder, mask_decoder
         SAM's own.
+    proposal_head
+        Finds objects in the embedding without a prompt; None in models that were not trained with one.
     """
 
     def __init__(
-        self, image_encoder: nn.Module, prompt_encoder: PromptEncoder, mask_decoder: MaskDecoder
+        self,
+        image_encoder: nn.Module,
+        prompt_encoder: PromptEncoder,
+        mask_decoder: MaskDecoder,
+        proposal_head: ProposalHead | None = None,
     ) -> None:
         super().__init__()
         self.image_encoder = image_encoder
         self.prompt_encoder = prompt_encoder
         self.mask_decoder = mask_decoder
+        self.proposal_head = proposal_head
 
     def encode(self, frames: Tensor) -> Tensor:
         """Embed frames (B, 3, H, W) as (B, 256, H/16, W/16)."""
         return self.image_encoder(frames)  # type: ignore[no-any-return]
+
+    def propose(self, tokens: Tensor) -> Tensor | None:
+        """Tell where objects are in an embedding (B, 256, h, w); None without a proposal head.
+
+        Returns
+        -------
+        (B, 5, 2h, 2w)
+            A cell for each 8 x 8 frame pixels: the probability that it holds an object's centre, and the
+            distances in frame pixels from its middle to the top, left, bottom and right of the object.
+        """
+        if self.proposal_head is None:
+            return None
+        centres, distances = self.proposal_head(tokens)
+        return torch.cat([centres.sigmoid(), distances], dim=1)
 
     def decode(self, tokens: Tensor, prompts: PromptTensors, multimask: bool) -> tuple[Tensor, Tensor]:
         """Decode N prompts in one embedding, or each in its own window.

@@ -13,6 +13,9 @@ STRIDE = 16
 LOGIT_STRIDE = 4
 """Frame pixels per mask logit."""
 
+PROPOSAL_STRIDE = 8
+"""Frame pixels per cell of the proposal head."""
+
 
 @dataclass(frozen=True, slots=True)
 class FixedFrame:
@@ -68,6 +71,8 @@ class EverythingDefaults:
         A candidate needs this predicted IoU and this stability score between the logit levels +-offset.
     confident_logit
         Logit above which hierarchical mode takes a pixel as settled (TinySAM's tau).
+    proposal_threshold
+        Least centre probability at which the proposal head, where a model has one, proposes an object.
     """
 
     points_per_side: int | None = 32
@@ -76,6 +81,7 @@ class EverythingDefaults:
     stability_threshold: float = 0.95
     stability_offset: float = 1.0
     confident_logit: float = 8.5
+    proposal_threshold: float = 0.3
 
 
 @dataclass(frozen=True, slots=True)
