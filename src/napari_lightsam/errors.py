@@ -35,3 +35,7 @@ class DeviceError(LightSamError):
 
 class FileError(LightSamError):
     """A file cannot be read, or must not be written."""
+
+
+class TrainError(LightSamError):
+    """Training cannot go on, or its outcome must not be used."""

@@ -59,7 +59,7 @@ def test_loading_through_the_whole_network_leaves_no_stale_attention_bias_either
 @torch.no_grad()
 def test_without_the_hook_the_attention_bias_would_be_stale(pair, frame, monkeypatch):
     """Guards the two tests above: timm still caches, so that they can fail."""
-    monkeypatch.setattr(encoders, "_forget_attention_biases", lambda module, keys: None)
+    monkeypatch.setattr(encoders, "_after_loading", lambda module, keys: None)
     unhooked = TinyVitEncoder().eval()
     unhooked.load_state_dict(pair[0].state_dict())
     unhooked(frame)

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from napari_lightsam import __version__
-from napari_lightsam.cli import demo, evaluate, info, models, segment
+from napari_lightsam.cli import cache, demo, evaluate, info, models, quantize, segment, train
 
 app = typer.Typer(
     name="lightsam",
@@ -18,6 +18,9 @@ app.command("segment")(segment.segment)
 app.command("demo")(demo.demo)
 app.command("info")(info.info)
 app.command("evaluate")(evaluate.evaluate)
+app.command("quantize")(quantize.quantize)
+app.command("train")(train.train)
+app.command("cache")(cache.cache)
 app.add_typer(models.app, name="models")
 
 

@@ -35,7 +35,7 @@ class TinyVitEncoder(nn.Module):
         backbone.stages[3].downsample.conv2.conv.stride = (1, 1)
         self.backbone = backbone
         self.neck = neck(backbone.num_features)
-        self.register_load_state_dict_post_hook(_forget_attention_biases)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(_after_loading)  # type: ignore[no-untyped-call]
 
     def forward(self, frames: Tensor) -> Tensor:
         """Embed frames (B, 3, H, W) as (B, 256, H/16, W/16)."""
@@ -43,8 +43,12 @@ class TinyVitEncoder(nn.Module):
         return self.neck(backbone.forward_features(frames))  # type: ignore[no-any-return]
 
 
-def _forget_attention_biases(module: nn.Module, _keys: Any) -> None:
-    """Empty timm's cache of gathered attention biases (a `load_state_dict` post hook)."""
+def _after_loading(module: nn.Module, _keys: Any) -> None:
+    forget_attention_biases(module)
+
+
+def forget_attention_biases(module: nn.Module) -> None:
+    """Empty timm's cache of gathered attention biases, as is needed whenever weights have changed."""
     for child in module.modules():
         if hasattr(child, "attention_bias_cache"):
             setattr(child, "attention_bias_cache", {})  # noqa: B010  (a plain attribute, no tensor)

@@ -24,7 +24,7 @@ class PositionEncoding(nn.Module):
     def forward(self, unit: Tensor) -> Tensor:
         """Encode (x, y) in [0, 1]: (..., 2) -> (..., channels), in the precision of its matrix."""
         matrix = self.get_buffer("positional_encoding_gaussian_matrix")
-        x, y = (2 * unit.to(matrix.dtype) - 1).split(1, dim=-1)
+        x, y = (2 * unit.to(matrix.dtype) - 1).chunk(2, dim=-1)
         phase = 2 * math.pi * (x * matrix[0] + y * matrix[1])  # a matrix product would follow autocast
         return torch.cat([phase.sin(), phase.cos()], dim=-1)
 

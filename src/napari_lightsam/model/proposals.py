@@ -11,7 +11,7 @@ from napari_lightsam.model.layers import LayerNorm2d
 from napari_lightsam.model.spec import PROPOSAL_STRIDE
 
 _RARE = 0.01  # prior probability that a cell holds a centre, so that training starts calm
-_FARTHEST = 5.0  # natural logarithm of cells: boxes of up to 300 cells
+FARTHEST = 5.0  # natural logarithm of cells: boxes of up to 300 cells
 
 
 class ProposalHead(nn.Module):
@@ -58,5 +58,5 @@ class ProposalHead(nn.Module):
             (B, 1, 2h, 2w) logits, and (B, 4, 2h, 2w) frame pixels to top, left, bottom and right.
         """
         features = self.trunk(tokens)
-        distances = torch.exp(self.sides(features).float().clamp(max=_FARTHEST)) * PROPOSAL_STRIDE
+        distances = torch.exp(self.sides(features).float().clamp(max=FARTHEST)) * PROPOSAL_STRIDE
         return self.centre(features).float(), distances

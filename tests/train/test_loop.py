@@ -1,0 +1,104 @@
+"""Training learns, continues to the exact step, and stops before nonsense."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from napari_lightsam.engine.checkpoint import read_checkpoint
+from napari_lightsam.engine.download import find_weights
+from napari_lightsam.engine.progress import drain
+from napari_lightsam.errors import ConfigError, FileError, TrainError
+from napari_lightsam.model.spec import ObjectFrame
+from napari_lightsam.train.config import TrainConfig
+from napari_lightsam.train.crops import CropMaker, _prepare
+from napari_lightsam.train.loop import start_model, train
+
+CONFIG = TrainConfig(
+    steps=4, prompts=8, rounds=1, warmup=1, check_every=100, save_every=2, learning_rate=1e-4, ema=0.5
+)
+
+
+@pytest.fixture(scope="module")
+def embedded():
+    (path,) = find_weights("lightsam")
+    return read_checkpoint(path).tensors
+
+
+@pytest.fixture(scope="module")
+def images(sample):
+    image, labels = sample("nuclei_fluorescence")
+    return _prepare("samples", "nuclei", image, None, labels.astype(np.int32))
+
+
+@pytest.fixture(scope="module")
+def crops(images):
+    return CropMaker(images, ObjectFrame(), 0, shapes=((2, 224),), sizes=(24, 48))
+
+
+def weights(path):
+    return torch.load(path, weights_only=True)
+
+
+def test_an_interrupted_run_continues_to_the_very_same_weights(embedded, crops, tmp_path):
+    whole = drain(train(start_model(embedded, 0), crops, [], CONFIG, tmp_path / "whole"))
+    work = train(start_model(embedded, 0), crops, [], CONFIG, tmp_path / "cut")
+    for progress in work:
+        if progress.done == 3:  # saved after 2: the third step is done again
+            break
+    work.close()
+    cut = drain(train(start_model(embedded, 5), crops, [], CONFIG, tmp_path / "cut"))
+    assert whole.steps == cut.steps == 4
+    first, second = weights(whole.checkpoint), weights(cut.checkpoint)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert any(not torch.equal(first[name], embedded[name].to(first[name].dtype)) for name in embedded)
+
+
+def test_other_settings_do_not_continue_a_run(embedded, crops, tmp_path):
+    drain(train(start_model(embedded, 0), crops, [], replace(CONFIG, steps=2), tmp_path))
+    with pytest.raises(FileError, match="other settings"):
+        drain(train(start_model(embedded, 0), crops, [], replace(CONFIG, seed=9), tmp_path))
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_weights(embedded, crops, tmp_path):
+    model = start_model(embedded, 0)
+    work = train(model, crops, [], CONFIG, tmp_path)
+    for progress in work:
+        if progress.done == 2:
+            with torch.no_grad():
+                model.mask_decoder.iou_token.weight.fill_(float("nan"))
+            break
+    with pytest.raises(TrainError, match="step 2"):
+        drain(work)
+    assert all(torch.isfinite(value).all() for value in weights(tmp_path / "weights.pt").values())
+
+
+def test_a_few_steps_on_one_image_lower_the_loss(embedded, crops, tmp_path):
+    import pandas as pd
+
+    config = replace(CONFIG, steps=30, learning_rate=3e-4)
+    drain(train(start_model(embedded, 0), crops, [], config, tmp_path))
+    log = pd.read_csv(tmp_path / "log.csv")
+    assert len(log) == 30
+    assert log.total[-6:].mean() < log.total[:6].mean()
+
+
+def test_checks_measure_the_averaged_weights(embedded, images, crops, tmp_path):
+    fixed = CropMaker(images, ObjectFrame(), 5, shapes=((2, 224),), sizes=(30, 40), augment=False)
+    trained = drain(train(start_model(embedded, 0), crops, [fixed[0]], replace(CONFIG, steps=1), tmp_path))
+    ((step, check),) = trained.checks
+    assert step == 1
+    assert 0.3 < check.click <= 1
+    assert 0.3 < check.box <= 1
+    assert (tmp_path / "checks.csv").read_text().count("\n") == 2
+
+
+@pytest.mark.parametrize(
+    "setting", [{"steps": 0}, {"minutes": 0}, {"ema": 2}, {"smallest": 50, "largest": 20}]
+)
+def test_settings_out_of_range_are_refused(setting):
+    with pytest.raises(ConfigError):
+        TrainConfig(**setting)

@@ -1,0 +1,87 @@
+"""Quantising the encoder: what is measured, what is kept, what is refused."""
+
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tifffile
+from typer.testing import CliRunner
+
+from napari_lightsam.errors import ConfigError, FileError
+from napari_lightsam.train.quantize import Quantization, quantize
+
+GOOD = Quantization("lightsam", "ab", 3, 9, 20_000_000, 6_000_000, 0.985, 0.93, "hard", 0.0, 1.2)
+
+REFUSED = {
+    "masks differ": ({"mean_iou": 0.97}, "IoU of 0.970"),
+    "one image is bad": ({"worst_iou": 0.85}, "on hard only to 0.850"),
+    "no faster": ({"speed": 1.0}, "no faster"),
+    "nonsense": ({"mean_iou": float("nan")}, "IoU of nan"),
+}
+
+
+def test_a_good_one_has_no_problem():
+    assert GOOD.problem == ""
+
+
+@pytest.mark.parametrize(("change", "words"), REFUSED.values(), ids=REFUSED.keys())
+def test_what_is_worse_or_slower_is_refused_and_the_text_says_why(change, words):
+    result = replace(GOOD, **change)
+    assert words in result.problem
+    assert f"not saved: {result.problem}" in result.to_text()
+    assert "--force" in result.to_text()
+
+
+def test_without_nncf_it_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "nncf", None)
+    with pytest.raises(ConfigError, match="pip install nncf"):
+        next(quantize("lightsam"))
+
+
+@pytest.fixture
+def folder(tmp_path, nuclei):
+    """Two tiny images with ground truth."""
+    image, labels = nuclei
+    for name, part in (("left", np.s_[:128, :128]), ("right", np.s_[:128, 128:])):
+        tifffile.imwrite(tmp_path / f"{name}.tif", image[part])
+        tifffile.imwrite(tmp_path / f"{name}_labels.tif", labels[part])
+    return tmp_path
+
+
+@pytest.fixture
+def nncf():
+    pytest.importorskip("openvino", reason="OpenVINO has no wheel for this platform", exc_type=ImportError)
+    from napari_lightsam.engine.openvino import load_silently
+
+    try:
+        return load_silently("nncf")
+    except ImportError:
+        pytest.skip("NNCF is not installed")
+
+
+def test_the_command_keeps_an_encoder_that_precision_int8_then_uses(
+    nncf, folder, tmp_path, monkeypatch, nuclei, segmenter
+):
+    from napari_lightsam import load_segmenter
+    from napari_lightsam.cli import app
+
+    monkeypatch.setenv("LIGHTSAM_CACHE", str(tmp_path / "cache"))
+    done = CliRunner().invoke(app, ["quantize", "--data", str(folder), "--force"])
+    assert done.exit_code == 0, done.output
+    assert "over 2 images" in done.output
+    assert "AP at IoU .5" in done.output
+    assert str(tmp_path / "cache" / "int8") in done.output
+    coarse = load_segmenter(precision="int8")
+    assert (coarse.precision, coarse.runtime_name, coarse.device) == ("int8", "openvino", "cpu")
+    masks = [
+        one.predict(one.embed(nuclei[0], object_size=26), points=[(99, 143)], multimask=False).to_array()
+        for one in (segmenter, coarse)
+    ]
+    assert (masks[0] & masks[1]).sum() > 0.9 * (masks[0] | masks[1]).sum()
+
+
+def test_a_folder_without_images_is_refused(nncf, tmp_path):
+    with pytest.raises(FileError):
+        for _ in quantize("lightsam", tmp_path):
+            pass
