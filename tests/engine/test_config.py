@@ -4,7 +4,14 @@ import math
 import numpy as np
 import pytest
 
-from napari_lightsam.engine.config import EverythingConfig, config_from
+from napari_lightsam.engine.config import (
+    EverythingConfig,
+    Thresholds,
+    config_from,
+    in_pixels,
+    keep_floors,
+    thresholds,
+)
 from napari_lightsam.errors import ConfigError
 
 
@@ -24,6 +31,7 @@ BAD = {
     "size as bool": {"object_size": True},
     "size not a number": {"object_size": math.nan},
     "infinite size": {"object_size": math.inf},
+    "balance beyond its end": {"balance": -1.5},
     "threshold above one": {"iou_threshold": 1.5},
     "flag as text": {"keep_border": "no"},
     "flag as none": {"keep_border": None},
@@ -57,3 +65,56 @@ def test_a_config_is_a_value():
     assert config == config_from({"mode": "grid", "object_size": 12})
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.mode = "hierarchical"
+
+
+USUAL = Thresholds(0.88, 0.95)
+
+
+def test_the_balance_moves_thresholds_from_strict_to_half():
+    steps = [thresholds(EverythingConfig(balance=b), USUAL) for b in np.linspace(-1, 1, 9)]
+    assert steps[4] == USUAL
+    assert steps[-1] == pytest.approx((0.44, 0.475))
+    for scores in zip(*steps, strict=True):
+        assert (np.diff(scores) < 0).all()
+        assert max(scores) < 1
+
+
+def test_thresholds_that_are_given_win_over_the_balance():
+    config = EverythingConfig(balance=1, iou_threshold=0.0, stability_threshold=0.99)
+    assert thresholds(config, USUAL) == (0.0, 0.99)
+
+
+def test_a_run_keeps_what_any_balance_or_lower_given_thresholds_let_pass():
+    lowest = thresholds(EverythingConfig(balance=1), USUAL)
+    for config in (EverythingConfig(), EverythingConfig(balance=-1), EverythingConfig(iou_threshold=0.9)):
+        assert keep_floors(config, USUAL) == lowest
+    assert keep_floors(EverythingConfig(iou_threshold=0.1), USUAL) == (0.1, lowest.stability)
+
+
+@pytest.mark.parametrize(
+    ("size", "pixel_size", "expected"),
+    [
+        ("24 px", None, 24),
+        ("24px", 0.3, 24),
+        ("8 um", 0.5, 16),
+        ("8 \u00b5m", (0.25, 1.0), 16),
+        ("1e1 \u03bcm", 1, 10),
+        ("100 px2", None, 2 * math.sqrt(100 / math.pi)),
+        ("50 um\u00b2", (0.5, 0.25), 2 * math.sqrt(400 / math.pi)),
+        ("50 UM2", 0.5, 2 * math.sqrt(200 / math.pi)),
+    ],
+)
+def test_sizes_with_units_become_diameters_in_pixels(size, pixel_size, expected):
+    assert in_pixels(size, pixel_size) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("size", ["8", 8, "8 nm", "-8 um", "1.2.3 px", "", "um"])
+def test_a_size_without_number_or_known_unit_is_refused(size):
+    with pytest.raises(ConfigError, match="size"):
+        in_pixels(size, 1.0)
+
+
+@pytest.mark.parametrize("pixel_size", [None, 0, (1, 0), math.nan, (1, 1, 1)], ids=str)
+def test_micrometres_need_a_pixel_size(pixel_size):
+    with pytest.raises(ConfigError, match="pixel size"):
+        in_pixels("8 um", pixel_size)

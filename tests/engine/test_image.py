@@ -3,7 +3,9 @@ import warnings
 import numpy as np
 import pytest
 
+from napari_lightsam.engine import image as image_module
 from napari_lightsam.engine.image import SAMPLE_PIXELS, LightSamWarning, prepare_plane
+from napari_lightsam.engine.resample import axis_weights
 from napari_lightsam.errors import ImageError
 
 REAL = ["bool", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8", ">u2", ">i4", ">f4", ">f8"]
@@ -247,3 +249,35 @@ def test_a_part_keeps_the_normalisation_of_the_whole(nuclei):
     plane = prepare_plane(nuclei[0])
     part = plane.part((100, 180), (40, 90))
     np.testing.assert_array_equal(read(part), read(plane)[:, 100:180, 40:90])
+
+
+def test_a_part_too_large_to_be_held_is_resized_piece_by_piece(monkeypatch):
+    plane = prepare_plane(np.random.default_rng(0).integers(0, 255, (300, 500), np.uint8))
+    rows, columns = (
+        axis_weights((5, 60), 0.2, 300, antialias=True),
+        axis_weights((0, 100), 0.2, 500, antialias=True),
+    )
+    whole = plane.resized(rows, columns)
+    monkeypatch.setattr(image_module, "READ_PIXELS", 2000)
+    np.testing.assert_allclose(plane.resized(rows, columns), whole, atol=1e-5)
+
+
+def test_a_part_of_an_array_on_disk_is_not_read_before_it_is_asked_for():
+    spy = Spy((9000, 9000))
+    plane = prepare_plane(spy)
+    before = len(spy.reads)
+    part = plane.part((100, 4000), (200, 5000))
+    assert len(spy.reads) == before
+    assert part.read((10, 20), (30, 50)).shape == (1, 10, 20)
+    assert part.contrast() > 0
+    assert sum(spy.reads[before:]) < 30_000
+
+
+def test_a_read_that_fails_names_the_rows_and_columns():
+    class Torn(Spy):
+        def __getitem__(self, key):
+            raise ValueError("torn")
+
+    with pytest.raises(ImageError, match=r"rows 0:100, columns 0:90 .ValueError: torn") as raised:
+        prepare_plane(Torn((100, 90)))
+    assert isinstance(raised.value.__cause__, ValueError)

@@ -3,8 +3,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from napari_lightsam.engine import level as levels
 from napari_lightsam.engine.image import prepare_plane
-from napari_lightsam.engine.level import BLOCK, Block, BlockCache, Level, make_level, read_block, window_start
+from napari_lightsam.engine.level import (
+    BLOCK,
+    Block,
+    BlockCache,
+    BlockReader,
+    Level,
+    make_level,
+    read_block,
+    window_start,
+)
 from napari_lightsam.model.spec import FixedFrame, ModelSpec, ObjectFrame
 
 OWN = ModelSpec("own", "Own", frame=ObjectFrame(), window=16)
@@ -97,3 +107,49 @@ def test_mask_weights_reach_every_image_pixel(level):
         weights = level.mask_weights(axis, (0, level.shape[axis]))
         assert weights.matrix.shape[0] == level.shape[axis]
         np.testing.assert_allclose(weights.matrix.sum(axis=1), 1, atol=1e-5)
+
+
+@quick
+@given(st.integers(1, 4000), st.integers(1, 4000))
+def test_every_frame_pixel_belongs_to_one_block_and_its_window_lies_inside(height, width):
+    level = make_level((height, width), OWN, 1.0)
+    covered = np.zeros(tuple(n // 16 for n in level.padded), int)
+    for block in level.block_list():
+        y0, x0, y1, x1 = level.own(block)
+        covered[y0 // 16 : y1 // 16, x0 // 16 : x1 // 16] += 1
+        for axis, (low, high) in enumerate(((y0, y1), (x0, x1))):
+            for at in (low, high - 1):
+                start = window_start(at, level.padded[axis], min(256, level.padded[axis]))
+                assert block[axis] <= start
+                assert start + 256 <= block[axis] + block[axis + 2]
+    assert (covered == 1).all()
+
+
+def test_a_reader_gives_what_is_read_block_by_block_and_reads_shared_columns_once():
+    image = np.random.default_rng(0).integers(0, 255, (300, 2000), np.uint8)
+    plane, level = prepare_plane(image), make_level(image.shape, OWN, 1.2)
+    reader, reads = BlockReader(plane, level, OWN), []
+    plain = levels.read_block
+
+    def read(plane, level, block, spec):
+        reads.append(block.width)
+        return plain(plane, level, block, spec)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(levels, "read_block", read)
+        for block in level.block_list():
+            found = reader.read(block)
+            np.testing.assert_allclose(found, plain(plane, level, block, OWN), atol=1e-5)
+            assert reader.read(block) is found
+    assert sum(reads) == level.padded[1]
+
+
+@pytest.mark.parametrize("shape", [(1500, 1100), (700, 3000)], ids=str)
+def test_a_fixed_frame_is_resized_in_strips_within_one_grey(shape, monkeypatch):
+    plane = prepare_plane(np.random.default_rng(0).integers(0, 255, shape, np.uint8))
+    level = make_level(shape, SAM)
+    whole = read_block(plane, level, *level.block_list(), SAM)
+    monkeypatch.setattr(levels, "_STRIP_PIXELS", 200_000)
+    strips = read_block(plane, level, *level.block_list(), SAM)
+    np.testing.assert_allclose(strips, whole, atol=1.01 / min(FixedFrame().std))
+    assert (strips != whole).mean() < 0.001

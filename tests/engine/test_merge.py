@@ -1,4 +1,5 @@
 import dataclasses
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -7,7 +8,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from napari_lightsam.engine.masks import crop_mask
-from napari_lightsam.engine.merge import paint
+from napari_lightsam.engine.merge import Piece, paint, write_pieces
+from napari_lightsam.errors import ConfigError
 
 EIGHT = np.ones((3, 3))
 SHAPE = (40, 50)
@@ -104,3 +106,88 @@ def test_no_masks_give_an_empty_label_image():
     labels, scores = paint([], (3, 4))
     assert labels.shape == (3, 4)
     assert labels.sum() == len(scores) == 0
+
+
+class OnDisk:
+    """An array that takes slices and can be neither read nor changed in place."""
+
+    def __init__(self, shape, dtype="int32", chunks=None):
+        self.shape, self.dtype, self.chunks = shape, np.dtype(dtype), chunks
+        self.written, self.rows = np.full(shape, 99, dtype), []
+
+    def __setitem__(self, index, values):
+        self.rows.append((index[0].start, index[0].stop))
+        self.written[index] = values
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(circles, max_size=8), st.integers(1, 60), st.integers(1, 60))
+def test_labels_do_not_depend_on_how_many_rows_are_written_at_once(items, band, other):
+    pieces = [Piece.of(mask(disc(y, x, r))) for y, x, r, _ in items]  # overlapping: the last one lies on top
+    whole = write_pieces(pieces, SHAPE)
+    old = np.full(SHAPE, 7, np.int16)
+    assert write_pieces(pieces, SHAPE, old, band=band) is old
+    stored = OnDisk(SHAPE)
+    write_pieces(pieces, SHAPE, stored, band=other)
+    np.testing.assert_array_equal(old, whole)
+    np.testing.assert_array_equal(stored.written, whole)
+
+
+def test_disjoint_objects_come_out_as_they_were():
+    planes = [disc(8, 8, 6), disc(25, 12, 9), disc(20, 35, 12)]
+    labels, scores = paint([mask(plane) for plane in planes], SHAPE)
+    assert len(scores) == 3
+    for i, plane in enumerate(planes):
+        np.testing.assert_array_equal(labels == i + 1, plane)
+
+
+def test_arrays_on_disk_are_written_in_whole_chunks_each_once(monkeypatch):
+    monkeypatch.setattr("napari_lightsam.engine.merge._BAND_PIXELS", 25 * 50)
+    stored = OnDisk(SHAPE, chunks=(10, 50))
+    paint([mask(disc(20, 20, 10))], SHAPE, out=stored)
+    assert stored.rows == [(0, 20), (20, 40)]
+    np.testing.assert_array_equal(stored.written == 1, disc(20, 20, 10))
+
+
+BAD_OUT = {
+    "other shape": (np.zeros((40, 51), np.int32), "shape"),
+    "three axes": (np.zeros((40, 50, 1), np.int32), "shape"),
+    "fractions": (np.zeros(SHAPE, np.float32), "integer"),
+    "flags": (np.zeros(SHAPE, bool), "integer"),
+    "a list": ([[0]], "integer"),
+    "read-only": (np.broadcast_to(np.int32(0), SHAPE), "read-only"),
+}
+
+
+@pytest.mark.parametrize(("out", "message"), BAD_OUT.values(), ids=BAD_OUT.keys())
+def test_an_array_that_does_not_fit_is_refused(out, message):
+    with pytest.raises(ConfigError, match=message):
+        paint([mask(disc(20, 20, 10))], SHAPE, out=out)
+
+
+def test_an_array_without_room_for_the_ids_is_refused_before_it_is_touched():
+    planes = np.zeros((130, *SHAPE), bool)
+    for i, plane in enumerate(planes):
+        plane[2 * (i // 25) : 2 * (i // 25) + 1, 2 * (i % 25)] = True
+    out = np.full(SHAPE, 5, np.int8)
+    with pytest.raises(ConfigError, match="room for the label 130"):
+        paint([mask(plane) for plane in planes], SHAPE, out=out)
+    assert (out == 5).all()
+    labels, _ = paint([mask(plane) for plane in planes], SHAPE, out=out.astype(np.uint8))
+    assert labels.max() == 130
+
+
+def test_memory_grows_with_the_objects_not_with_the_plane(tmp_path):
+    out = np.memmap(tmp_path / "labels", np.int32, "w+", shape=(8192, 8192))  # 256 MiB
+    source = np.random.default_rng(0)
+    one = crop_mask(disc(20, 20, 15))
+    masks = [dataclasses.replace(one, offset=tuple(source.integers(0, 8100, 2).tolist())) for _ in range(50)]
+    tracemalloc.start()
+    labels, scores = paint(masks, out.shape, out=out)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert labels is out
+    assert peak < 2**20
+    y, x = masks[0].offset
+    assert labels[y + 15, x + 15] == 1
+    assert len(scores) > 45

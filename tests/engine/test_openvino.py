@@ -1,285 +1,301 @@
-"""The OpenVINO runtime against PyTorch, and what happens where it is missing or damaged."""
+"""The OpenVINO runtime against PyTorch, and what happens where it is missing or computes nonsense."""
 
-import errno
 import os
-import shutil
 import subprocess
 import sys
 import textwrap
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
 
 pytest.importorskip("openvino", reason="OpenVINO has no wheel for this platform", exc_type=ImportError)
 
 from napari_lightsam import load_segmenter
-from napari_lightsam.cli import app
 from napari_lightsam.engine import openvino as openvino_module
-from napari_lightsam.engine.converted import folder_of, is_prepared, mark_prepared
 from napari_lightsam.engine.image import LightSamWarning
-from napari_lightsam.engine.openvino import OpenVinoRuntime, make_runtime
+from napari_lightsam.engine.openvino import OpenVinoRuntime, StartingRuntime, make_runtime
+from napari_lightsam.engine.quantized import find_quantized, quantized_folder, store_quantized
 from napari_lightsam.engine.runtime import TorchRuntime, choose_device
 from napari_lightsam.engine.weights import load_model
 from napari_lightsam.errors import ConfigError, DeviceError
+from napari_lightsam.model.proposals import ProposalHead
+from napari_lightsam.model.sam import PromptTensors
+
+CPU = choose_device("cpu", "float32")
 
 
 @pytest.fixture(scope="module")
 def loaded():
-    return load_model("lightsam")
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory, loaded):
-    """A cache folder with the converted model; converting warns of nothing."""
-    folder = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        warnings.simplefilter("error")
-        patch.setenv("LIGHTSAM_CACHE", str(folder))
-        OpenVinoRuntime(loaded, "float32")
-    return folder
-
-
-@pytest.fixture
-def no_conversion(cache, monkeypatch):
-    """Use the converted model; converting again is an error."""
-    monkeypatch.setenv("LIGHTSAM_CACHE", str(cache))
-    monkeypatch.setattr(openvino_module, "export_encoder", None)
-    return cache
-
-
-@pytest.fixture
-def empty_cache(cache, tmp_path, monkeypatch):
-    """An empty cache folder, and conversions that copy the real one; returns the list of their targets."""
-    targets = []
-
-    def convert(*_):
-        def write(folder):
-            targets.append(folder)
-            for file in next((cache / "openvino").iterdir()).glob("encoder.*"):
-                shutil.copy(file, folder)
-
-        return write
-
-    monkeypatch.setattr(openvino_module, "_convert", convert)
-    monkeypatch.setenv("LIGHTSAM_CACHE", str(tmp_path / "cache"))
-    return targets
+    """The embedded model; with a proposal head of random weights where it has none."""
+    loaded = load_model("lightsam")
+    if loaded.model.proposal_head is None:
+        torch.manual_seed(0)
+        loaded.model.proposal_head = ProposalHead().eval().requires_grad_(False)
+    return loaded
 
 
 @pytest.fixture(scope="module")
 def plain(loaded):
-    return TorchRuntime(loaded.model, choose_device("cpu", "float32"))
+    return TorchRuntime(loaded.model, CPU)
 
 
 @pytest.fixture(scope="module")
-def converted(cache, loaded):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LIGHTSAM_CACHE", str(cache))
-        return OpenVinoRuntime(loaded, "float32")
+def fast(loaded):
+    return OpenVinoRuntime(loaded, "float32")
 
 
 def frame_of(height, width, seed=0):
     return np.random.default_rng(seed).normal(size=(3, height, width)).astype(np.float32)
 
 
-@pytest.mark.parametrize("shape", [(256, 256), (256, 768), (1024, 512), (64, 96)], ids=str)
-def test_one_conversion_embeds_frames_of_any_size_like_torch(converted, plain, shape):
+def tokens_of(number, height=16, width=16):
+    return 0.2 * torch.randn(number, 256, height, width, generator=torch.Generator().manual_seed(1))
+
+
+def clicks(number, labels=(1,), side=256):
+    points = torch.rand(number, len(labels), 2, generator=torch.Generator().manual_seed(2)) * side
+    return PromptTensors(points, torch.tensor([labels]).expand(number, -1))
+
+
+def close(found, expected):
+    return np.linalg.norm(found - expected) < 1e-5 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("shape", [(256, 256), (256, 512), (64, 96), (448, 224)], ids=str)
+def test_one_graph_embeds_frames_of_any_size_like_torch(fast, plain, shape):
     frame = frame_of(*shape)
-    tokens, expected = converted.encode(frame), plain.encode(frame)
+    tokens, expected = fast.encode(frame), plain.encode(frame)
     assert tokens.shape == expected.shape
-    assert (tokens - expected).norm() < 1e-5 * expected.norm()
+    assert close(tokens, expected)
 
 
-def test_masks_of_a_real_image_are_those_of_torch(no_conversion, segmenter, nuclei):
+PROMPTS = {
+    "one click": clicks(1),
+    "more clicks than are decoded at once": clicks(37),
+    "clicks of both kinds and padding": clicks(3, (1, 0, -1)),
+    "boxes": PromptTensors(
+        torch.zeros(2, 0, 2), torch.zeros(2, 0, dtype=torch.long), torch.tensor([[20.0, 30, 90, 80]] * 2)
+    ),
+    "masks": clicks(2)._replace(
+        masks=4 * tokens_of(2)[:, :1].repeat_interleave(4, 2).repeat_interleave(4, 3)
+    ),
+}
+
+
+@pytest.mark.parametrize("multimask", [True, False], ids=["three masks", "one mask"])
+@pytest.mark.parametrize("prompts", PROMPTS.values(), ids=PROMPTS.keys())
+def test_prompts_in_windows_of_their_own_are_decoded_like_torch(fast, plain, prompts, multimask):
+    tokens = tokens_of(len(prompts.points))
+    for found, expected in zip(
+        fast.decode(tokens, prompts, multimask), plain.decode(tokens, prompts, multimask), strict=True
+    ):
+        assert found.shape == expected.shape
+        assert close(found, expected)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (24, 20), (64, 64)], ids=str)
+def test_prompts_in_one_area_of_any_size_are_decoded_like_torch(fast, plain, size):
+    tokens, prompts = tokens_of(1, *size), clicks(3, side=16 * min(size))
+    for found, expected in zip(
+        fast.decode(tokens, prompts, True), plain.decode(tokens, prompts, True), strict=True
+    ):
+        assert close(found, expected)
+
+
+def test_objects_are_proposed_like_torch(fast, plain):
+    tokens = tokens_of(1, 16, 32)
+    assert close(fast.propose(tokens), plain.propose(tokens))
+
+
+def test_a_model_without_a_proposal_head_proposes_nothing(fast, monkeypatch):
+    monkeypatch.setattr(fast._model, "proposal_head", None)
+    assert fast.propose(tokens_of(1)) is None
+
+
+def test_masks_of_a_real_image_are_those_of_torch_by_default(segmenter, nuclei):
     image, labels = nuclei
     ids = [i for i in np.unique(labels) if (labels == i).sum() > 100][:20]
     points = np.array([np.argwhere(labels == i).mean(axis=0) for i in ids])[:, None]
-    arrays = []
-    for one in (segmenter, load_segmenter(device="cpu", runtime="openvino")):
-        arrays.append(one.predict(one.embed(image, object_size=26), points=points).to_array())
+    default = load_segmenter(device="cpu")
+    assert default.runtime_name == "openvino"
+    assert "OpenVINO" in default.device_reason
+    arrays = [
+        s.predict(s.embed(image, object_size=26), points=points).to_array() for s in (segmenter, default)
+    ]
     shared, either = (op(*arrays).sum(axis=(1, 2)) for op in (np.logical_and, np.logical_or))
     assert np.median(shared / either) > 0.98
     assert (shared / either).mean() > 0.95
 
 
-def test_equal_settings_give_equal_bits_from_any_thread(converted):
-    frames = [frame_of(256, 256, seed) for seed in range(3)]
-    expected = [converted.encode(frame) for frame in frames]
+def test_equal_settings_give_equal_bits_from_any_thread(fast):
+    frames = [frame_of(128, 128, seed) for seed in range(3)]
+    prompts = clicks(2, side=128)
+
+    def answer(frame):
+        tokens = fast.encode(frame)
+        return tokens, fast.decode(tokens, prompts, False)[0]
+
+    expected = [answer(frame) for frame in frames]
     with ThreadPoolExecutor(3) as pool:
         for _ in range(3):
-            for tokens, one in zip(pool.map(converted.encode, frames), expected, strict=True):
-                assert torch.equal(tokens, one)
+            for (tokens, logits), one in zip(pool.map(answer, frames), expected, strict=True):
+                assert torch.equal(tokens, one[0])
+                np.testing.assert_array_equal(logits, one[1])
 
 
-def test_a_result_is_not_overwritten_by_the_next(converted):
-    first = converted.encode(frame_of(256, 256, 1))
+def test_a_result_is_not_overwritten_by_the_next(fast):
+    first = fast.encode(frame_of(128, 128, 1))
     kept = first.clone()
-    converted.encode(frame_of(256, 256, 2))
+    fast.encode(frame_of(128, 128, 2))
     assert torch.equal(first, kept)
 
 
-def test_auto_is_torch_whatever_is_in_the_cache_until_the_model_is_prepared(no_conversion, loaded):
-    assert load_segmenter(device="cpu").runtime_name == "torch"
-    mark_prepared(loaded.weights_hash, "lightsam", on=True)
-    try:
-        chosen = load_segmenter(device="cpu")
-        assert chosen.runtime_name == "openvino"
-        assert "prepared" in chosen.device_reason
-        assert load_segmenter(device="cpu", runtime="torch").runtime_name == "torch"
-    finally:
-        mark_prepared(loaded.weights_hash, "lightsam", on=False)
-    assert load_segmenter(device="cpu").runtime_name == "torch"
+def test_the_number_of_threads_that_was_asked_for_is_kept(loaded, monkeypatch):
+    hints = []
+    compile_model = openvino_module.load_openvino().Core.compile_model
+
+    def spy(self, graph, device, given):
+        hints.append(given)
+        return compile_model(self, graph, device, given)
+
+    monkeypatch.setattr(openvino_module.load_openvino().Core, "compile_model", spy)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    OpenVinoRuntime(loaded, "float32")
+    assert {given["INFERENCE_NUM_THREADS"] for given in hints} == {1}
 
 
-def test_the_command_line_prepares_a_model_and_takes_it_back(no_conversion, loaded):
-    run = CliRunner()
-    done = run.invoke(app, ["models", "prepare"])
-    assert done.exit_code == 0, done.output
-    assert "auto is now openvino" in done.output
-    assert is_prepared(loaded.weights_hash)
-    assert "OpenVINO on the CPU for lightsam" in run.invoke(app, ["info"]).output
-    done = run.invoke(app, ["models", "prepare", "--undo"])
-    assert "auto is now torch" in done.output
-    assert not is_prepared(loaded.weights_hash)
-    assert "no model was prepared" in run.invoke(app, ["info"]).output
+def test_torch_can_be_asked_for_and_a_cache_folder_is_not_needed(tmp_path, monkeypatch, loaded):
+    (tmp_path / "cache").write_text("a file is in the way")
+    monkeypatch.setenv("LIGHTSAM_CACHE", str(tmp_path / "cache"))
+    assert make_runtime(loaded, CPU, "float32").device.runtime == "openvino"
+    assert make_runtime(loaded, CPU, "float32", "torch").device.runtime == "torch"
 
 
 REFUSED = {
     "an unknown runtime": ({"runtime": "onnx"}, "auto, torch, openvino"),
     "a graphics card": ({"runtime": "openvino", "device": "cuda"}, "runs on the CPU"),
     "half precision": ({"runtime": "openvino", "precision": "float16"}, "does not run float16"),
+    "int8 by torch": ({"runtime": "torch", "precision": "int8"}, "PyTorch does not run int8"),
+    "int8 on a graphics card": ({"device": "cuda", "precision": "int8"}, "runs on the CPU"),
+    "int8 before it was made": ({"precision": "int8"}, "lightsam quantize lightsam"),
 }
 
 
 @pytest.mark.parametrize(("given", "words"), REFUSED.values(), ids=REFUSED.keys())
-def test_what_openvino_cannot_run_is_refused(no_conversion, given, words):
+def test_what_openvino_cannot_run_is_refused(given, words):
     with pytest.raises(ConfigError, match=words):
         load_segmenter(**given)
 
 
-def test_another_encoder_than_tinyvit_is_refused(no_conversion, loaded):
+def test_other_encoders_and_precisions_are_left_to_torch_with_the_reason(loaded):
     other = replace(loaded, spec=replace(loaded.spec, architecture="vit_b"))
     with pytest.raises(DeviceError, match=r"TinyViT.*runtime='torch'"):
         OpenVinoRuntime(other)
+    runtime = make_runtime(other, CPU, "float32")
+    assert isinstance(runtime, TorchRuntime)
+    assert "TinyViT encoders only" in runtime.device.reason
 
 
-@pytest.mark.parametrize("damage", ["cut", "changed", "missing", "no list"])
-def test_a_damaged_conversion_is_made_again(empty_cache, tmp_path, loaded, damage):
-    OpenVinoRuntime(loaded, "float32")
-    OpenVinoRuntime(loaded, "float32")
-    assert len(empty_cache) == 1
-    [folder] = (tmp_path / "cache" / "openvino").iterdir()
-    weights = folder / "encoder.bin"
-    if damage == "cut":
-        os.truncate(weights, 1000)
-    elif damage == "changed":
-        content = bytearray(weights.read_bytes())
-        content[len(content) // 2] ^= 1
-        weights.write_bytes(content)
-    else:
-        (weights if damage == "missing" else folder / "hashes.json").unlink()
-    OpenVinoRuntime(loaded, "float32")
-    assert len(empty_cache) == 2
-    OpenVinoRuntime(loaded, "float32")
-    assert len(empty_cache) == 2
-    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
-
-
-def test_other_weights_and_versions_have_conversions_of_their_own():
-    assert len({folder_of((weights, version)) for weights in ("ab", "cd") for version in ("1", "2")}) == 4
-
-
-@pytest.mark.parametrize("fault", ["a file is in the way", "the disk is full"])
-def test_without_a_usable_cache_folder_it_works_with_a_warning(
-    empty_cache, tmp_path, loaded, plain, monkeypatch, fault
-):
-    if fault == "the disk is full":
-
-        def full(*_):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-        monkeypatch.setattr(openvino_module, "store", full)
-    else:
-        (tmp_path / "cache").write_text("")
-    with pytest.warns(LightSamWarning, match="cannot be kept"):
-        runtime = OpenVinoRuntime(loaded, "float32")
-    assert not empty_cache[-1].exists()
-    frame = frame_of(256, 256)
-    assert (runtime.encode(frame) - plain.encode(frame)).norm() < 1e-4 * plain.encode(frame).norm()
-
-
-def test_a_write_that_fails_leaves_nothing_behind(empty_cache, tmp_path, loaded, monkeypatch):
-    def fsync(_):
-        raise OSError(errno.ENOSPC, "full")
-
-    monkeypatch.setattr("napari_lightsam.engine.converted.os.fsync", fsync)
-    with pytest.warns(LightSamWarning, match="cannot be kept"):
-        OpenVinoRuntime(loaded, "float32")
-    assert list((tmp_path / "cache" / "openvino").iterdir()) == []
-
-
-@pytest.fixture
-def prepared(no_conversion, loaded):
-    mark_prepared(loaded.weights_hash, "lightsam", on=True)
-    yield
-    mark_prepared(loaded.weights_hash, "lightsam", on=False)
-
-
-def test_where_openvino_is_missing_it_is_an_error_if_asked_for_and_else_a_warning(
-    prepared, loaded, monkeypatch
-):
+def test_where_openvino_is_missing_it_is_an_error_if_asked_for_and_else_a_reason(loaded, monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
-    device = choose_device("cpu", "float32")
     with pytest.raises(DeviceError, match=r"cannot be used here.*runtime='torch'"):
-        make_runtime(loaded, device, "float32", "openvino")
-    with pytest.warns(LightSamWarning, match="cannot be used here.*PyTorch is used instead"):
-        runtime = make_runtime(loaded, device, "float32")
+        make_runtime(loaded, CPU, "float32", "openvino")
+    runtime = make_runtime(loaded, CPU, "float32")
     assert runtime.device.runtime == "torch"
-    assert "OpenVINO failed" in runtime.device.reason
+    assert "cannot be used here" in runtime.device.reason
 
 
+@pytest.mark.parametrize("part", ["encode", "decode"])
 @pytest.mark.parametrize("wrong", [np.nan, 0.01], ids=["nonsense", "one percent off"])
 def test_what_differs_from_torch_on_a_small_image_is_given_up_with_a_warning(
-    no_conversion, loaded, monkeypatch, wrong
+    loaded, monkeypatch, part, wrong
 ):
-    embed = OpenVinoRuntime._embed
-    monkeypatch.setattr(OpenVinoRuntime, "_embed", lambda self, frame: embed(self, frame) * (1 + wrong))
-    with pytest.warns(LightSamWarning, match="differs from PyTorch.*PyTorch is used instead"):
-        runtime = make_runtime(loaded, choose_device("cpu", "float32"), "float32", "openvino")
-    assert isinstance(runtime, TorchRuntime)
+    own = getattr(OpenVinoRuntime, part)
+
+    def off(self, *given):
+        result = own(self, *given)
+        return (result[0] * (1 + wrong), result[1]) if part == "decode" else result * (1 + wrong)
+
+    monkeypatch.setattr(OpenVinoRuntime, part, off)
+    runtime = make_runtime(loaded, CPU, "float32")
+    assert isinstance(runtime, StartingRuntime)
+    with pytest.warns(LightSamWarning, match=r"differs from PyTorch.*PyTorch is used instead"):
+        assert runtime.device.runtime == "torch"
+    assert "differs" in runtime.device.reason  # and no second warning, which would be an error
+    with pytest.raises(DeviceError, match="differs from PyTorch"):
+        make_runtime(loaded, CPU, "float32", "openvino")
 
 
-def test_an_error_while_it_runs_says_what_to_use_instead(converted):
+def test_whatever_fails_while_it_starts_leaves_the_work_to_torch_with_a_warning(loaded, monkeypatch):
+    def changed(*_):
+        raise TypeError("unexpected keyword")
+
+    monkeypatch.setattr(openvino_module, "encoder_graph", changed)
+    runtime = make_runtime(loaded, CPU, "float32")
+    with pytest.warns(LightSamWarning, match=r"unexpected keyword.*PyTorch is used instead"):
+        assert runtime.device.runtime == "torch"
+
+
+def test_an_error_while_it_runs_says_what_to_use_instead(fast):
     with pytest.raises(DeviceError, match=r"OpenVINO failed.*runtime='torch'"):
-        converted.encode(np.zeros((4, 64, 64), np.float32))
+        fast.encode(np.zeros((4, 64, 64), np.float32))
+
+
+def write_encoder(folder):
+    (folder / "encoder.xml").write_text("<net/>")
+    (folder / "encoder.bin").write_bytes(bytes(1000))
+
+
+@pytest.mark.parametrize("damage", ["cut", "missing", "no list"])
+def test_a_damaged_int8_encoder_is_not_used(tmp_path, monkeypatch, damage):
+    monkeypatch.setenv("LIGHTSAM_CACHE", str(tmp_path))
+    assert store_quantized("ab", write_encoder) == find_quantized("ab")
+    assert find_quantized("cd") is None
+    weights = quantized_folder("ab") / "encoder.bin"
+    if damage == "cut":
+        os.truncate(weights, 10)
+    else:
+        (weights if damage == "missing" else weights.with_name("hashes.json")).unlink()
+    assert find_quantized("ab") is None
+
+
+def test_an_int8_encoder_that_cannot_be_written_leaves_the_earlier_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("LIGHTSAM_CACHE", str(tmp_path))
+    store_quantized("ab", write_encoder)
+
+    def full(_):
+        raise OSError("No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        store_quantized("ab", full)
+    assert find_quantized("ab") is not None
+    assert [path.name for path in (tmp_path / "int8").iterdir()] == [quantized_folder("ab").name]
 
 
 TELEMETRY = """
-import os, socket, sys, tempfile
+import os, socket, sys
 
 def refuse(*_, **__):
     os.write(2, b"NETWORK")
     os._exit(3)
 
 socket.socket.connect = socket.socket.connect_ex = socket.create_connection = socket.getaddrinfo = refuse
-import torch
-from napari_lightsam.engine.openvino import load_openvino
+from napari_lightsam import load_segmenter
 
-openvino = load_openvino()
-layer = torch.nn.Linear(2, 2).eval()
-model = openvino.convert_model(torch.export.export(layer, (torch.zeros(1, 2),)))
-with tempfile.TemporaryDirectory() as folder:
-    openvino.save_model(model, folder + "/model.xml")
-    openvino.Core().compile_model(folder + "/model.xml", "CPU")
+assert load_segmenter(device="cpu").runtime_name == "openvino"
+try:
+    from napari_lightsam.engine.openvino import load_silently
+    load_silently("nncf")
+except ImportError:
+    pass
 assert not any(name.startswith("openvino_telemetry") for name in sys.modules), "telemetry was loaded"
 """
 
 
-def test_openvino_sends_nothing_and_writes_nothing_into_the_home_folder(tmp_path):
+def test_openvino_and_nncf_send_nothing_and_write_nothing_into_the_home_folder(tmp_path):
     home = tmp_path / "home"
     home.mkdir()
     private = {"HOME": str(home), "USERPROFILE": str(home), "XDG_CACHE_HOME": str(tmp_path / "xdg")}

@@ -101,7 +101,7 @@ def test_an_error_after_memory_ran_out_is_not_called_lack_of_memory(runtime, mon
         runtime.encode(FRAME)
 
 
-@pytest.mark.parametrize("precision", ["half", "int8", "", "double"])
+@pytest.mark.parametrize("precision", ["half", "int4", "", "double"])
 def test_an_unknown_precision_is_refused_with_the_known_ones(precision):
     with pytest.raises(ConfigError, match="float32, bfloat16"):
         choose_device("cpu", precision)

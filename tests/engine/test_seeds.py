@@ -3,13 +3,20 @@
 import numpy as np
 import pytest
 
-from napari_lightsam.engine.seeds import propose_points
-from napari_lightsam.model.spec import ObjectFrame
+from napari_lightsam.engine import level as levels
+from napari_lightsam.engine.level import BlockReader
+from napari_lightsam.engine.seeds import find_blobs
+from napari_lightsam.engine.tile import Tile
+from napari_lightsam.model.spec import ModelSpec
 
 
-def proposals(segmenter, image, size):
+def proposals(segmenter, image, size, spec=None):
+    """Blobs of all tiles of a plane, (N, 2)."""
     embedding = segmenter.lazy_embedding(image, object_size=size)
-    return propose_points(embedding, segmenter.level(embedding), segmenter.spec.frame)
+    level, spec = segmenter.level(embedding), spec or segmenter.spec
+    reader = BlockReader(embedding.plane, level, spec)
+    tiles = [Tile(segmenter.runtime, spec, embedding, level, block, reader) for block in level.block_list()]
+    return np.concatenate([find_blobs(tile).points for tile in tiles])
 
 
 def hit(points, truth):
@@ -68,8 +75,27 @@ def test_the_number_of_proposals_is_not_capped(segmenter):
     assert len(points) >= len(centres)
 
 
+def test_tiles_find_what_the_whole_plane_does(segmenter, sample, monkeypatch):
+    image, _ = sample("nuclei_fluorescence")
+    whole = proposals(segmenter, image, 24)  # 1040 x 1392 frame pixels
+    monkeypatch.setattr(levels, "BLOCK", 2048)
+    one = proposals(segmenter, image, 24)
+    assert len(one) > 500
+    same = {tuple(point) for point in whole.round(3)} & {tuple(point) for point in one.round(3)}
+    assert len(same) >= 0.995 * max(len(one), len(whole))
+    assert abs(len(one) - len(whole)) <= 2
+
+
 def test_models_without_an_object_size_get_proposals_too(segmenter, nuclei):
-    embedding = segmenter.lazy_embedding(nuclei[0], object_size=24)
-    level = segmenter.level(embedding)
-    same = propose_points(embedding, level, object())
-    assert np.array_equal(same, propose_points(embedding, level, ObjectFrame(target=48)))
+    fixed = ModelSpec("fixed", "Fixed")
+    embedding = segmenter.lazy_embedding(nuclei[0])
+    level = levels.make_level(embedding.shape, fixed)
+    tile = Tile(
+        segmenter.runtime,
+        fixed,
+        embedding,
+        level,
+        *level.block_list(),
+        BlockReader(embedding.plane, level, fixed),
+    )
+    assert hit(find_blobs(tile).points, nuclei[1]) > 0.8

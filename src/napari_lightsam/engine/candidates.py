@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_lightsam.engine.config import Thresholds
+from napari_lightsam.engine.footprints import Footprints, pack
 from napari_lightsam.engine.masks import Mask, MaskLogits, crop_mask
 from napari_lightsam.engine.resample import FloatArray, apply_weights, paste
 from napari_lightsam.model.spec import LOGIT_STRIDE
@@ -18,8 +20,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_lightsam.engine.level import Level
+    from napari_lightsam.engine.merge import Piece, Remainders
 
+_NO_THRESHOLDS = Thresholds(0.0, 0.0)
 _OUTSIDE = -10.0  # logit where nothing was kept: safely background
+
+
+@dataclass(slots=True, eq=False)
+class _Kept:
+    """What was worked out about candidates and is needed again when they are filtered again."""
+
+    footprints: Footprints | None = None
+    pieces: dict[int, Piece] = field(default_factory=dict)
+    remainders: Remainders = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,6 +59,8 @@ class Candidates:
         int (N,), index of the prompt each came from.
     points
         float32 (N, 2), (row, column) of that prompt's first point in image pixels; NaN for a box or mask.
+    usual
+        Thresholds that suit the scores of the model which made them.
     """
 
     level: Level
@@ -58,6 +73,8 @@ class Candidates:
     cut: NDArray[np.bool_]
     prompts: NDArray[np.intp]
     points: FloatArray
+    usual: Thresholds = _NO_THRESHOLDS
+    _kept: _Kept = field(default_factory=_Kept, init=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.logits)
@@ -67,17 +84,42 @@ class Candidates:
         """Equivalent circular diameters in image pixels."""
         return np.asarray(2 * np.sqrt(self.areas / math.pi), np.float32)
 
+    @property
+    def quality(self) -> FloatArray:
+        """What candidates are ordered by: predicted IoU times stability."""
+        return np.asarray(self.iou * self.stability, np.float32)
+
     def take(self, index: NDArray[np.intp] | NDArray[np.bool_]) -> Candidates:
         """Return the chosen candidates, in the order of `index`."""
         chosen = np.arange(len(self))[index]
         arrays: dict[str, Any] = {name: getattr(self, name)[chosen] for name in _ARRAYS}
-        return Candidates(self.level, tuple(self.logits[i] for i in chosen), **arrays)
+        return Candidates(self.level, tuple(self.logits[i] for i in chosen), **arrays, usual=self.usual)
+
+    def footprints(self) -> Footprints:
+        """Return the positive logits as bits; packed once."""
+        if self._kept.footprints is None:
+            self._kept.footprints = pack(self)
+        return self._kept.footprints
 
     def mask(self, i: int) -> Mask:
         """Draw one candidate at full resolution."""
         origin = int(self.origins[i, 0]), int(self.origins[i, 1])
         logits = MaskLogits(self.level, origin, self.logits[i].astype(np.float32))
         return draw(logits, (float(self.iou[i]), float(self.stability[i])))
+
+    @property
+    def remainders(self) -> Remainders:
+        """What was left of overlapped candidates when they were drawn; `merge.Pile` fills it."""
+        return self._kept.remainders
+
+    def piece(self, i: int) -> Piece:
+        """Draw one candidate as one object without small holes; drawn once and kept as bits."""
+        from napari_lightsam.engine.merge import Piece
+
+        drawn = self._kept.pieces.get(i)
+        if drawn is None:
+            drawn = self._kept.pieces[i] = Piece.of(self.mask(i).cleaned())
+        return drawn
 
 
 _ARRAYS = ("origins", "iou", "stability", "areas", "boxes", "cut", "prompts", "points")

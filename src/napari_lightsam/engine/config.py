@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import numbers
+import re
 from dataclasses import Field, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Mode = Literal["auto", "object-aware", "hierarchical", "grid"]
+
+_MORE = 0.5  # of the usual thresholds: what a balance of 1 goes down to
+_FEWER = 0.5  # of the way from the usual thresholds to 1: what a balance of -1 goes up to
+_SIZE = re.compile(r"([0-9.]+(?:e[+-]?[0-9]+)?) *(px|px2|px²|um|µm|μm|um2|µm²|μm²|um²)")
 
 
 def _setting(default: Any, text: str, unit: str = "", low: float = 0.0, high: float = math.inf) -> Any:
@@ -45,6 +50,9 @@ class EverythingConfig:
     )
     object_size: float | None = _setting(
         None, "Typical object diameter, 2 * sqrt(area / pi); estimated when not given", "px", 1
+    )
+    balance: float = _setting(
+        0.0, "Fewer (-1) or more (1) objects: moves the thresholds that are not given", "", -1, 1
     )
     iou_threshold: float | None = _setting(None, "Least predicted IoU of a mask", "", 0, 1)
     stability_threshold: float | None = _setting(None, "Least stability score of a mask", "", 0, 1)
@@ -89,6 +97,98 @@ def _checked(setting: Field[Any], value: object) -> bool | int | float:
     if value != int(value):  # type: ignore[call-overload]
         raise ConfigError(f"{setting.name} must be a whole number; got {value!r}.")
     return int(value)  # type: ignore[call-overload, no-any-return]
+
+
+class Thresholds(NamedTuple):
+    """Least scores of a candidate.
+
+    Attributes
+    ----------
+    iou
+        Predicted intersection over union.
+    stability
+        Stability score.
+    """
+
+    iou: float
+    stability: float
+
+
+def thresholds(config: EverythingConfig, usual: Thresholds) -> Thresholds:
+    """Return the thresholds of a config: those given, else the model's own moved by the balance.
+
+    Parameters
+    ----------
+    config
+        Settings.
+    usual
+        The model's thresholds at a balance of 0.
+
+    Examples
+    --------
+    >>> thresholds(EverythingConfig(balance=1), Thresholds(0.88, 0.94))
+    Thresholds(iou=0.44, stability=0.47)
+    >>> thresholds(EverythingConfig(balance=1, iou_threshold=0.7), Thresholds(0.88, 0.94))
+    Thresholds(iou=0.7, stability=0.47)
+    """
+    given = config.iou_threshold, config.stability_threshold
+    moved = (balanced(value, config.balance) for value in usual)
+    return Thresholds(*(own if mine is None else mine for mine, own in zip(given, moved, strict=True)))
+
+
+def balanced(usual: float, balance: float) -> float:
+    """Move a threshold between 0 and 1 to let pass more objects (balance up to 1) or fewer (down to -1)."""
+    return usual * (1 - (1 - _MORE) * balance) if balance >= 0 else usual + (1 - usual) * _FEWER * -balance
+
+
+def keep_floors(config: EverythingConfig, usual: Thresholds) -> Thresholds:
+    """Return the scores below which a run may drop candidates at once: no balance brings them back."""
+    lowest = Thresholds(*(balanced(value, 1.0) for value in usual))
+    now = thresholds(config, usual)
+    return Thresholds(min(now.iou, lowest.iou), min(now.stability, lowest.stability))
+
+
+def in_pixels(size: str, pixel_size: float | tuple[float, float] | None = None) -> float:
+    """Return the diameter in pixels of an object whose diameter or area is given with its unit.
+
+    Parameters
+    ----------
+    size
+        Number and unit: `8 um` (or `µm`) and `24 px` are diameters, `50 um2` (or `µm²`) and `450 px2`
+        are areas of the object, whose diameter is `2 * sqrt(area / pi)`.
+    pixel_size
+        Micrometres per pixel, or (row, column) of an oblong one; needed for `um` and `um2`.
+
+    Raises
+    ------
+    ConfigError
+        If the text is none of these, or the pixel size is missing or not positive.
+
+    Examples
+    --------
+    >>> in_pixels("8 um", pixel_size=0.5)
+    16.0
+    >>> round(in_pixels("50 um2", pixel_size=(0.5, 0.5)), 2)
+    15.96
+    """
+    found = _SIZE.fullmatch(str(size).strip().lower())
+    if found is None:
+        raise ConfigError(f"A size is a number and px, px2, um or um2, such as '8 um'; got {size!r}.")
+    try:
+        value, unit = float(found[1]), found[2]
+    except ValueError:
+        raise ConfigError(f"{found[1]!r} in the size {size!r} is no number.") from None
+    area = unit[-1] in "2²"
+    if unit[0] != "p":
+        sides = np.atleast_1d(np.asarray(0.0 if pixel_size is None else pixel_size, np.float64))
+        if not (np.isfinite(sides).all() and (sides > 0).all() and len(sides) <= 2):
+            raise ConfigError(
+                f"The size {size!r} needs a pixel size above 0 in micrometres; got {pixel_size!r}. "
+                "Give it, or give the size in px."
+            )
+        pixel_area = float(sides[0] * sides[-1])
+        value /= pixel_area if area else math.sqrt(pixel_area)
+    return 2 * math.sqrt(value / math.pi) if area else value
 
 
 def config_from(settings: Mapping[str, Any]) -> EverythingConfig:

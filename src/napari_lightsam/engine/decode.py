@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -82,33 +82,71 @@ def decode(
     Decoded
         After each batch; every prompt comes exactly once.
     """
-    window = window_size(level, spec)
-    starts = np.zeros((len(prompts), 2), np.intp)
-    places: dict[Block, list[int]] = defaultdict(list)
-    whole = Block(0, 0, *level.padded)
-    if window:
-        extents = prompts.extents()
-        centres = (extents[:, :2] + extents[:, 2:]) / 2 * np.array(level.scale)
-        for i, centre in enumerate(centres):
-            starts[i] = [window_start(c, n, window) for c, n in zip(centre, level.padded, strict=True)]
-            places[level.block_of(int(starts[i, 0]), int(starts[i, 1]), window)].append(i)
-    else:
-        places[whole] = list(range(len(prompts)))
+    starts, places = place(prompts, level, spec)
     for block, members in sorted(places.items()):
         tokens = encode_block(runtime, embedding, level, block, spec)
         for first in range(0, len(members), batch):
-            index = np.array(members[first : first + batch])
-            corner = starts[index]
-            local = _windows(tokens, corner - (block.y, block.x), window) if window else tokens
-            tensors = _tensors(prompts.take(index), level, corner, window or level.padded[0])
-            logits, iou = runtime.decode(local, tensors, multimask)
-            yield Decoded(index, logits, iou, corner // LOGIT_STRIDE)
+            index = members[first : first + batch]
+            part = decode_batch(
+                runtime, tokens, level, block, prompts.take(index), starts[index], spec, multimask=multimask
+            )
+            yield replace(part, index=index)
+
+
+def place(
+    prompts: Prompts, level: Level, spec: ModelSpec
+) -> tuple[NDArray[np.intp], dict[Block, NDArray[np.intp]]]:
+    """Lay a window around each object's prompts and find the block that it is cut from.
+
+    Returns
+    -------
+    starts
+        (N, 2), first row and column of each window in frame pixels.
+    places
+        For each block that holds a window, which of the prompts.
+    """
+    window = window_size(level, spec)
+    starts = np.zeros((len(prompts), 2), np.intp)
+    if not window:
+        return starts, {Block(0, 0, *level.padded): np.arange(len(prompts))}
+    places: dict[Block, list[int]] = defaultdict(list)
+    extents = prompts.extents()
+    centres = (extents[:, :2] + extents[:, 2:]) / 2 * np.array(level.scale)
+    for i, centre in enumerate(centres):
+        starts[i] = [window_start(c, n, window) for c, n in zip(centre, level.padded, strict=True)]
+        places[level.block_of(int(starts[i, 0]), int(starts[i, 1]), window)].append(i)
+    return starts, {block: np.array(members) for block, members in places.items()}
+
+
+def decode_batch(
+    runtime: Runtime,
+    tokens: torch.Tensor,
+    level: Level,
+    block: Block,
+    prompts: Prompts,
+    starts: NDArray[np.intp],
+    spec: ModelSpec,
+    *,
+    multimask: bool,
+) -> Decoded:
+    """Decode prompts whose windows lie in one block; their index counts from 0."""
+    window = window_size(level, spec)
+    local = _windows(tokens, starts - (block.y, block.x), window) if window else tokens
+    tensors = _tensors(prompts, level, starts, window or level.padded[0])
+    logits, iou = runtime.decode(local, tensors, multimask)
+    return Decoded(np.arange(len(prompts)), logits, iou, starts // LOGIT_STRIDE)
 
 
 def _windows(tokens: torch.Tensor, corners: NDArray[np.intp], window: int) -> torch.Tensor:
     """Cut the windows that start at `corners` (frame pixels in the block) out of its tokens."""
     side = window // STRIDE
-    return torch.cat([tokens[..., y : y + side, x : x + side] for y, x in corners // STRIDE])
+    if tokens.device.type != "cpu":
+        return torch.cat([tokens[..., y : y + side, x : x + side] for y, x in corners // STRIDE])
+    # On the CPU without torch, whose threads, once awake, take the cores from those of another runtime.
+    bits = tokens.view(torch.int16) if tokens.dtype == torch.bfloat16 else tokens
+    source = bits[0].permute(1, 2, 0).numpy()
+    cut = np.stack([source[y : y + side, x : x + side] for y, x in corners // STRIDE])
+    return torch.from_numpy(cut).view(tokens.dtype).permute(0, 3, 1, 2)
 
 
 def _tensors(prompts: Prompts, level: Level, corners: NDArray[np.intp], window: int) -> PromptTensors:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from napari_lightsam.engine.resample import AxisWeights, apply_weights
 from napari_lightsam.errors import ImageError
 
 if TYPE_CHECKING:
@@ -24,7 +25,12 @@ SAMPLE_TILE = 128
 SAMPLE_PIXELS = 4_000_000
 """At most about this many pixels are read to normalise a plane."""
 
+READ_PIXELS = 4_000_000
+"""At most about this many pixels are converted to float at once while a plane is resized."""
+
 _CONTRAST_SIDE = 128  # samples along each axis
+_CONTRAST_TILES = 4  # along each axis, where samples of a whole part would touch all of a large array
+_CONTRAST_SPAN = 1024  # pixels, above which tiles are looked at
 _LOW, _HIGH = 1.0, 99.5  # percentiles mapped to 0 and 1
 _SIGNAL_SIGMAS = 8.0  # a tile spanning more noise deviations holds signal; blank noise spans 4.9
 _AVERAGED = 4  # pixels a side
@@ -47,6 +53,21 @@ class ArrayLike(Protocol):
         """Kind of numbers."""
 
     def __getitem__(self, key: Any, /) -> Any: ...
+
+
+class _Part:
+    """A part of an array that is read only where it is asked for: slices of zarr arrays would be copies."""
+
+    def __init__(self, data: ArrayLike, corner: tuple[int, int], size: tuple[int, int]) -> None:
+        self._data, self._corner = data, corner
+        self.shape, self.dtype = (*size, *data.shape[2:]), data.dtype
+
+    def __getitem__(self, key: Any) -> Any:
+        limits = (part.indices(length)[:2] for part, length in zip(key, self.shape[:2], strict=True))
+        rows, columns = (
+            slice(start + at, stop + at) for (start, stop), at in zip(limits, self._corner, strict=True)
+        )
+        return self._data[rows, columns]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,24 +116,55 @@ class Plane:
             unit = np.concatenate([unit, unit.max(axis=0, keepdims=True)])
         return unit
 
+    def resized(self, rows: AxisWeights, columns: AxisWeights) -> FloatArray:
+        """Return a part of the resized plane as float32 (1 or 3, h, w), reading a bounded piece at a time."""
+        height, width = rows.stop - rows.start, columns.stop - columns.start
+        if height * width <= READ_PIXELS:
+            return apply_weights(
+                self.read((rows.start, rows.stop), (columns.start, columns.stop)), rows, columns
+            )
+        down = max(1, min(height, READ_PIXELS // min(width, READ_PIXELS)))
+        across = max(1, min(width, READ_PIXELS // down))
+        out = np.zeros((1 if self.channels <= 1 else 3, len(rows.matrix), len(columns.matrix)), np.float32)
+        for y in range(rows.start, rows.stop, down):
+            for x in range(columns.start, columns.stop, across):
+                some = rows.between(y, y + down), columns.between(x, x + across)
+                part = self.read(*((weights.start, weights.stop) for weights in some))
+                out += apply_weights(part, *some)
+        return out
+
     def part(self, y: tuple[int, int], x: tuple[int, int]) -> Plane:
         """Return a part as a plane of its own, with the normalisation of the whole."""
-        return replace(self, data=self.data[slice(*y), slice(*x)])
+        if isinstance(self.data, np.ndarray):
+            return replace(self, data=self.data[slice(*y), slice(*x)])
+        return replace(self, data=_Part(self.data, (y[0], x[0]), (y[1] - y[0], x[1] - x[0])))
 
     def contrast(self) -> float:
         """Return the deviation of a coarse subsample: high where there are objects."""
+        if max(self.shape) > _CONTRAST_SPAN:
+            return self._contrast_of_tiles()
         steps = [max(1, length // _CONTRAST_SIDE) for length in self.shape]
-        thin = replace(self, data=self.data[:: steps[0], :: steps[1]])
+        data = self.data if isinstance(self.data, np.ndarray) else self.data[: self.shape[0], : self.shape[1]]
+        thin = replace(self, data=np.asarray(data)[:: steps[0], :: steps[1]])
         return float(thin.read((0, thin.shape[0]), (0, thin.shape[1])).std())
 
-    def to_uint8(self) -> NDArray[np.uint8]:
-        """Return the whole plane as (H, W, 3) uint8; without given limits uint8 stays as it is."""
-        height, width = self.shape
+    def _contrast_of_tiles(self) -> float:
+        """Return the deviation within and between a few small tiles."""
+        side = _CONTRAST_SIDE // _CONTRAST_TILES
+        starts = [
+            np.linspace(0, max(0, n - side), _CONTRAST_TILES).round().astype(int).tolist() for n in self.shape
+        ]
+        tiles = [self.read((y, y + side), (x, x + side)).ravel() for y in starts[0] for x in starts[1]]
+        return float(np.concatenate(tiles).std())
+
+    def to_uint8(self, y: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+        """Return rows `y`, or all, as (h, W, 3) uint8; without given limits uint8 stays as it is."""
+        y, x = y or (0, self.shape[0]), (0, self.shape[1])
         if self.data.dtype == np.uint8 and self.channels != 2 and not self.chosen:
-            part = _channels_first(self.data, (0, height), (0, width), self.channels)
+            part = _channels_first(self.data, y, x, self.channels)
         else:
-            part = np.rint(self.read((0, height), (0, width)) * 255)
-        stacked = np.broadcast_to(part.astype(np.uint8), (3, height, width))
+            part = np.rint(self.read(y, x) * 255)
+        stacked = np.broadcast_to(part.astype(np.uint8), (3, *part.shape[1:]))
         return np.ascontiguousarray(stacked.transpose(1, 2, 0))
 
 
@@ -210,7 +262,13 @@ def _check(image: ArrayLike, rgb: bool | None) -> tuple[int, bool]:
 
 
 def _channels_first(data: ArrayLike, y: tuple[int, int], x: tuple[int, int], channels: int) -> FloatArray:
-    part = np.asarray(data[slice(*y), slice(*x)])
+    try:
+        part = np.asarray(data[slice(*y), slice(*x)])
+    except Exception as error:
+        raise ImageError(
+            f"The image could not be read at rows {y[0]}:{y[1]}, columns {x[0]}:{x[1]} "
+            f"({type(error).__name__}: {error}). Check the file or array that it comes from."
+        ) from error
     part = part[None] if channels == 0 else part[..., :channels].transpose(2, 0, 1)
     with np.errstate(over="ignore"):  # float64 beyond float32 becomes inf, which is tolerated like inf
         return part.astype(np.float32)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from PIL import Image
 
-from napari_lightsam.engine.resample import AxisWeights, FloatArray, apply_weights, axis_weights
+from napari_lightsam.engine.resample import AxisWeights, FloatArray, axis_weights
 from napari_lightsam.model.spec import LOGIT_STRIDE, STRIDE, FixedFrame, ModelSpec, ObjectFrame
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ BLOCK = 1024
 
 _OVERLAP = 256  # every local window lies whole inside one block
 _KEPT_BLOCKS = 64  # 2-4 MB each
+_STRIP_PIXELS = 16_000_000  # source pixels, as uint8 RGB, that a fixed frame is resized from at once
 
 
 class Block(NamedTuple):
@@ -75,6 +76,25 @@ class Level:
         """Return the first rows and first columns of the blocks; their product is the layout."""
         y, x = (_starts(size) for size in self.padded)
         return (0,) if self.fixed else y, (0,) if self.fixed else x
+
+    def block_list(self) -> list[Block]:
+        """Return all blocks, row by row."""
+        size = self.padded if self.fixed else tuple(min(BLOCK, side) for side in self.padded)
+        rows, columns = self.blocks()
+        return [Block(y, x, size[0], size[1]) for y in rows for x in columns]
+
+    def own(self, block: Block) -> tuple[int, int, int, int]:
+        """Return the part (y0, x0, y1, x1) of the frame that a block answers for.
+
+        Blocks share their overlaps halfway, so that each frame pixel belongs to one block and the window
+        around any pixel lies whole inside it.
+        """
+        low, high = [], []
+        for at, size, starts in zip(block[:2], block[2:], self.blocks(), strict=True):
+            i = starts.index(at)
+            low.append((starts[i - 1] + size + at) // 2 if i else 0)
+            high.append((at + size + starts[i + 1]) // 2 if i + 1 < len(starts) else at + size)
+        return low[0], low[1], high[0], high[1]
 
     def block_of(self, y: int, x: int, size: int) -> Block:
         """Return the block whose centre is nearest to a square window, among those that hold it."""
@@ -140,12 +160,25 @@ def _fixed_frame(plane: Plane, level: Level, frame: FixedFrame) -> FloatArray:
     # PIL's antialiased bilinear filter, rounded to uint8, is what these models were trained with; a
     # float filter differs in 5% of the pixels.
     height, width = level.frame
-    resized = Image.fromarray(plane.to_uint8()).resize((width, height), Image.Resampling.BILINEAR)
     mean, std = np.array(frame.mean, np.float32), np.array(frame.std, np.float32)
-    standard = (np.asarray(resized, np.float32) - mean) / std
     out = np.zeros((3, *level.padded), np.float32)
-    out[:, :height, :width] = standard.transpose(2, 0, 1)
+    step = max(1, int(_STRIP_PIXELS / plane.shape[1] * level.scale[0]))
+    for y in range(0, height, step):
+        strip = _resized_rows(plane, level, (y, min(y + step, height)))
+        out[:, y : y + len(strip), :width] = ((strip - mean) / std).transpose(2, 0, 1)
     return out
+
+
+def _resized_rows(plane: Plane, level: Level, rows: tuple[int, int]) -> FloatArray:
+    """Return rows of the resized plane (h, W, 3) from just the rows they need; within one grey of PIL's."""
+    factor = plane.shape[0] / level.frame[0]
+    top, bottom = rows[0] * factor, rows[1] * factor
+    halo = math.ceil(factor) + 1
+    start, stop = max(0, math.floor(top) - halo), min(plane.shape[0], math.ceil(bottom) + halo)
+    box = (0, top - start, plane.shape[1], min(bottom - start, stop - start))
+    image = Image.fromarray(plane.to_uint8((start, stop)))
+    resized = image.resize((level.frame[1], rows[1] - rows[0]), Image.Resampling.BILINEAR, box=box)
+    return np.asarray(resized, np.float32)
 
 
 def _object_block(plane: Plane, level: Level, block: Block, frame: ObjectFrame) -> FloatArray:
@@ -155,17 +188,60 @@ def _object_block(plane: Plane, level: Level, block: Block, frame: ObjectFrame) 
     if height > 0 and width > 0:
         rows = axis_weights((block.y, block.y + height), level.scale[0], plane.shape[0], antialias=True)
         columns = axis_weights((block.x, block.x + width), level.scale[1], plane.shape[1], antialias=True)
-        part = plane.read((rows.start, rows.stop), (columns.start, columns.stop))
         if level.frame != level.shape:
-            part = apply_weights(part, rows, columns)
+            part = plane.resized(rows, columns)
+        else:
+            part = plane.read((rows.start, rows.stop), (columns.start, columns.stop))
         out[:, :height, :width] = (part - plane.mean) / max(plane.std, frame.min_std)
     return out
 
 
-class BlockCache:
-    """Encoded blocks of one plane, the least recently used dropped first; safe between threads."""
+class BlockReader:
+    """Reads the blocks of one plane in turn; what a block shares with the last one is not read again.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    plane, level, spec
+        As for `read_block`.
+    """
+
+    def __init__(self, plane: Plane, level: Level, spec: ModelSpec) -> None:
+        self._plane, self._level, self._spec = plane, level, spec
+        self._last: tuple[Block, FloatArray] | None = None
+
+    def read(self, block: Block) -> FloatArray:
+        """Return the standardised, zero-padded input (3, h, w) of one block."""
+        if self._last is not None and self._last[0] == block:
+            return self._last[1]
+        shared = self._shared_columns(block)
+        if self._last is None or not shared:
+            values = read_block(self._plane, self._level, block, self._spec)
+        else:
+            rest = Block(block.y, block.x + shared, block.height, block.width - shared)
+            new = read_block(self._plane, self._level, rest, self._spec)
+            values = np.concatenate([self._last[1][:, :, -shared:], new], axis=2)
+        self._last = block, values
+        return values
+
+    def _shared_columns(self, block: Block) -> int:
+        """Return how many columns of a block the last one, to its left, has read already."""
+        if self._last is None or self._last[0].y != block.y:
+            return 0
+        left = self._last[0]
+        return max(0, left.x + left.width - block.x) if left.x < block.x else 0
+
+
+class BlockCache:
+    """Encoded blocks of one plane, the least recently used dropped first; safe between threads.
+
+    Parameters
+    ----------
+    kept
+        How many blocks are kept.
+    """
+
+    def __init__(self, kept: int = _KEPT_BLOCKS) -> None:
+        self._kept = kept
         self._blocks: OrderedDict[tuple[Level, Block], Tensor] = OrderedDict()
         self._lock = Lock()
 
@@ -180,7 +256,7 @@ class BlockCache:
         """Keep a block's tokens."""
         with self._lock:
             self._blocks[level, block] = tokens
-            while len(self._blocks) > _KEPT_BLOCKS:
+            while len(self._blocks) > self._kept:
                 self._blocks.popitem(last=False)
 
 

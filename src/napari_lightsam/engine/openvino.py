@@ -1,85 +1,95 @@
-"""Embedding on the CPU by OpenVINO: about half of PyTorch's time for the encoder.
+"""The whole network on the CPU by OpenVINO: about twice PyTorch's speed for the encoder, more for prompts.
 
-One conversion serves every frame size (`model.export`), so a model is converted once (ten seconds or more),
-kept in the cache folder, and compiled in under a second in each process. Which
-runtime runs is decided when a model is loaded and stays: all images and prompts of a `Segmenter` go the same
-way, whatever is in the cache.
+The graphs are built from the torch module's own weights (`openvino_encoder`, `openvino_decoder`) and compiled
+when a model is loaded, in about half a second and while the caller goes on; nothing is converted, and nothing
+is kept on disk. One graph serves every frame size, one each size of the decoding window.
 
-`runtime="auto"` means PyTorch, unless this model was prepared on this computer (`lightsam models prepare`),
-which is a choice that a person made once for Python, command line and widget alike. It does not mean
-"OpenVINO as soon as a conversion happens to lie in the cache": masks agree to an IoU of .998 on average but
-not in every pixel, and equal calls must give equal results. Nor does it mean "OpenVINO wherever it is
-installed": a single small image would wait longer for the compilation than it gains.
+`runtime="auto"` takes OpenVINO wherever it is installed and computes what PyTorch computes, which is tested
+on a small image; what was chosen stays for the life of a `Segmenter`. Encoder and decoder both run here,
+because the threads of two libraries that take turns keep each other from the processor's cores.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
-import tempfile
 import threading
 import warnings
-from contextlib import contextmanager
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from napari_lightsam.engine.converted import find_converted, folder_of, is_prepared, store
 from napari_lightsam.engine.image import LightSamWarning
+from napari_lightsam.engine.openvino_decoder import decoder_graph, proposal_graph
+from napari_lightsam.engine.openvino_encoder import FRAME_UNIT, encoder_graph
+from napari_lightsam.engine.quantized import NOT_QUANTIZED, find_quantized
 from napari_lightsam.engine.runtime import Device, Precision, Runtime, RuntimeName, TorchRuntime, waves
-from napari_lightsam.errors import ConfigError, DeviceError
-from napari_lightsam.model.export import FRAME_UNIT, export_encoder
+from napari_lightsam.errors import ConfigError, DeviceError, LightSamError
+from napari_lightsam.model.sam import PromptTensors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Sequence
+    from concurrent.futures import Future
+    from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from napari_lightsam.engine.resample import FloatArray
     from napari_lightsam.engine.weights import LoadedModel
-    from napari_lightsam.model.sam import PromptTensors, Sam
+    from napari_lightsam.model.sam import Sam
 
-__all__ = ["OpenVinoRuntime", "load_openvino", "make_runtime"]
+__all__ = ["OpenVinoRuntime", "StartingRuntime", "load_openvino", "load_silently", "make_runtime"]
 
-_FORMAT = "1"  # of what is stored; another number makes every computer convert again
-_ERROR = {"bfloat16": 0.05, "float32": 1e-3}  # of the norm: OpenVINO differs by 0.6% and 1e-6
+_ERROR = {"bfloat16": 0.05, "float32": 1e-3, "int8": 0.5}  # of the norm: usual are 0.6%, 1e-6 and 6%
 _HINTS = {"bfloat16": "bf16", "float32": "f32"}
 _TELEMETRY = "openvino_telemetry"
-_FILE = "encoder.xml"
+_AREA = 4096  # image tokens decoded at once: what stays in a core's cache is decoded a quarter faster
+_KEPT = 4  # compiled sizes of the decoding window
 
 _importing = threading.Lock()
 
 
+def load_silently(name: str) -> Any:
+    """Import OpenVINO or what builds on it without telemetry, which would write a client id and send events.
+
+    Raises
+    ------
+    ImportError
+        The package is not installed or does not start.
+    """
+    with _importing:
+        before = sys.modules.get(_TELEMETRY)
+        # None makes the import fail, upon which these packages take their own do-nothing stand-ins.
+        sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
+        try:
+            return importlib.import_module(name)
+        finally:
+            if before is None:
+                del sys.modules[_TELEMETRY]
+            else:
+                sys.modules[_TELEMETRY] = before
+
+
 def load_openvino() -> Any:
-    """Import OpenVINO without its telemetry, which would write a client id and send events.
+    """Import OpenVINO without its telemetry.
 
     Raises
     ------
     DeviceError
         OpenVINO is not installed or does not start.
     """
-    with _importing:
-        before = sys.modules.get(_TELEMETRY)
-        # None makes the import fail, upon which OpenVINO takes its own do-nothing stand-in.
-        sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
-        try:
-            openvino = importlib.import_module("openvino")
-            silent = importlib.import_module("openvino.tools.ovc.telemetry_stub")
-            for name in ("convert_impl", "telemetry_utils", "utils"):
-                # Another package may have imported OpenVINO before, telemetry included.
-                importlib.import_module(f"openvino.tools.ovc.{name}").tm = silent  # type: ignore[attr-defined]
-        except ImportError as error:
-            raise DeviceError(
-                f"OpenVINO cannot be used here ({error}); install openvino, or use runtime='torch'."
-            ) from error
-        finally:
-            if before is None:
-                del sys.modules[_TELEMETRY]
-            else:
-                sys.modules[_TELEMETRY] = before
-    return openvino
+    try:
+        return load_silently("openvino")
+    except ImportError as error:
+        raise DeviceError(
+            f"OpenVINO cannot be used here ({error}); install openvino, or use runtime='torch'."
+        ) from error
 
 
 def make_runtime(
@@ -96,6 +106,12 @@ def make_runtime(
     precision, runtime
         As in `load_segmenter`.
 
+    Returns
+    -------
+    Runtime
+        With the runtime `auto`, OpenVINO starts in the background, and PyTorch takes its place where it
+        fails; the first use waits for the outcome.
+
     Raises
     ------
     ConfigError
@@ -103,164 +119,288 @@ def make_runtime(
     DeviceError
         OpenVINO was asked for and cannot run this model here.
     """
-    asked = runtime == "openvino"
-    prepared = runtime == "auto" and device.name == "cpu" and is_prepared(loaded.weights_hash)
-    if not (asked or prepared):
+    if runtime == "openvino" or precision == "int8":
+        return OpenVinoRuntime(loaded, precision)
+    if runtime == "torch" or device.name != "cpu":
         return TorchRuntime(loaded.model, device)
+    problem = _unsuited(loaded, precision)
+    if problem:
+        return TorchRuntime(loaded.model, _for_torch(device, problem))
+    return StartingRuntime(loaded, device, precision)
+
+
+def _unsuited(loaded: LoadedModel, precision: Precision) -> str:
+    """Say why `auto` does not even try OpenVINO, or ""."""
+    if loaded.spec.architecture != "vit_t":
+        return "OpenVINO is used for TinyViT encoders only"
+    if precision not in ("auto", *_HINTS):
+        return f"OpenVINO does not run {precision}"
     try:
-        why = "it was asked for" if asked else "this model was prepared for it"
-        return OpenVinoRuntime(loaded, precision, why)
-    except _SelfTestError as error:
-        problem = str(error)
-    except (ConfigError, DeviceError) as error:
-        if asked:
-            raise
-        problem = str(error)
-    warnings.warn(f"{problem} PyTorch is used instead.", LightSamWarning, stacklevel=3)
-    reason = f"{device.reason} PyTorch because OpenVINO failed."
-    return TorchRuntime(loaded.model, replace(device, reason=reason))
+        _choose_precision(load_openvino().Core(), precision)
+    except (LightSamError, RuntimeError) as error:
+        return _first_line(error)
+    return ""
 
 
-class _SelfTestError(Exception):
-    """OpenVINO computes something else than PyTorch."""
+def _for_torch(device: Device, problem: str) -> Device:
+    return replace(device, reason=f"{device.reason} PyTorch because: {problem.rstrip('.')}.")
+
+
+class StartingRuntime:
+    """OpenVINO, started in the background; PyTorch, with a warning, where it does not pass its test.
+
+    What it takes to start (building, compiling, comparing with PyTorch) passes while the image is read.
+    The first use waits, and from then on it is one and the same runtime.
+    """
+
+    def __init__(self, loaded: LoadedModel, device: Device, precision: Precision) -> None:
+        self._problem = ""
+        self._warning = threading.Lock()
+        pool = ThreadPoolExecutor(1, "lightsam-openvino")
+        self._started: Future[Runtime] = pool.submit(self._start, loaded, device, precision)
+        pool.shutdown(wait=False)
+
+    def _start(self, loaded: LoadedModel, device: Device, precision: Precision) -> Runtime:
+        try:
+            return OpenVinoRuntime(loaded, precision)
+        except Exception as error:  # whatever it is, in a version yet to come: PyTorch can do all of it
+            self._problem = str(error) if isinstance(error, LightSamError) else _first_line(error)
+            return TorchRuntime(loaded.model, _for_torch(device, self._problem))
+
+    @property
+    def runtime(self) -> Runtime:
+        """The runtime that was started; waits for it, and warns once where it is not OpenVINO."""
+        started = self._started.result()
+        with self._warning:
+            problem, self._problem = self._problem, ""
+        if problem:
+            warnings.warn(f"{problem} PyTorch is used instead.", LightSamWarning, stacklevel=3)
+        return started
+
+    @property
+    def device(self) -> Device:
+        """Where and how it runs."""
+        return self.runtime.device
+
+    def encode(self, frame: FloatArray) -> Tensor:
+        """Embed one frame, as `Runtime.encode`."""
+        return self.runtime.encode(frame)
+
+    def propose(self, tokens: Tensor) -> FloatArray | None:
+        """Propose objects, as `Runtime.propose`."""
+        return self.runtime.propose(tokens)
+
+    def decode(
+        self, tokens: Tensor, prompts: PromptTensors, multimask: bool
+    ) -> tuple[FloatArray, FloatArray]:
+        """Decode prompts, as `Runtime.decode`."""
+        return self.runtime.decode(tokens, prompts, multimask)
 
 
 class OpenVinoRuntime:
-    """Embeds frames with OpenVINO and decodes prompts with PyTorch; safe to use from any thread.
-
-    The decoder stays in PyTorch, in the same precision, because OpenVINO's was no faster in a whole run.
+    """Embeds frames and decodes prompts with OpenVINO; safe to use from any thread.
 
     Parameters
     ----------
     loaded
         A model with a TinyViT encoder.
     precision
-        `auto` is bfloat16 where the CPU computes in it, else float32.
-    why
-        Why OpenVINO; ends the sentence "OpenVINO because ...".
+        `auto` is bfloat16 where the CPU computes in it, else float32. With `int8` the encoder computes in
+        whole numbers of eight bits, and the rest as with `auto`.
+    quantized
+        File of the int8 encoder; None for the one that `lightsam quantize` saved.
 
     Raises
     ------
     ConfigError
-        The precision is not one that OpenVINO runs here.
+        The precision is not one that OpenVINO runs here, or the model was not quantised.
     DeviceError
-        OpenVINO is missing, does not run this model, or fails.
+        OpenVINO is missing, does not run this model, fails, or computes something else than PyTorch.
     """
 
     def __init__(
-        self, loaded: LoadedModel, precision: Precision = "auto", why: str = "it was asked for"
+        self, loaded: LoadedModel, precision: Precision = "auto", quantized: Path | None = None
     ) -> None:
         if loaded.spec.architecture != "vit_t":
             raise DeviceError(
                 f"OpenVINO is used for models with a TinyViT encoder only, not for {loaded.spec.name}; "
                 "use runtime='torch'."
             )
-        openvino = load_openvino()
-        self._lock = threading.Lock()
+        self._openvino = load_openvino()
+        self._model: Sam = loaded.model
+        self._graphs: OrderedDict[tuple[int, int] | str, _Graph] = OrderedDict()
+        self._building = threading.Lock()
         try:
-            core = openvino.Core()
-            self.device = _choose_precision(core, precision, why)
-            hint = _HINTS[self.device.precision]
-            hints = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
-            with _converted(openvino, loaded) as folder:
-                model = core.compile_model(core.read_model(folder / _FILE), "CPU", hints)
-            self._request = model.create_infer_request()
-        except (RuntimeError, OSError) as error:
+            self._core = self._openvino.Core()
+            self.device, self._float = _choose_precision(self._core, precision)
+            self._dtype: torch.dtype = getattr(torch, self._float)
+            self._encoder = self._compile(self._encoder_graph(loaded, quantized))
+        except RuntimeError as error:
             raise DeviceError(f"OpenVINO failed: {_first_line(error)} Use runtime='torch'.") from error
-        self._self_test(loaded.model)
-        self._torch = TorchRuntime(loaded.model, self.device)
+        self._self_test()
 
-    def _embed(self, frame: FloatArray) -> FloatArray:
-        try:
-            with self._lock:
-                self._request.infer([np.ascontiguousarray(frame[None])], share_inputs=True)
-                return np.array(self._request.get_output_tensor(0).data)  # its memory is used again
-        except (RuntimeError, MemoryError) as error:
-            raise DeviceError(f"OpenVINO failed: {_first_line(error)} Use runtime='torch'.") from error
+    def _encoder_graph(self, loaded: LoadedModel, quantized: Path | None) -> Any:
+        if self.device.precision != "int8":
+            return encoder_graph(self._openvino, loaded.model.image_encoder, _HINTS[self._float])
+        path = quantized or find_quantized(loaded.weights_hash)
+        if path is None:
+            raise ConfigError(NOT_QUANTIZED.format(loaded.spec.name))
+        graph = self._openvino.preprocess.PrePostProcessor(self._core.read_model(path))
+        graph.output(0).tensor().set_element_type(getattr(self._openvino.Type, _HINTS[self._float]))
+        return graph.build()
+
+    def _compile(self, graph: Any) -> _Graph:
+        hints: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+        hints["INFERENCE_PRECISION_HINT"] = _HINTS[self._float]
+        threads = os.environ.get("OMP_NUM_THREADS", "")
+        if threads.isdecimal() and int(threads) > 0:  # what people limit threads by; PyTorch obeys it as well
+            hints["INFERENCE_NUM_THREADS"] = int(threads)
+        return _Graph(self._openvino, self._core.compile_model(graph, "CPU", hints))
+
+    def _graph(self, key: tuple[int, int] | str) -> _Graph:
+        """Return the decoder for an area of (height, width) tokens, or the "proposals" graph."""
+        with self._building:
+            graph = self._graphs.pop(key, None)
+            if graph is None:
+                kind = _HINTS[self._float]
+                if isinstance(key, str):
+                    assert self._model.proposal_head is not None
+                    built = proposal_graph(self._openvino, self._model.proposal_head, kind)
+                else:
+                    built = decoder_graph(self._openvino, self._model, *key, kind)
+                graph = self._compile(built)
+            self._graphs[key] = graph
+            while len(self._graphs) > _KEPT:
+                self._graphs.popitem(last=False)
+            return graph
 
     def encode(self, frame: FloatArray) -> Tensor:
         """Embed one frame (3, H, W), sides multiples of 32, as tokens (1, 256, H/16, W/16).
+
+        The tokens lie in memory with their channels last.
 
         Raises
         ------
         DeviceError
             If OpenVINO fails, for instance for lack of memory.
         """
-        assert all(side % FRAME_UNIT == 0 for side in frame.shape[1:])
-        return torch.from_numpy(self._embed(frame)).to(getattr(torch, self.device.precision))
+        height, width = frame.shape[1:]
+        assert height % FRAME_UNIT == width % FRAME_UNIT == 0
+        tokens = torch.empty((1, height // 16, width // 16, 256), dtype=self._dtype)
+        self._run(self._encoder, [np.ascontiguousarray(frame[None], np.float32)], [tokens])
+        return tokens.permute(0, 3, 1, 2)
 
-    def decode(
-        self, tokens: Tensor, prompts: PromptTensors, multimask: bool
-    ) -> tuple[FloatArray, FloatArray]:
-        """Decode N prompts; returns logits (N, M, h, w) and predicted IoU (N, M).
+    def propose(self, tokens: Tensor) -> FloatArray | None:
+        """Propose objects (5, 2h, 2w) in tokens (1, 256, h, w), as in `Sam.propose`; None without a head.
 
         Raises
         ------
         DeviceError
-            If memory runs out.
+            If OpenVINO fails.
         """
-        return self._torch.decode(tokens, prompts, multimask)
+        if self._model.proposal_head is None:
+            return None
+        height, width = tokens.shape[-2:]
+        found = np.empty((1, 5, 2 * height, 2 * width), np.float32)
+        self._run(self._graph("proposals"), [self._tokens_last(tokens)], [found])
+        proposed: FloatArray = found[0]
+        return proposed
 
-    def _self_test(self, model: Sam) -> None:
-        """Compare with PyTorch in float32 on a small image."""
+    def decode(
+        self, tokens: Tensor, prompts: PromptTensors, multimask: bool
+    ) -> tuple[FloatArray, FloatArray]:
+        """Decode N prompts; returns logits (N, M, 4h, 4w) and predicted IoU (N, M).
+
+        Raises
+        ------
+        DeviceError
+            If OpenVINO fails, for instance for lack of memory.
+        """
+        height, width = tokens.shape[-2:]
+        number, area = len(prompts.points), height * width
+        with torch.inference_mode():
+            encoder = self._model.prompt_encoder
+            sparse = encoder.tokens(prompts.points, prompts.labels, prompts.boxes, (height, width)).numpy()
+            dense = encoder.dense(prompts.masks).flatten(2).transpose(1, 2).contiguous().numpy()
+            image = self._tokens_last(tokens).reshape(len(tokens), area, -1)
+        wanted = np.arange(1, 4) if multimask else np.arange(1)
+        logits = np.empty((number, len(wanted), 4 * height, 4 * width), np.float32)
+        iou = np.empty((number, len(wanted)), np.float32)
+        graph, step = self._graph((height, width)), max(1, _AREA // area)
+        for first in range(0, number, step):
+            part = slice(first, first + step)
+            own = [array if len(array) == 1 else array[part] for array in (image, dense)]
+            self._run(graph, [*own, sparse[part], wanted], [logits[part], iou[part]])
+        return logits, iou
+
+    def _tokens_last(self, tokens: Tensor) -> Tensor:
+        return tokens.to(self._dtype).permute(0, 2, 3, 1).contiguous()
+
+    def _run(self, graph: _Graph, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+        try:
+            graph.run(inputs, outputs)
+        except (RuntimeError, MemoryError) as error:
+            raise DeviceError(f"OpenVINO failed: {_first_line(error)} Use runtime='torch'.") from error
+
+    def _self_test(self) -> None:
+        """Compare with PyTorch in float32: the tokens of a small image, and the mask of one click in them."""
         frame = waves()
         with torch.inference_mode():
-            precise = model.encode(torch.from_numpy(frame)[None]).numpy()
-        error = float(np.linalg.norm(self._embed(frame) - precise) / np.linalg.norm(precise))
-        if not error < _ERROR[self.device.precision]:  # true for NaN as well
-            raise _SelfTestError(
-                f"OpenVINO in {self.device.precision} differs from PyTorch by {error:.1%} here."
+            precise = self._model.encode(torch.from_numpy(frame)[None])
+            middle = torch.tensor([[list(frame.shape[:0:-1])]]).float() / 2
+            click = PromptTensors(middle, torch.ones(1, 1, dtype=torch.long))
+            mask = self._model.decode(precise, click, False)[0].numpy()
+        self._compare(self.device.precision, self.encode(frame).float().numpy(), precise.numpy())
+        self._compare(self._float, self.decode(precise, click, False)[0], mask)
+
+    def _compare(self, precision: str, found: FloatArray, expected: FloatArray) -> None:
+        error = float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+        if not error < _ERROR[precision]:  # true for NaN as well
+            raise DeviceError(
+                f"OpenVINO in {precision} differs from PyTorch by {error:.1%} here; use runtime='torch'."
             )
 
 
-def _choose_precision(core: Any, precision: Precision, why: str) -> Device:
+class _Graph:
+    """A compiled graph, run by one thread at a time."""
+
+    def __init__(self, openvino: Any, compiled: Any) -> None:
+        self._openvino = openvino
+        self._request = compiled.create_infer_request()
+        self._lock = threading.Lock()
+
+    def run(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+        """Compute from arrays or tensors into others, without copies."""
+        with self._lock:
+            for index, array in enumerate(outputs):
+                self._request.set_output_tensor(index, self._wrap(array))
+            for index, array in enumerate(inputs):
+                self._request.set_input_tensor(index, self._wrap(array))
+            self._request.infer()
+
+    def _wrap(self, array: Tensor | NDArray[Any]) -> Any:
+        openvino = self._openvino
+        if isinstance(array, Tensor):
+            if array.dtype == torch.bfloat16:  # which NumPy does not know
+                bits = array.view(torch.int16).numpy()
+                return openvino.Tensor(bits, openvino.Shape(list(array.shape)), openvino.Type.bf16)
+            array = array.numpy()
+        return openvino.Tensor(array, shared_memory=True)
+
+
+def _choose_precision(core: Any, precision: Precision) -> tuple[Device, str]:
+    """Return the device, and the float type of what does not compute in eight bits."""
     there = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    if precision not in ("auto", *_HINTS) or (precision == "bfloat16" and not there):
+    if precision not in ("auto", "int8", *_HINTS) or (precision == "bfloat16" and not there):
         raise ConfigError(
             f"OpenVINO does not run {precision} on this CPU; use precision='auto', or runtime='torch'."
         )
-    name = ("bfloat16" if there else "float32") if precision == "auto" else precision
+    fast = "bfloat16" if there else "float32"
+    name = fast if precision == "auto" else precision
     unit = "this CPU computes in it" if there else "OpenVINO finds no bfloat16 unit in this CPU"
     reason = "it was asked for" if precision != "auto" else unit
-    return Device("cpu", name, f"cpu by OpenVINO because {why}; {name} because {reason}.", "openvino")
-
-
-@contextmanager
-def _converted(openvino: Any, loaded: LoadedModel) -> Iterator[Path]:
-    """Folder with the converted model: in the cache where that can be written, else a temporary one."""
-    versions = (openvino.get_version(), torch.__version__, _FORMAT)
-    folder = folder_of((loaded.weights_hash, *versions))
-    if find_converted(folder):
-        yield folder
-        return
-    write = _convert(openvino, loaded.model)
-    try:
-        store(folder, write)
-    except (OSError, RuntimeError) as error:  # OpenVINO's writer raises the latter
-        warnings.warn(
-            f"The converted model cannot be kept in {folder.parent}: {_first_line(error)} It will be "
-            "converted again next time; set LIGHTSAM_CACHE to a folder that can be written.",
-            LightSamWarning,
-            stacklevel=6,
-        )
-    else:
-        yield folder
-        return
-    with tempfile.TemporaryDirectory(prefix="lightsam-", ignore_cleanup_errors=True) as temporary:
-        write(Path(temporary))
-        yield Path(temporary)
-
-
-def _convert(openvino: Any, model: Sam) -> Callable[[Path], None]:
-    """Convert the encoder; returns the function that writes it to a folder."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter, about its own future
-        converted = openvino.convert_model(export_encoder(model))
-
-    def write(folder: Path) -> None:
-        openvino.save_model(converted, folder / _FILE, compress_to_fp16=False)
-
-    return write
+    device = Device("cpu", name, f"cpu by OpenVINO; {name} because {reason}.", "openvino")
+    return device, (fast if precision == "int8" else name)
 
 
 def _first_line(error: Exception) -> str:

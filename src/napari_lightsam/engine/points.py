@@ -30,11 +30,19 @@ def lattice(level: Level, spacing: float) -> NDArray[np.float64]:
     spacing
         Distance of neighbours in frame pixels, rounded so that the lattice fills each axis.
     """
-    axes = []
-    for length, frame in zip(level.shape, level.frame, strict=True):
-        count = max(1, round(frame / spacing))
-        axes.append((np.arange(count) + 0.5) * length / count - 0.5)
-    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+    return np.stack(np.meshgrid(*lattice_axes(level, spacing), indexing="ij"), axis=-1)
+
+
+def lattice_axes(level: Level, spacing: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the rows and the columns that the lattice of `lattice` stands on, in image pixels."""
+    rows, columns = (
+        (np.arange(count) + 0.5) * length / count - 0.5
+        for length, count in (
+            (length, max(1, round(frame / spacing)))
+            for length, frame in zip(level.shape, level.frame, strict=True)
+        )
+    )
+    return rows, columns
 
 
 def decode_points(

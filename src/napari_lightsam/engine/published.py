@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_lightsam.engine.assemble import Segmentation
 from napari_lightsam.engine.candidates import concatenate
 from napari_lightsam.engine.merge import paint
 from napari_lightsam.engine.points import decode_points
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from napari_lightsam.engine.candidates import Candidates
     from napari_lightsam.engine.config import EverythingConfig
     from napari_lightsam.engine.decode import Decoded
-    from napari_lightsam.engine.everything import Segmentation
     from napari_lightsam.engine.level import Embedding, Level
+    from napari_lightsam.engine.merge import LabelArray
     from napari_lightsam.engine.resample import FloatArray
     from napari_lightsam.engine.segmenter import Segmenter
 
@@ -36,11 +37,13 @@ _COARSE = 4
 
 
 def run_published(
-    segmenter: Segmenter, embedding: Embedding, level: Level, config: EverythingConfig
+    segmenter: Segmenter,
+    embedding: Embedding,
+    level: Level,
+    config: EverythingConfig,
+    out: LabelArray | None = None,
 ) -> Generator[Progress, None, Segmentation]:
     """Run grid or hierarchical mode; the result's candidates are the generator's masks, best first."""
-    from napari_lightsam.engine.everything import Segmentation
-
     n = int(config.points_per_side or max(1, round(max(level.frame) / float(config.point_spacing or 16))))
     if config.mode == "grid":
         parts = yield from _stage(segmenter, embedding, level, config, square_lattice(level.shape, n), None)
@@ -55,7 +58,7 @@ def run_published(
     boxes = np.array([found.mask(i).box for i in range(len(found))], np.float64).reshape(-1, 4)
     boxes[:, 2:] -= 1  # the public code measures boxes from first to last pixel
     kept = found.take(box_nms(boxes, found.iou, BOX_NMS))
-    labels, scores = paint((kept.mask(i) for i in range(len(kept))), level.shape)
+    labels, scores = paint((kept.mask(i) for i in range(len(kept))), level.shape, out=out)
     return Segmentation(labels, scores, config.object_size, False, config, kept)
 
 

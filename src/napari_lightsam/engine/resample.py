@@ -29,6 +29,11 @@ class AxisWeights(NamedTuple):
     stop: int
     matrix: FloatArray
 
+    def between(self, start: int, stop: int) -> AxisWeights:
+        """Return the weights of the inputs in `[start, stop)` alone; parts add up to the whole."""
+        start, stop = max(start, self.start), min(stop, self.stop)
+        return AxisWeights(start, stop, self.matrix[:, start - self.start : stop - self.start])
+
 
 def axis_weights(
     outputs: tuple[int, int], scale: float, size: int, *, antialias: bool = False

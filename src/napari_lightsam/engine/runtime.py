@@ -19,7 +19,7 @@ from napari_lightsam.model.sam import PromptTensors, Sam
 if TYPE_CHECKING:
     from napari_lightsam.engine.resample import FloatArray
 
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
+Precision = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 RuntimeName = Literal["auto", "torch", "openvino"]
 
 _MEMORY_WORDS = ("not enough memory", "out of memory", "can't allocate memory")
@@ -36,7 +36,7 @@ class Device:
     name
         `cpu`, `mps`, `cuda` or `cuda:N`.
     precision
-        `float32`, `bfloat16` or `float16`.
+        `float32`, `bfloat16`, `float16` or `int8`.
     reason
         One sentence for people.
     runtime
@@ -50,18 +50,17 @@ class Device:
 
 
 class Runtime(Protocol):
-    """Runs a network: frames to tokens, tokens and prompts to masks; safe to use from any thread.
+    """Runs a network: frames to tokens, tokens and prompts to masks; safe to use from any thread."""
 
-    Attributes
-    ----------
-    device
-        Where and how it runs; does not change.
-    """
-
-    device: Device
+    @property
+    def device(self) -> Device:
+        """Where and how it runs; does not change."""
 
     def encode(self, frame: FloatArray) -> Tensor:
         """Embed one frame (3, H, W) as tokens (1, 256, H/16, W/16) that `decode` takes."""
+
+    def propose(self, tokens: Tensor) -> FloatArray | None:
+        """Propose objects (5, 2h, 2w) in tokens (1, 256, h, w), as in `Sam.propose`; None without a head."""
 
     def decode(
         self, tokens: Tensor, prompts: PromptTensors, multimask: bool
@@ -85,7 +84,7 @@ def choose_device(
     device
         `auto`, `cpu`, `mps`, `cuda` or `cuda:N`.
     precision
-        `auto` is bfloat16 on CPUs that compute in it, float16 on GPUs, else float32.
+        `auto` is bfloat16 on CPUs that compute in it, float16 on GPUs, else float32. `int8` is OpenVINO's.
     runtime
         `openvino` leaves only the CPU.
 
@@ -94,11 +93,13 @@ def choose_device(
     DeviceError
         If the device is not there.
     ConfigError
-        If a name is unknown, or OpenVINO is asked for on a GPU.
+        If a name is unknown, or OpenVINO (or `int8`, which needs it) is asked for on a GPU.
     """
     if runtime not in get_args(RuntimeName):
         raise ConfigError(f"Unknown runtime {runtime!r}; choose one of {', '.join(get_args(RuntimeName))}.")
-    if runtime == "openvino":
+    if precision == "int8" and runtime == "torch":
+        raise ConfigError("PyTorch does not run int8 here; use runtime='openvino', or precision='auto'.")
+    if runtime == "openvino" or precision == "int8":
         if device not in ("auto", "cpu"):
             raise ConfigError(f"OpenVINO runs on the CPU, not on {device!r}; use runtime='torch' there.")
         device = "cpu"
@@ -213,6 +214,12 @@ class TorchRuntime:
         batch = torch.from_numpy(frame)[None].to(self.device.name, self._dtype)
         with torch.inference_mode():
             return self._model.encode(batch.contiguous(memory_format=torch.channels_last))
+
+    def propose(self, tokens: Tensor) -> FloatArray | None:
+        """Propose objects (5, 2h, 2w) in tokens (1, 256, h, w), as in `Sam.propose`; None without a head."""
+        with torch.inference_mode():
+            found = self._model.propose(tokens.to(self._dtype))
+            return None if found is None else found[0].float().cpu().numpy()
 
     def decode(
         self, tokens: Tensor, prompts: PromptTensors, multimask: bool

@@ -11,7 +11,7 @@ from napari_lightsam.model.spec import STRIDE, ObjectFrame
 
 if TYPE_CHECKING:
     from napari_lightsam.engine.candidates import Candidates
-    from napari_lightsam.engine.level import Embedding
+    from napari_lightsam.engine.level import Embedding, Level
     from napari_lightsam.engine.prompts import Prompts
 
 _FINEST = 4.0  # frame pixels per image pixel: objects of 6 px reach the model's range
@@ -73,5 +73,9 @@ def escape_scale(candidates: Candidates, frame: ObjectFrame, window: int) -> flo
     level = candidates.level
     scale = math.sqrt(level.scale[0] * level.scale[1])
     too_large = candidates.diameters[best] * scale > 1.5 * frame.largest
-    can_shrink = max(level.frame) > max(window, _COARSEST_SIDE)
-    return scale / 2 if (candidates.cut[best] or too_large) and can_shrink else None
+    return scale / 2 if (candidates.cut[best] or too_large) and can_shrink(level, window) else None
+
+
+def can_shrink(level: Level, window: int) -> bool:
+    """Tell whether more of the plane is seen in a window at a coarser scale; fixed frames show all of it."""
+    return not level.fixed and max(level.frame) > max(window, _COARSEST_SIDE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,9 +13,10 @@ from napari_lightsam.engine.candidates import Candidates, collect
 from napari_lightsam.engine.decode import decode, encode_block, window_size
 from napari_lightsam.engine.image import ArrayLike as ImageArray
 from napari_lightsam.engine.image import Limits, prepare_plane
-from napari_lightsam.engine.level import BLOCK, Block, Embedding, Level, make_level
+from napari_lightsam.engine.level import BLOCK, Block, BlockCache, Embedding, Level, make_level
 from napari_lightsam.engine.masks import Mask, Masks
 from napari_lightsam.engine.prompts import Prompts, check_prompts
+from napari_lightsam.engine.proposals import as_proposals
 from napari_lightsam.engine.runtime import Device, Precision, Runtime, RuntimeName, choose_device
 from napari_lightsam.engine.scales import escape_scale, pyramid, scales_for
 from napari_lightsam.errors import PromptError
@@ -22,12 +24,14 @@ from napari_lightsam.model.spec import ModelSpec, ObjectFrame
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Generator, Iterable
+    from collections.abc import Callable, Generator, Iterable
 
     from numpy.typing import ArrayLike
 
     from napari_lightsam.engine.everything import EverythingConfig, Segmentation
+    from napari_lightsam.engine.merge import LabelArray
     from napari_lightsam.engine.progress import Progress
+    from napari_lightsam.engine.proposals import Source
     from napari_lightsam.engine.weights import LoadedModel
 
 _SAME_OBJECT = 0.85  # two candidates of one prompt above this IoU are one reading of it
@@ -208,8 +212,13 @@ class Segmenter:
         config: EverythingConfig | None = None,
         *,
         rgb: bool | None = None,
+        proposals: Source | None = None,
+        stop: Callable[[], bool] | None = None,
+        out: LabelArray | None = None,
     ) -> Generator[Progress, None, Segmentation]:
         """Segment every object of a plane; a generator of `Progress` that returns a `Segmentation`.
+
+        Closing the generator drops everything; `stop` keeps what was found.
 
         Parameters
         ----------
@@ -219,6 +228,24 @@ class Segmenter:
             Settings; None means the defaults.
         rgb
             As for `embed`.
+        proposals
+            Where objects are, instead of the config's mode; see
+            `napari_lightsam.engine.proposals.as_proposals`.
+        stop
+            Asked before each batch of prompts; once it says True, the run ends with what it has, and the
+            result's `complete` is False. A `published` run ends only by closing.
+        out
+            Integer array (H, W) to write the labels into, such as a zarr array larger than memory; it is
+            written once, at the end.
+
+        Raises
+        ------
+        ImageError
+            If the image is not one plane, or a part of it cannot be read; the message names the part.
+        PromptError
+            If proposals are of no accepted form or do not fit the plane.
+        ConfigError
+            If `out` has another shape than the plane, holds no integers, or has no room for the ids.
 
         Examples
         --------
@@ -235,8 +262,11 @@ class Segmenter:
         config = config or EverythingConfig()
         if not isinstance(image, Embedding):
             image = self.lazy_embedding(image, object_size=config.object_size, rgb=rgb)
+            image = replace(image, cache=BlockCache(kept=1))  # nobody asks this embedding again
         self._check_embedding(image)
-        return run_everything(self, image, config)
+        if proposals is not None and not callable(proposals):
+            proposals = as_proposals(proposals, image.plane.data)
+        return run_everything(self, image, config, proposals=proposals, stop=stop, out=out)
 
     def estimate_object_size(self, image: ImageArray | Embedding, *, rgb: bool | None = None) -> float | None:
         """Estimate the typical object diameter of a plane in pixels; None when nothing was found.
@@ -362,6 +392,7 @@ def load_segmenter(
     device: str = "auto",
     precision: Precision = "auto",
     runtime: RuntimeName = "auto",
+    cache: bool | str | os.PathLike[str] = False,
 ) -> Segmenter:
     """Load a model; never touches the network.
 
@@ -373,10 +404,13 @@ def load_segmenter(
         `auto` (CUDA, then MPS, then CPU), `cpu`, `mps`, `cuda` or `cuda:N`.
     precision
         `auto` (bfloat16 on CPUs that compute in it, float16 on GPUs, checked against float32),
-        `float32`, `bfloat16` or `float16`.
+        `float32`, `bfloat16`, `float16`, or `int8` (the encoder only; after `lightsam quantize`).
     runtime
-        `torch`, `openvino` (embeds by OpenVINO, CPU only; a model is converted once), or `auto`:
-        PyTorch, unless the model was prepared for OpenVINO on this computer (`lightsam models prepare`).
+        `torch`, `openvino` (TinyViT models on the CPU), or `auto`: OpenVINO on the CPU where it is installed
+        and computes the same as PyTorch, else PyTorch. `device_reason` says what was chosen and why.
+    cache
+        Keep embeddings on disk, so that an image seen before is ready at once: True for the user's cache
+        folder, or a folder of your own; see `napari_lightsam.engine.store`.
 
     Returns
     -------
@@ -388,6 +422,8 @@ def load_segmenter(
         If the name is unknown, the weights are not on this machine, or the file is not a checkpoint.
     DeviceError
         If the device is not available, or OpenVINO was asked for and cannot run the model.
+    ConfigError
+        If a setting is not accepted, or int8 is asked for and the model was not quantised.
 
     Examples
     --------
@@ -395,8 +431,10 @@ def load_segmenter(
     'lightsam'
     """
     from napari_lightsam.engine.openvino import make_runtime
+    from napari_lightsam.engine.store import with_store
     from napari_lightsam.engine.weights import load_model
 
     chosen: Device = choose_device(device, precision, runtime)
     loaded: LoadedModel = load_model(name_or_path if isinstance(name_or_path, str) else Path(name_or_path))
-    return Segmenter(loaded.spec, make_runtime(loaded, chosen, precision, runtime), loaded.weights_hash)
+    started = make_runtime(loaded, chosen, precision, runtime)
+    return Segmenter(loaded.spec, with_store(started, cache, loaded.weights_hash), loaded.weights_hash)

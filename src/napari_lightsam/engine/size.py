@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _SPACING = 48  # frame pixels between prompts of the coarse look
 _SIDE = 512  # frame pixels looked at, at each scale
+_WIDEST = 4096  # image pixels of a part that is looked at: more of a large plane is never read
 _SURER = (0.1, 0.2)  # above the thresholds of predicted IoU and stability: a few sure objects are enough
 _PLACES = 5  # positions along each axis among which the part with most structure is chosen
 
@@ -43,14 +44,18 @@ def estimate_size(segmenter: Segmenter, embedding: Embedding) -> float | None:
     -----
     At each scale of the pyramid prompts are decoded where the image has structure, and objects within
     the range the model was trained on are kept. The scale at which they cover most of what was prompted,
-    weighted by their scores, wins; the size is the median diameter of its objects.
+    weighted by their scores, wins; the size is the median diameter of its objects. Of a plane wider than
+    4096 pixels no larger part than that is looked at: objects of more than some 700 pixels are not found.
     """
     frame = segmenter.spec.frame
     if not isinstance(frame, ObjectFrame) or embedding.plane.blank:
         return None
     best: tuple[float, float] | None = None
     bare = replace(embedding, object_size=None)
+    longest = max(embedding.shape)
     for scale in sorted(pyramid(bare, frame), reverse=True):
+        if min(_SIDE / scale, longest) > _WIDEST:
+            break
         part = _busiest_part(embedding, round(_SIDE / scale))
         found, prompted = _look(segmenter, part, segmenter.level(part, scale))
         evidence, diameter = _evidence(found, frame, prompted)

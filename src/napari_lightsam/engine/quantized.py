@@ -1,0 +1,72 @@
+"""Quantised encoders on disk: kept in the cache folder, whole or not at all, never used when damaged."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_lightsam.engine.cache import cache_folder
+from napari_lightsam.engine.verify import file_hash
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["FILE", "NOT_QUANTIZED", "find_quantized", "quantized_folder", "store_quantized"]
+
+FILE = "encoder.xml"
+"""The file to read; its weights lie beside it."""
+
+NOT_QUANTIZED = (
+    "{0} has no int8 version on this computer. Make one with `lightsam quantize {0}`, or use "
+    "precision='auto'."
+)
+
+_MANIFEST = "hashes.json"
+_FORMAT = "1"  # of the graph's inputs and outputs; another number makes every int8 version void
+
+
+def quantized_folder(weights_hash: str) -> Path:
+    """Folder of a model's int8 encoder; it need not exist."""
+    return cache_folder() / "int8" / f"{weights_hash[:32]}-{_FORMAT}"
+
+
+def find_quantized(weights_hash: str) -> Path | None:
+    """Return the file of a model's int8 encoder; None where there is none, or not what was stored."""
+    folder = quantized_folder(weights_hash)
+    try:
+        hashes = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        whole = all(file_hash(folder / Path(name).name, "sha256") == value for name, value in hashes.items())
+    except (OSError, ValueError, AttributeError, TypeError):
+        return None
+    return folder / FILE if whole and FILE in hashes else None
+
+
+def store_quantized(weights_hash: str, write: Callable[[Path], None]) -> Path:
+    """Fill a model's folder by `write` and give it its name only when it is whole.
+
+    Raises
+    ------
+    OSError
+        The cache folder is read-only or full; nothing is left behind, and what was there stays.
+    """
+    folder = quantized_folder(weights_hash)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".part"))
+    try:
+        write(part)
+        files = sorted(part.iterdir())
+        for file in files:
+            with file.open("rb+") as stream:
+                os.fsync(stream.fileno())
+        hashes = {file.name: file_hash(file, "sha256") for file in files}
+        (part / _MANIFEST).write_text(json.dumps(hashes, indent=1) + "\n", encoding="utf-8")
+        if folder.exists():
+            shutil.rmtree(folder)
+        part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return folder / FILE
