@@ -6,6 +6,7 @@ Run it where there is a display: `python docs/make_screenshots.py`, on a machine
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,25 +43,49 @@ def save(viewer: napari.Viewer, name: str) -> None:
     viewer.window.screenshot(str(IMAGES / f"{name}.png"), canvas_only=False, flash=False)
 
 
-def main() -> None:
-    """Click a nucleus, correct it, save it, then segment everything."""
-    IMAGES.mkdir(exist_ok=True)
-    viewer = napari.Viewer(show=True)
+def open_sample(viewer: napari.Viewer, name: str, size: float | None) -> Any:
+    """Open a sample and the widget beside it, ready for a click."""
     viewer.window.resize(*SIZE)
-    viewer.open_sample("napari-lightsam", "nuclei_fluorescence")
+    viewer.open_sample("napari-lightsam", name)
     _, widget = viewer.window.add_plugin_dock_widget("napari-lightsam", "LightSAM")
     control = widget.controller
-    widget.size_box.setValue(26)
-    wait(lambda: control.settings.object_size == 26 and control.ready)
+    if size is not None:
+        widget.size_row.box.set_pixels(size)
+        wait(lambda: control.settings.object_size == size)
+    wait(lambda: control.ready)
     settle()
-    viewer.scene.camera.center, viewer.scene.camera.zoom = (275, 370), viewer.scene.camera.zoom * 2.5
+    return widget
 
-    widget.object_button.click()
+
+def everything(viewer: napari.Viewer) -> None:
+    """Segment everything in one press, stop on the way, then move the slider."""
+    widget = open_sample(viewer, "nuclei_fluorescence", 26)
+    section = widget.everything
+    section.button.click()
+    wait(lambda: section.row.bar.value() > 0)
+    save(viewer, "running")
+    wait(lambda: section.count.text())
+    viewer.fit_to_view()
+    save(viewer, "everything")
+    found = section.count.text()
+    section.slider.setValue(-60)
+    section.advanced.expand(animate=False)
+    wait(lambda: section.count.text() != found)
+    save(viewer, "fewer")
+
+
+def clicking(viewer: napari.Viewer) -> None:
+    """Click a nucleus, correct it, save it."""
+    widget = open_sample(viewer, "nuclei_fluorescence", 26)
+    control = widget.controller
+    viewer.scene.camera.center, viewer.scene.camera.zoom = (275, 370), viewer.scene.camera.zoom * 2.5
+    widget.click.object_button.click()
     points = control.annotator.points
     for place in ((275, 390), (302, 281), (264, 437)):
         points.add(place)
         wait(lambda: control.answer.masks())
-        widget.commit_button.click()
+        widget.click.commit_button.click()
+        control.clear()  # nothing is left, unless two places turned out to be one object
     points.add((283, 413))
     wait(lambda: control.answer.masks())
     control.annotator.always_negative = True
@@ -68,17 +93,26 @@ def main() -> None:
     control.annotator.always_negative = False
     wait(lambda: control.answer.prompts and len(control.answer.prompts[0].points) == 2)
     points.selected_data = set()
+    widget.area.ensureWidgetVisible(widget.click)
     save(viewer, "clicking")
 
-    widget.clear_button.click()
-    widget.everything_button.click()
-    wait(lambda: widget.run_row.bar.value() > 0)
-    save(viewer, "running")
-    wait(lambda: any(layer.name.endswith("everything") for layer in viewer.layers))
-    viewer.fit_to_view()
-    save(viewer, "everything")
-    viewer.close()
+
+def stack(viewer: napari.Viewer) -> None:
+    """Draw one typical object of a calibrated stack, and have all planes offered."""
+    widget = open_sample(viewer, "neurites_fibsem_3d", None)
+    widget.controller.draw_typical()
+    save(viewer, "stack")
+
+
+def main(chosen: list[str]) -> None:
+    """Make the chosen pictures, or all of them."""
+    IMAGES.mkdir(exist_ok=True)
+    for scene in (everything, clicking, stack):
+        if not chosen or scene.__name__ in chosen:
+            viewer = napari.Viewer(show=True)
+            scene(viewer)
+            viewer.close()
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

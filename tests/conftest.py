@@ -25,7 +25,7 @@ Sample = tuple[NDArray[Any], NDArray[Any]]
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
-    """Keep tests away from the models that a developer downloaded or prepared."""
+    """Keep tests away from the models that a developer downloaded or quantised."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LIGHTSAM_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -33,10 +33,10 @@ def own_cache(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def segmenter():
-    """The embedded model on the CPU in float32, loaded once."""
+    """The embedded model on the CPU by PyTorch in float32, loaded once."""
     from napari_lightsam import load_segmenter
 
-    return load_segmenter("lightsam", device="cpu", precision="float32")
+    return load_segmenter("lightsam", device="cpu", precision="float32", runtime="torch")
 
 
 @pytest.fixture(scope="session")

@@ -224,7 +224,7 @@ def test_every_option_reaches_the_engine(tmp_path: Path, lightsam) -> None:
         "segment", tmp_path / "a.tif", "-o", tmp_path / "out", "--mode", "grid", "--object-size", "26",
         "--channel", "0,1", "--z", "max", "--pixel-size", "0.5,0.25", "--iou-threshold", "0.7",
         "--stability-threshold", "0.75", "--min-size", "8", "--max-size", "60", "--drop-border",
-        "--overlap", "0.4", "--point-spacing", "20", "--batch", "32", "--overlay",
+        "--overlap", "0.4", "--point-spacing", "20", "--batch", "32", "--overlay", "--balance", "0.1",
     )  # fmt: skip
 
     assert done.exit_code == 0, done.stderr
@@ -233,6 +233,7 @@ def test_every_option_reaches_the_engine(tmp_path: Path, lightsam) -> None:
         **BatchSettings().to_plain(), "mode": "grid", "object_size": 26.0, "channel": ["0", "1"], "z": "max",
         "pixel_size": [0.5, 0.25], "iou_threshold": 0.7, "stability_threshold": 0.75, "min_size": 8.0,
         "max_size": 60.0, "keep_border": False, "overlap": 0.4, "point_spacing": 20.0, "batch": 32,
+        "balance": 0.1,
     }  # fmt: skip
     table = pd.read_csv(tmp_path / "out" / "a_objects.csv")
     assert not table["touches_border"].any()
@@ -262,6 +263,7 @@ def test_every_setting_has_its_flag_with_the_help_of_its_field(lightsam, config:
         (["image.tif", "--pixel-size", "1,2,3"], 2, "--pixel-size is one number"),
         (["image.tif", "--pixel-size", "0"], 2, "pixel size is one or two positive"),
         (["image.tif", "--object-size", "0.5"], 2, "greater than or equal to"),
+        (["image.tif", "--balance", "2"], 2, "-1<=x<=1"),
         (["image.tif", "--min-size", "9", "--max-size", "3"], 2, "min_size (9) is larger than max_size (3)"),
         (["image.tif", "--channel", "Cy5"], 2, "no channel 'Cy5'"),
         (["image.tif", "--time", "4"], 2, "time 4"),
@@ -357,6 +359,7 @@ def test_a_terminal_shows_a_bar_and_the_result_comes_back(monkeypatch: pytest.Mo
 
     def count():
         yield Progress("counting [sheep]", 1, 2)
+        yield Progress("pausing", 1, 0)
         return 42
 
     terminal = Terminal()
@@ -366,7 +369,8 @@ def test_a_terminal_shows_a_bar_and_the_result_comes_back(monkeypatch: pytest.Mo
 
     assert follow(count(), heard.append) == 42
     assert "counting [sheep]" in terminal.getvalue()
-    assert [step.done for step in heard] == [1]
+    assert "left" in terminal.getvalue()
+    assert [step.done for step in heard] == [1, 1]
 
 
 def test_the_clock_adds_up_stages_that_alternate(monkeypatch: pytest.MonkeyPatch) -> None:

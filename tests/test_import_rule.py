@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "formats": ENGINE,
     "session": ENGINE | {"formats"},
     "batch": ENGINE | {"formats", "session"},
-    "train": ENGINE | {"formats", "session"},
+    "train": ENGINE | {"formats", "session", "samples"},
     "plugin": ENGINE | {"formats", "session", "samples", "batch", "train"},
     "cli": ENGINE | {"formats", "session", "samples", "batch", "train", "plugin"},
 }
@@ -37,6 +37,7 @@ MODULE_LEVEL: dict[str, set[str]] = {
     "torch": {"model", "engine", "train"},
     "timm": {"model", "engine", "train"},
     "openvino": {"engine", "train"},
+    "nncf": {"train"},
     "napari": {"plugin"},
     "qtpy": {"plugin"},
     "magicgui": {"plugin"},

@@ -18,10 +18,12 @@ _HOME = {
     "Progress": "engine.progress",
     "Segmentation": "engine.everything",
     "Segmenter": "engine.segmenter",
+    "StackSegmentation": "engine.stack",
     "drain": "engine.progress",
     "load_segmenter": "engine.segmenter",
     "open_and_segment": "plugin.commands",
     "segment_everything": "engine.everything",
+    "segment_stack": "engine.stack",
 }
 
 __all__ = [
@@ -32,10 +34,12 @@ __all__ = [
     "Progress",
     "Segmentation",
     "Segmenter",
+    "StackSegmentation",
     "drain",
     "load_segmenter",
     "open_and_segment",
     "segment_everything",
+    "segment_stack",
 ]
 
 if TYPE_CHECKING:
@@ -45,6 +49,7 @@ if TYPE_CHECKING:
     from .engine.masks import Mask, Masks
     from .engine.progress import Progress, drain
     from .engine.segmenter import Segmenter, load_segmenter
+    from .engine.stack import StackSegmentation, segment_stack
     from .plugin.commands import open_and_segment
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import npe2
 import numpy as np
+import pandas as pd
 import pytest
 from napari.components import ViewerModel
 
+from napari_lightsam.engine.config import Thresholds
 from napari_lightsam.engine.masks import Mask, Masks
 from napari_lightsam.engine.progress import Progress
 from napari_lightsam.plugin import inference
@@ -33,6 +36,10 @@ def disc(centre, radius):
     return Mask((y - radius + top, x - radius + left), grid[top:, left:], iou=0.9, stability=0.9)
 
 
+SCORES = np.array([0.9, 0.8, 0.7, 0.6], np.float32)
+"""Of the four squares that the tiny model finds."""
+
+
 class TinySegmenter:
     """Answers a click with three discs, a box with the box itself, and everything with four squares."""
 
@@ -42,6 +49,8 @@ class TinySegmenter:
         self.weights_hash = "0" * 64
         self.embedded: list[tuple] = []
         self.predicted: list[tuple] = []
+        self.runs: list[tuple] = []
+        self.stacks: list[tuple] = []
         self.threads: set[int] = set()
         self.error: Exception | None = None
         self.gate: threading.Event | None = None
@@ -63,27 +72,66 @@ class TinySegmenter:
             return Masks(embedding.shape, ((Mask((y0, x0), np.ones((y1 - y0, x1 - x0), bool)),),))
         return Masks(embedding.shape, (tuple(disc(points[0], radius) for radius in (4, 6, 9)),))
 
-    def everything(self, image, config, *, rgb=None):
+    def everything(self, image, config, *, rgb=None, proposals=None, stop=None):
+        self.runs.append((image, config, proposals))
         labels = np.zeros(image.shape[:2], np.int32)
+        found = 0
         try:
-            for i in range(4):
+            while found < 4 and not (stop is not None and stop()):
                 if self.error is not None:
                     raise self.error
-                if self.gate is not None:
-                    while not self.gate.wait(0.01):
-                        yield Progress("decoding", i, 4)
-                labels[10 * i + 1 : 10 * i + 8, 2:9] = i + 1
-                yield Progress("decoding", i + 1, 4)
+                if self.gate is None or self.gate.wait(0.01):
+                    labels[10 * found + 1 : 10 * found + 8, 2:9] = found + 1
+                    found += 1
+                yield Progress("decoding", found, 4)
         finally:
             self.closed.set()
         return SimpleNamespace(
             labels=labels,
-            scores=np.linspace(0.9, 0.6, 4, dtype=np.float32),
-            config=config,
+            scores=SCORES[:found],
+            config=replace(config, min_size=2.0 if config.min_size is None else config.min_size),
+            candidates=SimpleNamespace(usual=Thresholds(0.5, 0.5)),
             object_size=7.0,
             object_size_estimated=config.object_size is None,
             advice="",
+            complete=found == 4,
+            ids=None,
         )
+
+    def stack(self, array, *, axis, config, model, link, rgb=None, stop):
+        """Find two squares a plane."""
+        self.stacks.append((array, axis, link))
+        labels = np.zeros(array.shape[:3], np.int32)
+        done = 0
+        while done < array.shape[axis] and not stop():
+            if self.gate is None or self.gate.wait(0.01):
+                plane = np.moveaxis(labels, axis, 0)[done]
+                plane[1:8, 2:9], plane[11:18, 2:9] = (1, 2) if link else (1 + 2 * done, 2 + 2 * done)
+                done += 1
+            yield Progress(f"plane {done} of {array.shape[axis]}", done, array.shape[axis])
+        return SimpleNamespace(
+            labels=labels,
+            table=pd.DataFrame(
+                {
+                    "label": np.arange(1, 3) if link else np.tile([1, 2], done),
+                    "score": 0.9,
+                    "single_plane": False,
+                    "area_jump": np.arange(2 if link else 2 * done) == 1,
+                }
+            ),
+            config=config,
+            object_size=7.0,
+            object_size_estimated=True,
+            complete=done == array.shape[axis],
+            advice="",
+        )
+
+    @staticmethod
+    def choose_again(segmentation, config):
+        """Keep the squares whose score is high enough: all in the middle, fewer to the left."""
+        kept = 0.6 - 0.4 * min(config.balance, 0) <= SCORES
+        labels = np.concatenate([[0], np.cumsum(kept) * kept])[segmentation.labels]
+        return inference.Objects(labels.astype(np.int32), np.arange(1, kept.sum() + 1), SCORES[kept])
 
 
 class Desk:
@@ -94,7 +142,7 @@ class Desk:
         self.viewer = ViewerModel() if viewer is None else viewer
         self.control = Controller(self.viewer, self.calls.put)
         self.progress: list = []
-        self.control.progress.connect(self.progress.append)
+        self.control.everything.progress.connect(self.progress.append)
 
     def run_until(self, condition, timeout=60.0):
         """Do the main thread's work until a condition holds."""
@@ -137,6 +185,8 @@ def tiny(monkeypatch):
     """A tiny model in place of the real one."""
     segmenter = TinySegmenter()
     monkeypatch.setattr(inference, "load", lambda name: segmenter)
+    monkeypatch.setattr(inference, "choose_again", segmenter.choose_again)
+    monkeypatch.setattr(inference, "segment_planes", segmenter.stack)
     return segmenter
 
 

@@ -9,7 +9,6 @@ from napari_lightsam.plugin import results
 from napari_lightsam.plugin.axes import METADATA_KEY, AxisRole, answer_role
 from napari_lightsam.plugin.inference import Settings
 from napari_lightsam.plugin.layers import ours
-from napari_lightsam.plugin.worker import Lane
 
 
 def target(desk):
@@ -179,62 +178,6 @@ def test_an_error_in_a_run_is_reported_and_ends_the_progress(desk, tiny, notes):
     assert names(desk) == ["image"]
 
 
-def test_everything_becomes_a_new_layer_with_scores_and_its_history(desk):
-    image = desk.open(np.zeros((60, 60)), scale=(2, 2))
-    desk.control.pixel_size_um = 0.5
-    assert desk.control.segment_everything()
-    desk.finish()
-    labels = target(desk)
-    assert sorted(np.unique(labels.data)) == [0, 1, 2, 3, 4]
-    np.testing.assert_array_equal(labels.scale, image.scale)
-    assert labels.features["score"].tolist() == pytest.approx([0.9, 0.8, 0.7, 0.6])
-    note = ours(labels)
-    assert (note["model"], note["object_size"], note["pixel_size_um"]) == ("tiny", 7.0, 0.5)
-    assert desk.progress[-1] is None
-    assert "4 objects" in desk.control.status
-    desk.click(50, 50)
-    assert desk.commit().ids == (5,)
-
-
-def test_a_cancelled_run_ends_at_once_and_changes_nothing(desk, tiny):
-    desk.open(np.zeros((60, 60)))
-    desk.click(30, 30)
-    desk.commit()
-    before, saved = names(desk), target(desk).data.copy()
-    tiny.gate = threading.Event()
-    desk.control.segment_everything()
-    desk.run_until(lambda: len(desk.progress) > 2)
-    desk.control.cancel()
-    assert desk.progress[-1] is None
-    assert not desk.control.worker.is_busy(Lane.RUN)
-    assert tiny.closed.wait(1)
-    tiny.gate.set()
-    desk.finish()
-    assert names(desk) == before
-    np.testing.assert_array_equal(target(desk).data, saved)
-    assert desk.control.segment_everything()
-    desk.finish()
-    assert role(desk, "everything")
-
-
-def test_advice_is_shown(desk, tiny, notes, monkeypatch):
-    desk.open(np.zeros((60, 60)))
-    original = tiny.everything
-
-    def nothing(*args, **keywords):
-        result = yield from original(*args, **keywords)
-        result.labels[:] = 0
-        result.scores = result.scores[:0]
-        result.advice = "Nothing was found: is the contrast inverted?"
-        return result
-
-    monkeypatch.setattr(tiny, "everything", nothing)
-    desk.control.segment_everything()
-    desk.finish()
-    assert ("warning", "Nothing was found: is the contrast inverted?") in notes
-    assert names(desk) == ["image"]
-
-
 @pytest.mark.parametrize("victim", ["points", "preview", "objects", "image"])
 def test_any_layer_may_be_deleted_at_any_moment(desk, victim):
     image = desk.open(np.zeros((60, 60)))
@@ -252,17 +195,6 @@ def test_any_layer_may_be_deleted_at_any_moment(desk, victim):
     desk.click(10, 10)
     done = desk.commit()
     assert done.ids == ((1,) if victim == "objects" else (2,))
-
-
-def test_an_image_deleted_during_a_run_is_told_and_leaves_no_layer(desk, tiny, notes):
-    image = desk.open(np.zeros((60, 60)))
-    tiny.gate = threading.Event()
-    desk.control.segment_everything()
-    desk.viewer.layers.remove(image)
-    tiny.gate.set()
-    desk.finish()
-    assert "deleted" in notes[-1][1]
-    assert names(desk) == []
 
 
 def test_layers_may_be_renamed_hidden_and_reordered(desk):

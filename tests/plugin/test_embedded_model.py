@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from napari_lightsam import segment_everything
+from napari_lightsam.engine.config import EverythingConfig
+from napari_lightsam.engine.progress import drain
+from napari_lightsam.engine.stack import segment_stack
 from napari_lightsam.plugin import inference
 from napari_lightsam.plugin.inference import Settings
+from napari_lightsam.plugin.scope import Scope
 from napari_lightsam.plugin.worker import Lane
+
+# the fixture of the tiny model puts others in their places
+CHOOSE_AGAIN, SEGMENT_PLANES = inference.choose_again, inference.segment_planes
 
 
 @pytest.fixture
 def real(desk, segmenter, monkeypatch):
     """A desk with the embedded model in float32."""
     monkeypatch.setattr(inference, "load", lambda name: segmenter)
+    monkeypatch.setattr(inference, "choose_again", CHOOSE_AGAIN)
+    monkeypatch.setattr(inference, "segment_planes", SEGMENT_PLANES)
     desk.control.use_settings(Settings(object_size=26))
     return desk
 
@@ -39,10 +51,49 @@ def test_a_click_on_a_nucleus_outlines_it_and_a_negative_click_changes_it(real, 
     assert real.control.answer.masks()
 
 
-def test_the_widgets_result_is_that_of_the_python_call(real, nuclei, segmenter):
+def everything(desk, **choices):
+    """Run with these choices and return the layer."""
+    control = desk.control
+    control.everything.choose(replace(control.everything.choices, **choices))
+    assert control.segment_everything()
+    desk.finish(timeout=300)
+    return next(x for x in desk.viewer.layers if x.unique_id == control.results.target)
+
+
+def test_the_widgets_result_is_that_of_the_python_call_also_after_the_slider_was_moved(
+    real, nuclei, segmenter
+):
     image = nuclei[0][:128, :128].copy()
     real.open(image)
-    assert real.control.segment_everything()
-    real.finish(timeout=300)
-    labels = next(x for x in real.viewer.layers if x.unique_id == real.control.results.target)
+    labels = everything(real)
     np.testing.assert_array_equal(labels.data, segment_everything(image, model=segmenter, object_size=26))
+    chooser = real.control.everything
+    for settings in ({"balance": 0.8}, {"balance": -0.6, "max_size": 30.0, "keep_border": False}):
+        chooser.choose(replace(chooser.choices, config=EverythingConfig(**settings)))
+        real.finish(timeout=300)
+        expected = segment_everything(image, model=segmenter, object_size=26, **settings)
+        np.testing.assert_array_equal(labels.data, expected)
+        assert chooser.count == expected.max()
+
+
+def test_labels_of_another_tool_are_refined_and_keep_their_ids(real, nuclei):
+    image, truth = (part[:128, :128].copy() for part in nuclei)
+    real.open(image)
+    rough = ndimage.binary_erosion(truth > 0, iterations=2) * (truth + 500)
+    given = real.viewer.add_labels(rough.astype(np.uint16))
+    labels = everything(real, prompts_from=given.unique_id)
+    found = set(np.unique(labels.data)) - {0}
+    assert found
+    assert found <= set(np.unique(rough))
+    assert np.count_nonzero(labels.data) > np.count_nonzero(rough)
+
+
+def test_all_planes_of_a_stack_are_those_of_the_python_call(real, nuclei, segmenter):
+    stack = np.stack([nuclei[0][:96, :96]] * 2)
+    real.open(stack, axis_labels=("z", "y", "x"))
+    labels = everything(real, scope=Scope.STACK)
+    config = EverythingConfig(object_size=26)
+    expected = drain(segment_stack(stack, config=config, model=segmenter)).labels
+    np.testing.assert_array_equal(labels.data, expected)
+    assert labels.data.any()
+    np.testing.assert_array_equal(labels.data[0], labels.data[1])

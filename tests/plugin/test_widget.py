@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import threading
+import warnings
 
 import numpy as np
 import pytest
 from napari.components import ViewerModel
 
+from napari_lightsam.engine.image import LightSamWarning
+from napari_lightsam.engine.progress import Progress
 from napari_lightsam.plugin.layers import ours
 from napari_lightsam.plugin.widget import LightSamWidget
 from napari_lightsam.plugin.widget_models import describe
-from napari_lightsam.plugin.widget_parts import time_left
+from napari_lightsam.plugin.widget_parts import Pace
 
 
 @pytest.fixture
@@ -36,69 +39,155 @@ def ready(qtbot, widget):
 
 def test_an_empty_viewer_says_what_to_do_and_why_buttons_are_off(widget):
     assert widget.image_combo.currentText() == "open an image first"
-    for button in (widget.object_button, widget.box_button, widget.everything_button, widget.commit_button):
+    for button in (
+        widget.click.object_button,
+        widget.click.box_button,
+        widget.everything.button,
+        widget.click.commit_button,
+    ):
         assert not button.isEnabled()
         assert button.toolTip()
-    assert "Open an image first" in widget.everything_button.toolTip()
+    assert "Open an image first" in widget.everything.button.toolTip()
 
 
 def test_click_save_and_everything_through_the_buttons(widget, viewer, qtbot):
     viewer.add_image(np.zeros((60, 60)), name="cells")
     ready(qtbot, widget)
     assert widget.image_combo.currentText() == "cells"
-    assert not widget.commit_button.isEnabled()
-    widget.object_button.click()
-    assert widget.object_button.isChecked()
+    assert not widget.click.commit_button.isEnabled()
+    widget.click.object_button.click()
+    assert widget.click.object_button.isChecked()
     widget.controller.annotator.points.add([30, 30])
-    qtbot.waitUntil(widget.commit_button.isEnabled, timeout=10_000)
-    widget.next_button.click()
-    widget.commit_button.click()
+    qtbot.waitUntil(widget.click.commit_button.isEnabled, timeout=10_000)
+    widget.click.next_button.click()
+    widget.click.commit_button.click()
     assert viewer.layers["cells objects"].data[30, 30] == 1
-    assert widget.target_combo.currentText() == "cells objects"
-    widget.everything_button.click()
+    assert widget.click.target_combo.currentText() == "cells objects"
+    widget.everything.button.click()
     qtbot.waitUntil(lambda: "cells everything" in viewer.layers, timeout=10_000)
-    assert widget.target_combo.currentText() == "cells everything"
-    assert not widget.run_row.isVisible()
+    assert widget.click.target_combo.currentText() == "cells everything"
+    assert not widget.everything.row.isVisible()
 
 
 def test_progress_and_cancel(widget, viewer, qtbot, tiny):
     viewer.add_image(np.zeros((60, 60)), name="cells")
     ready(qtbot, widget)
     tiny.gate = threading.Event()
-    widget.everything_button.click()
-    qtbot.waitUntil(lambda: widget.run_row.isVisible() and "Decoding" in widget.run_row.text.text())
-    assert not widget.everything_button.isVisible()
-    widget.run_row.cancel_button.click()
-    assert not widget.run_row.isVisible()
-    assert widget.everything_button.isVisible()
+    widget.everything.button.click()
+    qtbot.waitUntil(
+        lambda: widget.everything.row.isVisible() and "Decoding" in widget.everything.row.text.text()
+    )
+    assert not widget.everything.button.isVisible()
+    widget.everything.row.cancel_button.click()
+    assert not widget.everything.row.isVisible()
+    assert widget.everything.button.isVisible()
+    qtbot.waitUntil(tiny.closed.is_set, timeout=10_000)
+    qtbot.waitUntil(lambda: "nothing was found" in widget.status.text(), timeout=10_000)
     assert [layer.name for layer in viewer.layers] == ["cells"]
-    qtbot.waitUntil(tiny.closed.is_set, timeout=1000)
+
+
+def test_the_slider_is_followed_at_once_and_the_count_says_so(widget, viewer, qtbot, tiny):
+    viewer.add_image(np.zeros((60, 60)), name="cells")
+    ready(qtbot, widget)
+    assert not widget.everything.count.isVisible()
+    widget.everything.button.click()
+    qtbot.waitUntil(lambda: widget.everything.count.text() == "4 objects", timeout=10_000)
+    labels = viewer.layers["cells everything"]
+    widget.everything.slider.setValue(-50)
+    qtbot.waitUntil(lambda: widget.everything.count.text() == "2 objects", timeout=10_000)
+    assert labels.data.max() == 2
+    widget.everything.slider.setValue(0)
+    qtbot.waitUntil(lambda: widget.everything.count.text() == "4 objects", timeout=10_000)
+    assert len(tiny.runs) == 1
+    widget.everything.mode.setCurrentIndex(3)
+    widget.everything.mode.activated.emit(3)
+    assert "press the button again" in widget.everything.count.text()
+
+
+def test_what_was_typed_a_moment_ago_counts_for_the_run(widget, viewer, qtbot, tiny):
+    viewer.add_image(np.zeros((60, 60)), name="cells", scale=(0.5, 0.5), units=("um", "um"))
+    ready(qtbot, widget)
+    widget.size_row.box.setValue(10)
+    widget.everything.max_size.setValue(20)
+    widget.everything.min_size.setValue(30)
+    widget.everything.border.setChecked(False)
+    widget.everything.advanced.expand()
+    widget.everything.scores["iou_threshold"].setValue(0.75)
+    widget.everything.button.click()
+    qtbot.waitUntil(lambda: len(tiny.runs) == 1, timeout=10_000)
+    config = tiny.runs[0][1]
+    assert (config.object_size, config.min_size, config.max_size) == (20, 60, 60)
+    assert (config.keep_border, config.iou_threshold, config.stability_threshold) == (False, 0.75, None)
+
+
+def test_scopes_and_prompt_layers_are_offered_where_they_exist(widget, viewer, qtbot):
+    viewer.add_image(np.zeros((60, 60)), name="plain")
+    ready(qtbot, widget)
+    section = widget.everything
+    assert section.scope.count() == 2
+    assert section.prompts.count() == 1
+    stack = viewer.add_image(np.zeros((7, 60, 60)), name="stack", axis_labels=("z", "y", "x"))
+    widget.choose_image(stack)
+    ready(qtbot, widget)
+    assert section.scope.itemText(2) == "all 7 planes: slice by slice + linking"
+    viewer.add_labels(np.zeros((7, 60, 60), int), name="by another tool")
+    viewer.add_labels(np.zeros((9, 9), int), name="of another image")
+    viewer.add_points(np.zeros((1, 3)), name="marks")
+    offered = [section.prompts.itemText(i) for i in range(section.prompts.count())]
+    assert offered[1:] == ["by another tool", "marks"]
+    section.prompts.setCurrentIndex(2)
+    section.prompts.activated.emit(2)
+    viewer.layers.remove("marks")
+    assert widget.controller.everything.choices.prompts_from is None
+
+
+def test_a_warning_of_the_engine_is_shown_once_and_readable(widget, viewer, qtbot, tiny, monkeypatch):
+    original = tiny.embed
+
+    def embed(image, **keywords):
+        for _ in range(2):
+            warnings.warn("3 pixels are not finite and count as background.", LightSamWarning, stacklevel=1)
+        return original(image, **keywords)
+
+    monkeypatch.setattr(tiny, "embed", embed)
+    viewer.add_image(np.zeros((60, 60)), name="cells")
+    ready(qtbot, widget)
+    qtbot.waitUntil(widget.notes.isVisible, timeout=10_000)
+    assert widget.notes.text() == "⚠ 3 pixels are not finite and count as background."
+    other = viewer.add_image(np.zeros((30, 30)), name="other")
+    monkeypatch.setattr(tiny, "embed", original)
+    widget.choose_image(other)
+    assert not widget.notes.isVisible()
 
 
 def test_measuring_one_typical_object_fills_the_object_size(widget, viewer, qtbot, tiny):
     viewer.add_image(np.zeros((60, 60)), name="cells", scale=(0.5, 0.5), units=("um", "um"))
     ready(qtbot, widget)
-    widget.object_button.click()
+    widget.click.object_button.click()
     widget.controller.annotator.points.add([30, 30])
-    qtbot.waitUntil(widget.measure_button.isEnabled, timeout=10_000)
-    widget.measure_button.click()
-    size = widget.size_box.value()
+    qtbot.waitUntil(widget.size_row.measure_button.isEnabled, timeout=10_000)
+    widget.size_row.measure_button.click()
+    size = widget.size_row.pixels
     assert size == round(widget.controller.answer.masks()[0].diameter)
     qtbot.waitUntil(lambda: tiny.embedded[-1][1] == size, timeout=10_000)
     assert widget.pixel_box.value() == 0.5
-    assert f"{size * 0.5:.3g} µm" in widget.micrometres.text()
+    assert widget.size_row.box.text() == f"{size / 2:.1f} µm"
+    widget.size_row.unit.setCurrentText("px")
+    widget.size_row.unit.activated.emit(1)
+    assert widget.size_row.box.text() == f"{size} px"
+    assert widget.size_row.pixels == size
 
 
 def test_an_unknown_slider_is_asked_about_and_the_answer_counts(widget, viewer, qtbot):
     viewer.add_image(np.zeros((5, 60, 60)), name="stack")
     (combo,) = widget.questions.combos.values()
     qtbot.waitUntil(combo.isVisible)
-    assert not widget.everything_button.isEnabled()
-    assert "slider" in widget.everything_button.toolTip()
+    assert not widget.everything.button.isEnabled()
+    assert "slider" in widget.everything.button.toolTip()
     combo.setCurrentIndex(1)
     combo.activated.emit(1)
     ready(qtbot, widget)
-    assert widget.everything_button.isEnabled()
+    assert widget.everything.button.isEnabled()
     assert not widget.questions.isVisible()
 
 
@@ -132,7 +221,7 @@ def test_models_say_what_they_were_trained_on_and_are_downloaded_only_by_a_click
     assert widget.models.download_button.isVisible()
     assert "41 MB" in widget.models.download_button.text()
     assert "Apache" in widget.models.download_button.toolTip()
-    assert not widget.everything_button.isEnabled()
+    assert not widget.everything.button.isEnabled()
     assert not any(tmp_path.iterdir())
 
 
@@ -155,18 +244,28 @@ def test_every_control_explains_itself(widget, viewer, qtbot):
     controls = [
         widget.image_combo,
         widget.models.combo,
-        widget.size_box,
-        widget.measure_button,
+        widget.size_row.box,
+        widget.size_row.unit,
+        widget.size_row.draw_button,
+        widget.size_row.measure_button,
         widget.pixel_box,
-        widget.object_button,
-        widget.not_button,
-        widget.box_button,
-        widget.commit_button,
-        widget.clear_button,
-        widget.next_button,
-        widget.target_combo,
-        widget.replace_box,
-        widget.everything_button,
+        widget.click.object_button,
+        widget.click.not_button,
+        widget.click.box_button,
+        widget.click.commit_button,
+        widget.click.clear_button,
+        widget.click.next_button,
+        widget.click.target_combo,
+        widget.click.replace_box,
+        widget.everything.button,
+        widget.everything.slider,
+        widget.everything.scope,
+        widget.everything.min_size,
+        widget.everything.max_size,
+        widget.everything.border,
+        widget.everything.mode,
+        widget.everything.prompts,
+        *widget.everything.scores.values(),
     ]
     assert [c for c in controls if len(c.toolTip()) < 20] == []
 
@@ -176,10 +275,10 @@ def test_closing_the_dock_removes_prompts_keeps_results_and_ends_the_thread(widg
 
     viewer.add_image(np.zeros((60, 60)), name="cells")
     ready(qtbot, widget)
-    widget.object_button.click()
+    widget.click.object_button.click()
     widget.controller.annotator.points.add([30, 30])
-    qtbot.waitUntil(widget.commit_button.isEnabled, timeout=10_000)
-    widget.commit_button.click()
+    qtbot.waitUntil(widget.click.commit_button.isEnabled, timeout=10_000)
+    widget.click.commit_button.click()
     dock = QWidget()
     qtbot.addWidget(dock)
     widget.setParent(dock)
@@ -195,8 +294,30 @@ def test_the_widget_is_found_again_for_its_viewer(widget, viewer):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "done", "total", "text"),
-    [(10, 1, 4, "about 30 s left"), (5, 0, 4, ""), (5, 3, 0, ""), (600, 1, 3, "about 20 min left")],
+    ("steps", "text"),
+    [
+        pytest.param([(0, "a", 0, 4), (10, "a", 1, 4)], "about 30 s left", id="seconds"),
+        pytest.param([(0, "a", 0, 3), (600, "a", 1, 3)], "about 20 min left", id="minutes"),
+        pytest.param([(0, "a", 0, 4), (5, "a", 0, 4)], "", id="nothing done yet"),
+        pytest.param([(0, "a", 0, 4), (0.1, "a", 1, 4)], "", id="too early to say"),
+        pytest.param([(0, "a", 0, 0), (5, "a", 3, 0)], "", id="not counted"),
+        pytest.param(
+            [(0, "size", 0, 1), (90, "a", 0, 4), (95, "b", 0, 4), (105, "a", 1, 4)],
+            "about 30 s left",
+            id="stages before the count do not matter",
+        ),
+        pytest.param(
+            [(0, "a", 0, 40), (5, "b", 10, 40), (10, "a", 10, 40), (15, "b", 20, 40)],
+            "about 15 s left",
+            id="stages that take turns",
+        ),
+        pytest.param(
+            [(0, "a", 0, 9), (50, "a", 9, 9), (60, "b", 2, 4), (70, "b", 3, 4)],
+            "about 10 s left",
+            id="a new count",
+        ),
+    ],
 )
-def test_time_left_is_said_in_words(seconds, done, total, text):
-    assert time_left(seconds, done, total) == text
+def test_time_left_is_said_in_words(steps, text):
+    pace = Pace()
+    assert [pace.note(at, Progress(stage, done, total)) for at, stage, done, total in steps][-1] == text

@@ -83,9 +83,9 @@ def test_click_shift_click_commit_paint_everything_undo_redo(window, qapp, nucle
     viewer.add_image(image, name="nuclei")
     _, widget = viewer.window.add_plugin_dock_widget("napari-lightsam", "LightSAM")
     control = widget.controller
-    widget.size_box.setValue(26)
+    widget.size_row.box.setValue(26)
     pump(qapp, lambda: control.settings.object_size == 26 and control.ready is not None)
-    widget.object_button.click()
+    widget.click.object_button.click()
     qapp.processEvents()
     present = np.unique(truth[40:-40, 40:-40])[1:]
     first, other = (tuple(np.argwhere(truth == i).mean(axis=0)) for i in (present[0], present[-1]))
@@ -123,7 +123,7 @@ def test_click_shift_click_commit_paint_everything_undo_redo(window, qapp, nucle
 
     before = len(viewer.layers)
     longest = [0.0]
-    widget.everything_button.click()
+    widget.everything.button.click()
     last = time.monotonic()
 
     def finished():
@@ -155,15 +155,44 @@ def test_a_run_is_cancelled_within_a_second_and_leaves_the_window_alive(window, 
     viewer.open_sample("napari-lightsam", "nuclei_brightfield")
     _, widget = viewer.window.add_plugin_dock_widget("napari-lightsam", "LightSAM")
     pump(qapp, lambda: widget.controller.ready is not None, 300)
-    widget.everything_button.click()
-    pump(qapp, lambda: widget.run_row.bar.value() > 0)
+    widget.everything.button.click()
+    pump(qapp, lambda: widget.everything.row.bar.value() > 0)
     started = time.monotonic()
-    widget.run_row.cancel_button.click()
+    widget.everything.row.cancel_button.click()
     qapp.processEvents()
-    assert not widget.run_row.isVisible()
-    assert widget.everything_button.isEnabled()
+    assert not widget.everything.row.isVisible()
+    assert widget.everything.button.isEnabled()
     assert time.monotonic() - started < 1
-    assert len(viewer.layers) == 1
+    pump(qapp, lambda: "opped" in widget.status.text())
+    assert all("(stopped)" in layer.name for layer in viewer.layers[1:])
+
+
+def test_a_typical_object_is_drawn_and_what_the_window_shows_is_segmented(window, qapp, nuclei):
+    viewer = window
+    viewer.add_image(nuclei[0], name="nuclei")
+    _, widget = viewer.window.add_plugin_dock_widget("napari-lightsam", "LightSAM")
+    pump(qapp, lambda: widget.controller.ready is not None)
+    viewer.scene.camera.center, viewer.scene.camera.zoom = (64, 64), viewer.scene.camera.zoom * 2.5
+    pump(qapp, lambda: np.ptp(viewer.layers[0].corner_pixels[:, 0]) < 150)
+    widget.size_row.draw_button.click()
+    qapp.processEvents()
+    mouse(viewer, 50, 50, to=(76, 76))
+    pump(qapp, lambda: widget.size_row.pixels is not None)
+    assert 22 <= widget.size_row.pixels <= 30
+    assert [layer.name for layer in viewer.layers] == ["nuclei"]
+    section = widget.everything
+    section.scope.setCurrentIndex(1)
+    section.scope.activated.emit(1)
+    section.button.click()
+    pump(qapp, lambda: section.count.text(), 300)
+    found = viewer.layers["nuclei everything"].data
+    assert found.shape == nuclei[0].shape
+    assert found[:128, :128].any()
+    assert not found[200:, 200:].any()
+    count = section.count.text()
+    section.slider.setValue(-100)
+    pump(qapp, lambda: section.count.text() != count)
+    assert len(viewer.layers) == 2
 
 
 def test_the_menu_command_opens_the_widget_and_runs_on_the_active_layer(window, qapp, sample):
@@ -190,9 +219,9 @@ def test_the_window_may_be_closed_during_a_run(qapp, segmenter, monkeypatch):
     viewer = napari.Viewer(show=True)
     viewer.open_sample("napari-lightsam", "nuclei_brightfield")
     _, widget = viewer.window.add_plugin_dock_widget("napari-lightsam", "LightSAM")
-    worker = widget.controller.worker
-    widget.everything_button.click()
-    pump(qapp, widget.is_running)
+    worker, everything = widget.controller.worker, widget.controller.everything
+    widget.everything.button.click()
+    pump(qapp, lambda: everything.is_running)
     del widget
     viewer.close()
     qapp.processEvents()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 
 import pytest
 
@@ -133,3 +134,14 @@ def test_a_window_destroyed_under_the_worker_does_no_harm():
     worker = Worker(gone)
     worker.submit(Lane.RUN, count(3), lambda _: None, lambda _: None, lambda _: None)
     assert worker.join(5)
+
+
+def test_a_result_that_is_on_its_way_when_its_work_is_cancelled_never_arrives(worker, calls):
+    arrived = []
+    worker.submit(Lane.PROMPT, count(1), arrived.append, arrived.append)
+    waiting = calls.get(timeout=5)
+    while worker.is_busy(Lane.PROMPT):
+        time.sleep(0.001)
+    worker.cancel(Lane.PROMPT)
+    waiting()
+    assert arrived == []

@@ -52,11 +52,13 @@ class BatchSettings:
         "Size of a pixel, or HEIGHT,WIDTH of an oblong one; from the file when not given", unit="um"
     )
     device: str = _setting("auto (CUDA, then MPS, then CPU), cpu, mps, cuda or cuda:N", "auto")
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = _setting(
-        "auto (the fastest that agrees with float32), float32, bfloat16 or float16", "auto"
+    precision: Literal["auto", "float32", "bfloat16", "float16", "int8"] = _setting(
+        "auto (the fastest that agrees with float32), float32, bfloat16, float16, or int8 (after "
+        "`lightsam quantize`)",
+        "auto",
     )
     runtime: Literal["auto", "torch", "openvino"] = _setting(
-        "auto (torch, or openvino for a model prepared by `lightsam models prepare`), torch or openvino",
+        "auto (openvino on the CPU where it runs the model, else torch), torch or openvino",
         "auto",
     )
 

@@ -84,7 +84,6 @@ def _hardware() -> Iterator[tuple[str, str]]:
 
 def _runtime() -> str:
     """Say which runtime `auto` takes on the CPU, and why."""
-    from napari_lightsam.engine.converted import prepared_models
     from napari_lightsam.engine.openvino import load_openvino
     from napari_lightsam.errors import DeviceError
 
@@ -92,12 +91,7 @@ def _runtime() -> str:
         load_openvino()
     except DeviceError as error:
         return f"PyTorch. {error}"
-    names = ", ".join(prepared_models())
-    return (
-        f"PyTorch; OpenVINO on the CPU for {names}, because `lightsam models prepare` was run"
-        if names
-        else "PyTorch, because no model was prepared for OpenVINO (`lightsam models prepare`)"
-    )
+    return "OpenVINO for models with a TinyViT encoder on the CPU, else PyTorch"
 
 
 def opengl_renderer() -> str:

@@ -1,4 +1,4 @@
-"""`lightsam models`: list, download, find, import and prepare checkpoints."""
+"""`lightsam models`: list, download, find and import checkpoints."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +7,7 @@ import typer
 
 from napari_lightsam.cli.report import follow, reported, warn
 
-app = typer.Typer(help="List, download, find, import and prepare models.", no_args_is_help=True)
+app = typer.Typer(help="List, download, find and import models.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="Name of a model, as `lightsam models list` shows it.")]
 
@@ -71,28 +71,3 @@ def import_file(
     from napari_lightsam.engine.download import import_weights
 
     typer.echo(import_weights(file, name))
-
-
-@app.command()
-@reported
-def prepare(
-    name: Annotated[str, typer.Argument(help="Name of a model, or path of a checkpoint.")] = "lightsam",
-    undo: Annotated[bool, typer.Option("--undo", help="Use PyTorch for this model again.")] = False,
-) -> None:
-    """Convert a model for OpenVINO, and let the runtime `auto` use it for this model on this computer.
-
-    It takes ten seconds or more and 28 MB of the cache folder. Embedding an image then takes about half the
-    time on a CPU; results differ from PyTorch's in single pixels.
-    """
-    from napari_lightsam.engine.converted import mark_prepared
-    from napari_lightsam.engine.segmenter import load_segmenter
-    from napari_lightsam.errors import FileError
-
-    segmenter = load_segmenter(name, device="cpu", runtime="torch" if undo else "openvino")
-    try:
-        mark_prepared(segmenter.weights_hash, segmenter.spec.name, on=not undo)
-    except OSError as error:
-        raise FileError(f"The cache folder cannot be written: {error}. Set LIGHTSAM_CACHE.") from error
-    if segmenter.runtime_name == "torch" and not undo:
-        raise typer.Exit(1)
-    typer.echo(f"{segmenter.spec.name}: the runtime auto is now {segmenter.runtime_name} on the CPU.")

@@ -80,7 +80,7 @@ class StageClock:
 
 
 def follow(work: Work[R], listener: Callable[[Progress], object] | None = None) -> R:
-    """Run long work to its end with a bar on a terminal, and with a line per stage elsewhere.
+    """Run long work to its end with a bar and the time left on a terminal, and a line per stage elsewhere.
 
     Parameters
     ----------
@@ -93,16 +93,24 @@ def follow(work: Work[R], listener: Callable[[Progress], object] | None = None) 
     if not sys.stderr.isatty():
         return drain(work, _Plain(hear))
     from rich.console import Console
-    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("")
 
         def show(step: Progress) -> None:
             hear(step)
-            bar.update(task, description=step.stage, completed=step.done, total=step.total or None)
+            if step.total or not step.done:  # else a step in between, in which nothing is counted
+                bar.update(task, total=step.total or None)
+            bar.update(task, description=step.stage, completed=step.done)
 
         return drain(work, show)
 

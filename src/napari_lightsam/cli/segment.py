@@ -57,6 +57,7 @@ def segment(
     overlay: Annotated[
         bool, typer.Option("--overlay", help="Also write a picture with every object outlined.")
     ] = False,
+    balance: Annotated[float, setting("balance")] = default("balance"),
     iou_threshold: Annotated[float | None, setting("iou_threshold")] = default("iou_threshold"),
     stability_threshold: Annotated[float | None, setting("stability_threshold")] = default(
         "stability_threshold"

@@ -235,6 +235,22 @@ def _file_info(path: str | None) -> Any | None:
     return _INFO[path]
 
 
+def channel_names(layer: Image, count: int) -> tuple[str, ...]:
+    """Return what the channels of a layer are called: as in its file, else by number.
+
+    Parameters
+    ----------
+    layer
+        An Image layer that holds several channels.
+    count
+        How many.
+    """
+    info = _file_info(layer.source.path)
+    known = () if info is None else info.channel_names
+    names = known if len(known) == count else ("",) * count
+    return tuple(name.strip() or f"channel {i}" for i, name in enumerate(names))
+
+
 def pixel_size(layer: Image, axes: tuple[int, int] | None = None) -> tuple[float | None, str]:
     """Find the size of a pixel.
 

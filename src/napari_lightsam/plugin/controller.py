@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
-from napari_lightsam.engine.progress import Progress
 from napari_lightsam.errors import LightSamError
 from napari_lightsam.plugin import layers
 from napari_lightsam.plugin.annotator import Annotator
 from napari_lightsam.plugin.answer import Answer
 from napari_lightsam.plugin.axes import NoPlane, Plane
 from napari_lightsam.plugin.downloads import Downloads
-from napari_lightsam.plugin.inference import Inference, Ready, Result, Settings
-from napari_lightsam.plugin.messages import report_error, report_info, report_warning
+from napari_lightsam.plugin.everything import Everything
+from napari_lightsam.plugin.inference import Inference, Ready, Settings
+from napari_lightsam.plugin.messages import report_error, report_info
 from napari_lightsam.plugin.request import PlaneRequest, Source, default_sources, make_request
 from napari_lightsam.plugin.results import Commit, Results
+from napari_lightsam.plugin.typical import TypicalObject
+from napari_lightsam.plugin.warned import Warned
 from napari_lightsam.plugin.worker import Lane, Worker
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from napari.layers import Image, Labels
 
     from napari_lightsam.engine.masks import Mask
+    from napari_lightsam.engine.progress import Progress
     from napari_lightsam.plugin.prompts import ObjectPrompt
 
 
@@ -45,8 +47,12 @@ class Controller:
     ----------
     changed
         Signal: something that a user interface shows has changed; see the attributes below.
-    progress
-        Signal(object): `Progress` of the run under way, or None when it ended.
+    everything
+        Segments all objects, and keeps the last result open for other choices.
+    typical
+        Measures the object size by drawing.
+    notes
+        What the engine had to say about the image, each sentence once.
     downloads
         Fetches models, when asked.
     status
@@ -64,7 +70,6 @@ class Controller:
     """
 
     changed = Signal()
-    progress = Signal(object)
 
     def __init__(self, viewer: ViewerModel, deliver: Callable[[Callable[[], None]], object]) -> None:
         self.viewer = viewer
@@ -72,7 +77,11 @@ class Controller:
         self.results = Results(viewer)
         self.worker = Worker(deliver)
         self.inference = Inference()
+        self.everything = Everything(viewer, self.worker, self.inference, self.results, self._say)
+        self.typical = TypicalObject(viewer, self.annotator.owner, deliver)
         self.downloads = Downloads(self.worker, self._say)
+        self.notes: list[str] = []
+        self._warned = Warned(lambda text: deliver(lambda: self._on_warning(text)))
         self.settings = Settings()
         self.sources: tuple[Source, ...] = ()
         self.replace_others = False
@@ -101,6 +110,8 @@ class Controller:
         self.annotator.use_image(image)
         self.results.target = None
         self.sources = ()
+        self.notes.clear()
+        self.typical.stop()
         self._forget()
         if image is not None:
             self._follow(image)
@@ -141,9 +152,12 @@ class Controller:
         if self.closed:
             return
         try:
-            key: Hashable = self.request().key
+            request = self.request()
         except NoPlane:
-            key = None
+            key: Hashable = None
+        else:
+            key = request.key
+            self.everything.show_plane(request.plane)
         if key != self._followed:
             self._followed = key
             self._renew()
@@ -160,7 +174,8 @@ class Controller:
             self.sources = ()
         if gone.unique_id == self.results.target:
             self.results.target = None
-        if layers.ours(gone).get("owner") == self.annotator.owner and layers.ours(gone)["role"] != "preview":
+        note = layers.ours(gone)
+        if note.get("owner") == self.annotator.owner and note["role"] in ("points", "boxes"):
             self.predict()
         self.changed.emit()
 
@@ -384,9 +399,6 @@ class Controller:
 
     def segment_everything(self) -> bool:
         """Start segmenting the displayed plane; tells whether it could be started."""
-        if self.worker.is_busy(Lane.RUN):
-            report_info("A run is under way; cancel it first.")
-            return False
         try:
             request = self.request()
         except NoPlane as reason:
@@ -395,58 +407,24 @@ class Controller:
         if not self.model_is_here():
             report_info("This model is not on your computer: press Download first, or choose another one.")
             return False
-        work = self.inference.everything(request, self.settings)
-        settings, started = self.settings, time.monotonic()
-        self.worker.submit(
-            Lane.RUN,
-            work,
-            lambda result: self._on_everything(request.plane, settings, result, time.monotonic() - started),
-            self._on_everything_error,
-            self.progress.emit,
-        )
-        self.progress.emit(Progress("starting", 0, 0))
-        self._say("Segmenting everything ...")
-        return True
+        return self.everything.start(request, self.settings, {"pixel_size_um": self.pixel_size_um})
 
-    def _on_everything(self, plane: Plane, settings: Settings, result: Result, seconds: float) -> None:
-        self.progress.emit(None)
-        found = result.segmentation
-        count = len(found.scores)
-        note = {
-            "model": result.model,
-            "weights_hash": result.weights_hash,
-            "mode": found.config.mode,
-            "object_size": found.object_size,
-            "object_size_estimated": found.object_size_estimated,
-            "pixel_size_um": self.pixel_size_um,
-        }
-        if found.advice:
-            report_warning(found.advice)
-        if count == 0:
-            self._say("No objects were found.")
-            return
+    def draw_typical(self) -> None:
+        """Let the user draw one typical object, whose size is then used."""
         try:
-            self.results.add_everything(plane, found, note)
-        except LightSamError as error:
-            report_error(error)
+            plane = self.annotator.plane()
+        except NoPlane as reason:
+            report_info(str(reason))
             return
-        estimated = (
-            f" (size estimated: {found.object_size:.0f} px)"
-            if found.object_size_estimated and found.object_size
-            else ""
-        )
-        self._say(f"{count} objects in {seconds:.0f} s{estimated}.")
+        image = self.annotator.image
+        assert image is not None  # plane() raises without an image
+        self.typical.start(image, plane)
+        self._say("Drag an ellipse around one typical object.")
 
-    def _on_everything_error(self, error: BaseException) -> None:
-        self.progress.emit(None)
-        self._say("The run stopped; nothing was changed.")
-        report_error(error)
-
-    def cancel(self) -> None:
-        """Stop the run under way; layers stay as they are."""
-        if self.worker.cancel(Lane.RUN):
-            self.progress.emit(None)
-            self._say("Cancelled; nothing was changed.")
+    def _on_warning(self, text: str) -> None:
+        if text not in self.notes and not self.closed:
+            self.notes.append(text)
+            self.changed.emit()
 
     def _on_downloaded(self, name: str) -> None:
         if name == self.settings.model:
@@ -464,6 +442,7 @@ class Controller:
         if self.closed:
             return
         self.closed = True
+        self._warned.close()
         self.worker.close()
         for emitter in (
             self.viewer.dims.events.current_step,

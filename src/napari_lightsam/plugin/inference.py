@@ -6,16 +6,23 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from napari_lightsam.engine.progress import Progress, Work
 from napari_lightsam.plugin.loading import load
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Callable, Hashable, Sequence
 
-    from napari_lightsam.engine.everything import Segmentation
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from napari_lightsam.engine.assemble import Segmentation
+    from napari_lightsam.engine.config import EverythingConfig
     from napari_lightsam.engine.level import Embedding
     from napari_lightsam.engine.masks import Mask
     from napari_lightsam.engine.segmenter import Segmenter
+    from napari_lightsam.engine.stack import StackSegmentation
     from napari_lightsam.plugin.prompts import ObjectPrompt
     from napari_lightsam.plugin.request import PlaneRequest
 
@@ -99,22 +106,118 @@ class Inference:
             found.append(self._answers[key])
         return tuple(found)
 
-    def everything(self, request: PlaneRequest, settings: Settings) -> Work[Result]:
-        """Segment every object of a plane, exactly as `segment_everything` does."""
+    def everything(self, request: PlaneRequest, settings: Settings, job: Job) -> Work[Result]:
+        """Segment every object of a plane or a part of it, exactly as `segment_everything` does."""
         segmenter = yield from self._load(settings.model)
-        from napari_lightsam.engine.config import EverythingConfig
+        found = yield from segmenter.everything(
+            request.refer(job.region), job.config, rgb=request.rgb, proposals=job.proposals, stop=job.stop
+        )
+        objects = _objects(found.labels, found.scores, found.ids)
+        return Result(found, objects, found.config.mode, segmenter.spec.name, segmenter.weights_hash)
 
-        config = EverythingConfig(object_size=settings.object_size)
-        segmentation = yield from segmenter.everything(request.read(), config, rgb=request.rgb)
-        return Result(segmentation, segmenter.spec.name, segmenter.weights_hash)
+    def stack(self, request: PlaneRequest, settings: Settings, job: Job) -> Work[Result]:
+        """Segment all planes slice by slice, exactly as `segment_stack` does."""
+        segmenter = yield from self._load(settings.model)
+        assert job.axis is not None
+        array, axis = request.refer_stack(job.axis)
+        found = yield from segment_planes(
+            array,
+            axis=axis,
+            config=job.config,
+            model=segmenter,
+            link=job.link,
+            rgb=request.rgb,
+            stop=job.stop,
+        )
+        scores = found.table["score"].to_numpy() if len(found.table) else np.zeros(0)
+        table = found.table if job.link else None
+        objects = Objects(found.labels, np.unique(found.table["label"].to_numpy(np.intp)), scores)
+        return Result(found, objects, found.config.mode, segmenter.spec.name, segmenter.weights_hash, table)
+
+    def filter(self, segmentation: Segmentation, config: EverythingConfig) -> Work[Objects]:
+        """Choose again among the candidates of a run."""
+        yield Progress("choosing objects", 0, 1)
+        return choose_again(segmentation, config)
+
+
+class Job(NamedTuple):
+    """What is to be done in one run.
+
+    Attributes
+    ----------
+    config
+        Settings of the engine.
+    region
+        (y0, x0, y1, x1) of the plane.
+    proposals
+        Where objects are, in pixels of the region: labels, points or boxes; None: the model looks.
+    stop
+        Asked between steps: end now, with what was found.
+    axis
+        Data axis of a stack whose planes are all segmented, or None.
+    link
+        Objects go on from plane to plane.
+    """
+
+    config: EverythingConfig
+    region: tuple[int, int, int, int]
+    proposals: Any
+    stop: Callable[[], bool]
+    axis: int | None = None
+    link: bool = False
+
+
+class Objects(NamedTuple):
+    """What a run found, or what was chosen of it.
+
+    Attributes
+    ----------
+    labels
+        int32 (h, w), or of a stack.
+    ids
+        Labels that occur.
+    scores
+        Predicted IoU of each object, by rising label; time points are numbered by themselves, so that there
+        are more scores than labels.
+    """
+
+    labels: NDArray[np.int32]
+    ids: NDArray[np.intp]
+    scores: NDArray[Any]
 
 
 class Result(NamedTuple):
-    """A finished run and what made it."""
+    """A finished run and what made it; `table` has a row for each linked object."""
 
-    segmentation: Segmentation
+    found: Segmentation | StackSegmentation
+    objects: Objects
+    mode: str
     model: str
     weights_hash: str
+    table: pd.DataFrame | None = None
+
+
+def segment_planes(*args: Any, **keywords: Any) -> Work[StackSegmentation]:
+    """Call `segment_stack`, importing it in the worker."""
+    from napari_lightsam.engine.stack import segment_stack
+
+    return segment_stack(*args, **keywords)
+
+
+def choose_again(segmentation: Segmentation, config: EverythingConfig) -> Objects:
+    """Choose among the candidates of a run with other settings; milliseconds."""
+    from napari_lightsam.engine.assemble import to_labels
+    from napari_lightsam.engine.kept import keep_ids
+
+    if segmentation.ids is None:
+        return _objects(*to_labels(segmentation.candidates, config))
+    ids = np.union1d(segmentation.ids, segmentation.missing).astype(np.intp)
+    labels, scores, found, _ = keep_ids(segmentation.candidates, config, ids)
+    return Objects(labels, found, scores)
+
+
+def _objects(labels: NDArray[np.int32], scores: NDArray[Any], ids: NDArray[np.intp] | None = None) -> Objects:
+    return Objects(labels, np.arange(1, len(scores) + 1) if ids is None else ids, scores)
 
 
 def _predict_one(segmenter: Segmenter, embedding: Embedding, prompt: ObjectPrompt) -> tuple[Mask, ...]:

@@ -109,6 +109,11 @@ def whole_shape(image: Image, plane: Plane) -> tuple[int, ...]:
     return tuple(1 if role is AxisRole.CHANNEL else shape[i] for i, role in enumerate(plane.roles))
 
 
+def is_covered(image: Image, plane: Plane) -> bool:
+    """Tell whether one Labels layer covers the whole image; of a larger one only a plane."""
+    return int(np.prod(whole_shape(image, plane))) * 4 <= LARGEST_ARRAY
+
+
 def plane_shape(plane: Plane, height: int, width: int) -> tuple[int, ...]:
     """Return the shape of an array that holds (a part of) one plane only."""
     shape = [1] * len(plane.index)
@@ -135,7 +140,7 @@ def add_labels(
         int32 (H, W) of the plane, or None for an empty layer.
     """
     shape = whole_shape(image, plane)
-    whole = int(np.prod(shape)) * 4 <= LARGEST_ARRAY
+    whole = is_covered(image, plane)
     if not whole:
         shape = plane_shape(plane, *plane.shape)
     data = np.zeros(shape, np.int32)

@@ -22,7 +22,7 @@ POSITIVE, NEGATIVE = "positive", "negative"
 COLOURS = {POSITIVE: "#0072B2", NEGATIVE: "#E69F00"}
 SYMBOLS = {POSITIVE: "disc", NEGATIVE: "cross"}
 
-_STRETCH = 1000.0  # makes the one pixel of a channel axis so long that a point shows in every channel
+STRETCH = 1000.0  # makes the one pixel of a channel axis so long that a point shows in every channel
 _MARKER_PIXELS = 14  # on the screen
 
 
@@ -61,7 +61,7 @@ def add_points(viewer: ViewerModel, image: Image, plane: Plane, owner: str, sign
         border_color="white",
         border_width=0.12,
         metadata={METADATA_KEY: {"role": "points", "owner": owner, "version": 1}},
-        **on_image(image, plane, stretch=_STRETCH),
+        **on_image(image, plane, stretch=STRETCH),
     )
     signs.follow(points)
     points.mode = "add"
@@ -157,7 +157,7 @@ def add_boxes(viewer: ViewerModel, image: Image, plane: Plane, owner: str) -> Sh
         face_color=[0, 0, 0, 0],
         edge_width=max(1.0, max(plane.shape) / 250),
         metadata={METADATA_KEY: {"role": "boxes", "owner": owner, "version": 1}},
-        **on_image(image, plane, stretch=_STRETCH),
+        **on_image(image, plane, stretch=STRETCH),
     )
     boxes.mode = "add_rectangle"
     return boxes

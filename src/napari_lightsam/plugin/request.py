@@ -7,14 +7,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_lightsam.errors import ImageError
 from napari_lightsam.plugin import layers
-from napari_lightsam.plugin.axes import AxisRole, NoPlane, Plane, displayed_plane, level0, roles_of
+from napari_lightsam.plugin.axes import (
+    AxisRole,
+    NoPlane,
+    Plane,
+    channel_names,
+    displayed_plane,
+    level0,
+    roles_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
     from napari.components import ViewerModel
     from napari.layers import Image
+
+    from napari_lightsam.plugin.scope import Region
 
 MOST_INPUTS = 3
 
@@ -54,9 +65,31 @@ class Input:
     data: Any
     index: tuple[int | slice, ...]
 
-    def read(self) -> Any:
-        """Return the plane as a NumPy array (H, W) or (H, W, samples)."""
-        return np.asarray(self.data[self.index])
+    def read(self, region: Region | None = None) -> Any:
+        """Return the plane, or a part of it, as a NumPy array (H, W) or (H, W, samples)."""
+        return np.asarray(self.data[self._part(region)])
+
+    def refer(self, region: Region | None = None) -> Any:
+        """Return the same without reading it, where the array is lazy; as a NumPy array elsewhere."""
+        if region is None and all(isinstance(step, slice) for step in self.index):
+            return self.data
+        part = self.data[self._part(region)]
+        return part if hasattr(part, "dask") else np.asarray(part)
+
+    def refer_stack(self, axis: int) -> Any:
+        """Return all planes along an axis without reading them, where the array is lazy."""
+        index = tuple(slice(None) if i == axis else step for i, step in enumerate(self.index))
+        if all(isinstance(step, slice) for step in index):
+            return self.data
+        part = self.data[index]
+        return part if hasattr(part, "dask") else np.asarray(part)
+
+    def _part(self, region: Region | None) -> tuple[int | slice, ...]:
+        if region is None:
+            return self.index
+        sides = iter((slice(region[0], region[2]), slice(region[1], region[3])))
+        # rows and columns come before colour samples
+        return tuple(next(sides, step) if isinstance(step, slice) else step for step in self.index)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,6 +118,30 @@ class PlaneRequest:
         if len(self.inputs) == 1:
             return self.inputs[0].read()
         return np.stack([part.read() for part in self.inputs], axis=-1)
+
+    def refer(self, region: Region) -> Any:
+        """Return a part of the same, read as late as possible: it may be larger than memory."""
+        part = None if region == (0, 0, *self.plane.shape) else region
+        if len(self.inputs) == 1:
+            return self.inputs[0].refer(part)
+        return np.stack([one.read(part) for one in self.inputs], axis=-1)
+
+    def refer_stack(self, axis: int) -> tuple[Any, int]:
+        """Return all planes along a data axis of the image, and which axis of the array that is.
+
+        Raises
+        ------
+        ImageError
+            Inputs are different layers, whose planes may lie elsewhere.
+        """
+        if len({id(one.data) for one in self.inputs}) > 1:
+            raise ImageError(
+                "All planes can be segmented of one Image layer only; merge the layers first, or segment "
+                "plane by plane."
+            )
+        arrays = [one.refer_stack(axis) for one in self.inputs]
+        position = sum(before in self.plane.axes for before in range(axis))
+        return (arrays[0] if len(arrays) == 1 else np.stack(arrays, axis=-1)), position
 
 
 def is_colour(layer: Image) -> bool:
@@ -117,8 +174,9 @@ def sources(viewer: ViewerModel, image: Image) -> list[Source]:
         if count == 1:
             found.append(Source(layer.unique_id, None, layer.name))
         else:
-            name = "channel" if same else f"{layer.name}, channel"
-            found += [Source(layer.unique_id, i, f"{name} {i}") for i in range(count)]
+            before = "" if same else f"{layer.name}, "
+            names = channel_names(layer, count)
+            found += [Source(layer.unique_id, i, before + name) for i, name in enumerate(names)]
     return found
 
 
@@ -136,7 +194,8 @@ def default_sources(viewer: ViewerModel, image: Image) -> list[Source]:
     if count == 1:
         return [Source(image.unique_id, None, image.name)]
     if image.rgb:
-        return [Source(image.unique_id, i, f"channel {i}") for i in range(min(count, MOST_INPUTS))]
+        names = channel_names(image, count)[:MOST_INPUTS]
+        return [Source(image.unique_id, i, name) for i, name in enumerate(names)]
     return [Source(image.unique_id, None, "channel on display")]
 
 

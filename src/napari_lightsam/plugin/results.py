@@ -1,4 +1,4 @@
-"""Where masks end up: commits into Labels layers, on napari's own undo timeline, and whole results."""
+"""Where outlined objects end up: commits into Labels layers, on napari's own undo timeline."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Labels
 
-    from napari_lightsam.engine.everything import Segmentation
     from napari_lightsam.engine.masks import Mask
 
 LARGEST_STEP = 1_000_000
@@ -196,39 +195,6 @@ class Results:
         labels = layers.by_id(self.viewer, self.target)
         if labels is not None:
             labels.redo()
-
-    def add_everything(self, plane: Plane, segmentation: Segmentation, note: dict[str, Any]) -> Labels:
-        """Add the objects of a whole plane as a new Labels layer, which becomes the target of commits.
-
-        Raises
-        ------
-        LightSamError
-            The image was deleted while the run was under way.
-        """
-        import pandas as pd
-
-        image = layers.by_id(self.viewer, plane.layer)
-        if image is None:
-            raise LightSamError("The image was deleted while it was being segmented; the result was dropped.")
-        count = len(segmentation.scores)
-        active = self.viewer.layers.selection.active
-        labels = layers.add_labels(
-            self.viewer,
-            image,
-            plane,
-            f"{image.name} everything",
-            {"role": "everything", "largest": count, **note},
-            segmentation.labels,
-        )
-        labels.features = pd.DataFrame(
-            {"index": np.arange(1, count + 1), "score": np.asarray(segmentation.scores, float)}
-        )
-        layers.below_prompts(self.viewer, labels)
-        self.target = labels.unique_id
-        ours = layers.ours(active).get("role") if active is not None else None
-        if ours in ("points", "boxes"):
-            self.viewer.layers.selection.active = active
-        return labels
 
 
 def _index(place: tuple[int | None, ...], mask: Mask) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""The dock widget: buttons and fields around a `Controller`, and nothing that decides anything."""
+"""The dock widget: sections around a `Controller`, and nothing that decides anything."""
 
 from __future__ import annotations
 
@@ -6,46 +6,33 @@ import weakref
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QEvent, QSize, Qt, QTimer
-from qtpy.QtWidgets import (
-    QCheckBox,
-    QComboBox,
-    QDoubleSpinBox,
-    QFormLayout,
-    QHBoxLayout,
-    QLabel,
-    QPushButton,
-    QScrollArea,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtCore import QEvent, QSize, Qt
+from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QFormLayout, QLabel, QScrollArea, QVBoxLayout, QWidget
 
 from napari_lightsam.plugin import layers, request
 from napari_lightsam.plugin.axes import AxisRole, NoPlane, answer_role, level0, pixel_size, unknown_axes
 from napari_lightsam.plugin.controller import Controller
-from napari_lightsam.plugin.prompts import NEGATIVE, POSITIVE
+from napari_lightsam.plugin.widget_click import ClickSection
+from napari_lightsam.plugin.widget_everything import EverythingSection
 from napari_lightsam.plugin.widget_models import ModelChooser
 from napari_lightsam.plugin.widget_parts import (
     AxisQuestions,
     InputChoosers,
     MainThread,
-    ProgressRow,
-    draw_icon,
     fill,
     heading,
     wide,
 )
-from napari_lightsam.plugin.worker import Lane
+from napari_lightsam.plugin.widget_size import SizeRow
 
 if TYPE_CHECKING:
     import napari
 
 _WIDGETS: weakref.WeakSet[LightSamWidget] = weakref.WeakSet()
-_NEW_LAYER = "new layer"
 
 
 class LightSamWidget(QWidget):
-    """Outlines objects in microscopy images from clicks and boxes, or all of them at once.
+    """Outlines all objects in microscopy images at once, or single ones from clicks and boxes.
 
     Parameters
     ----------
@@ -59,10 +46,6 @@ class LightSamWidget(QWidget):
         self._main_thread = MainThread(self)
         self.controller = Controller(napari_viewer, self._main_thread.deliver)
         self._docked = False
-        self._size_timer = QTimer(self)
-        self._size_timer.setSingleShot(True)
-        self._size_timer.setInterval(400)
-        self._size_timer.timeout.connect(self._apply_size)
         self._build()
         self._connect()
         self.setMinimumWidth(220)
@@ -79,7 +62,7 @@ class LightSamWidget(QWidget):
 
     def sizeHint(self) -> QSize:
         """Ask for a comfortable dock; it works down to 300 x 400 by scrolling."""
-        return QSize(310, 600)
+        return QSize(310, 640)
 
     @property
     def is_open(self) -> bool:
@@ -94,18 +77,22 @@ class LightSamWidget(QWidget):
         column.setContentsMargins(6, 4, 6, 4)
         column.setSpacing(5)
         column.addLayout(self._build_image())
-        column.addWidget(heading("Click objects"))
-        column.addLayout(self._build_tools())
-        column.addLayout(self._build_saving())
-        column.addWidget(heading("Or all at once"))
-        column.addWidget(self._build_everything())
-        column.addWidget(self.run_row)
+        self.everything = EverythingSection(self.controller)
+        self.click = ClickSection(self.controller)
+        self.everything.advanced_form.addRow("Pixel size", self._build_pixel_size())
+        for title, section in (("All objects", self.everything), ("Single objects", self.click)):
+            column.addWidget(heading(title))
+            column.addWidget(section)
         column.addStretch(1)
         area = self.area = QScrollArea()
         area.setWidgetResizable(True)
         area.setFrameShape(QScrollArea.Shape.NoFrame)
         area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         area.setWidget(inner)
+        self.notes = QLabel()
+        self.notes.setWordWrap(True)
+        self.notes.setContentsMargins(6, 2, 6, 2)
+        self.notes.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.status = QLabel()
         self.status.setWordWrap(True)
         self.status.setContentsMargins(6, 2, 6, 4)
@@ -115,6 +102,7 @@ class LightSamWidget(QWidget):
         outer.setContentsMargins(0, 0, 0, 0)
         outer.setSpacing(0)
         outer.addWidget(area, 1)
+        outer.addWidget(self.notes)
         outer.addWidget(self.status)
 
     def _build_image(self) -> QFormLayout:
@@ -130,103 +118,27 @@ class LightSamWidget(QWidget):
         form.addRow(self.questions)
         self.inputs = InputChoosers(self._use_sources)
         form.addRow(self.inputs)
-        self.size_box = QDoubleSpinBox()
-        self.size_box.setRange(0, 10_000)
-        self.size_box.setDecimals(0)
-        self.size_box.setSuffix(" px")
-        self.size_box.setSpecialValueText("auto")
-        self.size_box.setKeyboardTracking(False)
-        self.size_box.setToolTip(
-            "Typical diameter of an object in pixels (of a circle of the same area). Optional: auto tries "
-            "several sizes. Faster and often better when given."
-        )
-        self.measure_button = QPushButton("Measure")
-        row = QHBoxLayout()
-        row.addWidget(self.size_box, 1)
-        row.addWidget(self.measure_button)
-        form.addRow("Object size", row)
+        self.size_row = SizeRow(self.controller)
+        form.addRow("Object size", self.size_row)
+        return form
+
+    def _build_pixel_size(self) -> QDoubleSpinBox:
         self.pixel_box = QDoubleSpinBox()
         self.pixel_box.setRange(0, 10_000)
         self.pixel_box.setDecimals(4)
         self.pixel_box.setSuffix(" µm")
         self.pixel_box.setSpecialValueText("unknown")
         self.pixel_box.setKeyboardTracking(False)
-        self.micrometres = QLabel()
-        self.micrometres.setVisible(False)
-        form.addRow("Pixel size", self.pixel_box)
-        form.addRow("", self.micrometres)
-        return form
-
-    def _build_tools(self) -> QVBoxLayout:
-        self.object_button = self._tool("Object", POSITIVE)
-        self.not_button = self._tool("Not object", NEGATIVE)
-        self.box_button = self._tool("Box", "box")
-        row = QHBoxLayout()
-        row.setSpacing(3)
-        for button, share in ((self.object_button, 3), (self.not_button, 4), (self.box_button, 2)):
-            row.addWidget(button, share)
-        hint = QLabel("Click: object. Shift+click: not object.")
-        hint.setWordWrap(True)
-        column = QVBoxLayout()
-        column.setSpacing(2)
-        column.addLayout(row)
-        column.addWidget(hint)
-        return column
-
-    @staticmethod
-    def _tool(text: str, kind: str) -> QPushButton:
-        button = QPushButton(draw_icon(kind), text)
-        button.setCheckable(True)
-        return button
-
-    def _build_saving(self) -> QVBoxLayout:
-        self.commit_button = QPushButton("Save object (C)")
-        self.clear_button = QPushButton("Clear (Shift+C)")
-        self.next_button = QPushButton("Other outline (Q)")
-        first, second = QHBoxLayout(), QHBoxLayout()
-        first.addWidget(self.commit_button, 1)
-        second.addWidget(self.next_button, 1)
-        second.addWidget(self.clear_button, 1)
-        self.target_combo = wide(QComboBox())
-        self.target_combo.setToolTip("The Labels layer that objects are saved into.")
-        self.replace_box = QCheckBox("Replace other objects")
-        self.replace_box.setToolTip(
-            "Off: only background pixels are written. On: pixels of other objects are taken over. "
-            "Either way one Ctrl+Z takes it back."
-        )
-        form = QFormLayout()
-        form.setContentsMargins(0, 0, 0, 0)
-        form.addRow("Save into", self.target_combo)
-        column = QVBoxLayout()
-        column.setSpacing(4)
-        column.addLayout(first)
-        column.addLayout(second)
-        column.addLayout(form)
-        column.addWidget(self.replace_box)
-        return column
-
-    def _build_everything(self) -> QPushButton:
-        self.everything_button = QPushButton("Segment everything")
-        self.run_row = ProgressRow("LightSAM", self.controller.cancel)
-        return self.everything_button
+        return self.pixel_box
 
     def _connect(self) -> None:
         control = self.controller
         control.changed.connect(self._refresh)
-        control.progress.connect(self._show_run)
         self.image_combo.activated.connect(self._choose_image)
-        self.size_box.valueChanged.connect(lambda _: self._size_timer.start())
+        self.size_row.chosen.connect(self._apply_size)
+        self.everything.button.pressed.connect(self._apply_size)  # whatever was typed a moment ago
+        self.size_row.unit_changed.connect(self._show_unit)
         self.pixel_box.valueChanged.connect(self._use_pixel_size)
-        self.measure_button.clicked.connect(self._measure)
-        self.object_button.clicked.connect(lambda: self._start("points"))
-        self.not_button.clicked.connect(lambda: self._start("points", negative=True))
-        self.box_button.clicked.connect(lambda: self._start("boxes"))
-        self.commit_button.clicked.connect(lambda: control.commit())
-        self.clear_button.clicked.connect(lambda: control.clear())
-        self.next_button.clicked.connect(lambda: control.cycle(1))
-        self.target_combo.activated.connect(self._choose_target)
-        self.replace_box.toggled.connect(lambda on: setattr(control, "replace_others", on))
-        self.everything_button.clicked.connect(lambda: control.segment_everything())
         events = self.viewer.layers.events
         for emitter in (events.inserted, events.removed, events.reordered, events.renamed):
             emitter.connect(self.reset_choices)
@@ -297,86 +209,37 @@ class LightSamWidget(QWidget):
             f"Micrometres a pixel, {source}. Change it where it is wrong; only sizes that are shown and "
             "noted with results depend on it."
         )
-        self.controller.pixel_size_um = size
+        self._use_pixel_size(size or 0)
 
     def _use_pixel_size(self, value: float) -> None:
         self.controller.pixel_size_um = value or None
-        self._refresh()
+        self.size_row.set_pixel_size(value or None)
+
+    def _show_unit(self) -> None:
+        self.everything.set_pixel_size(self.size_row.shown_pixel_size)
 
     def _apply_size(self) -> None:
-        size = self.size_box.value() or None
-        self.controller.use_settings(replace(self.controller.settings, object_size=size))
+        self.controller.use_settings(replace(self.controller.settings, object_size=self.size_row.pixels))
         self._refresh()
-
-    def _measure(self) -> None:
-        size = self.controller.measured_size()
-        if size is not None:
-            self.size_box.setValue(round(size))
-
-    def _start(self, tool: str, *, negative: bool = False) -> None:
-        self.controller.start(tool, negative=negative)
-        self._refresh()
-
-    def _choose_target(self) -> None:
-        self.controller.results.target = self.target_combo.currentData()
 
     def _on_active(self, event: Any = None) -> None:
         self._refresh()
 
     # --- what is shown -------------------------------------------------------------------------------
 
-    def _show_run(self, progress: Any) -> None:
-        self.run_row.show_progress(progress)
-        self.everything_button.setVisible(progress is None)
-
     def _refresh(self, event: Any = None) -> None:
-        """Bring every control in step with the controller; those that cannot be used say why."""
+        """Bring every section in step with the controller; what cannot be used says why."""
         if not self.is_open:
             return
-        self.status.setText(self.controller.status)
+        control = self.controller
+        self.status.setText(control.status)
+        self.notes.setText("\n".join(f"⚠ {note}" for note in control.notes))
+        self.notes.setVisible(bool(control.notes))
         self._offer_inputs()
-        self._offer_targets()
         why_not = self._why_not()
-        for button, tip in self._tips().items():
-            button.setEnabled(not why_not)
-            button.setToolTip(why_not or tip)
-        has_outline = bool(self.controller.answer.masks())
-        nothing = "" if has_outline else "Outline an object first: click it, or draw a box around it."
-        self._enable(self.commit_button, nothing, "Save the outlined objects into the Labels layer below.")
-        self._enable(
-            self.next_button, nothing, "Show another outline of the same click: part, object or cluster."
-        )
-        self._enable(
-            self.measure_button,
-            nothing,
-            "Take the size of the outlined object: click one typical object first.",
-        )
-        prompted = any(
-            x is not None and len(x.data)
-            for x in (self.controller.annotator.points, self.controller.annotator.boxes)
-        )
-        self._enable(
-            self.clear_button,
-            "" if prompted else "There are no clicks or boxes to remove.",
-            "Remove clicks and boxes without saving.",
-        )
-        self._show_tool()
-        size, pixel = self.size_box.value(), self.controller.pixel_size_um
-        self.micrometres.setText(f"an object is {size * (pixel or 0):.3g} µm")
-        self.micrometres.setVisible(bool(size and pixel))
-
-    @staticmethod
-    def _enable(button: QWidget, why_not: str, tip: str) -> None:
-        button.setEnabled(not why_not)
-        button.setToolTip(why_not or tip)
-
-    def _tips(self) -> dict[QWidget, str]:
-        return {
-            self.object_button: "Click an object to outline it. Blue discs mark objects.",
-            self.not_button: "Click what does not belong to the object: orange crosses. Or Shift+click.",
-            self.box_button: "Drag a box around an object. Every box is one object.",
-            self.everything_button: "Find all objects of the plane on display; they become a new layer.",
-        }
+        self.size_row.refresh(why_not)
+        self.everything.refresh(why_not)
+        self.click.refresh(why_not)
 
     def _why_not(self) -> str:
         try:
@@ -386,21 +249,6 @@ class LightSamWidget(QWidget):
         if not self.models.available:
             return "This model is not on your computer: press Download, or choose another one."
         return ""
-
-    def _offer_targets(self) -> None:
-        control = self.controller
-        items = [(_NEW_LAYER, None), *((layer.name, layer.unique_id) for layer in control.targets())]
-        fill(self.target_combo, items, control.results.target)
-
-    def _show_tool(self) -> None:
-        active = self.viewer.layers.selection.active
-        note = layers.ours(active) if active is not None else {}
-        mine = note.get("owner") == self.controller.annotator.owner
-        negative = self.controller.annotator.always_negative
-        role = note.get("role") if mine else None
-        self.object_button.setChecked(role == "points" and not negative)
-        self.not_button.setChecked(role == "points" and negative)
-        self.box_button.setChecked(role == "boxes")
 
     # --- end -----------------------------------------------------------------------------------------
 
@@ -416,11 +264,8 @@ class LightSamWidget(QWidget):
     def shut_down(self) -> None:
         """End all work; prompts are removed, results stay."""
         if self.is_open:
-            self.run_row.finish()
+            self.everything.finish()
             self.models.finish()
+            self.controller.typical.stop()
             self.controller.annotator.remove_prompts()
             self.controller.close()
-
-    def is_running(self) -> bool:
-        """Tell whether everything is being segmented right now."""
-        return self.controller.worker.is_busy(Lane.RUN)

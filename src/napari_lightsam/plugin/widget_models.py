@@ -28,7 +28,9 @@ class ModelChooser(QWidget):
         self.combo = wide(QComboBox())
         self.download_button = QPushButton("Download")
         self.download_button.clicked.connect(self._download)
-        self.row = ProgressRow("LightSAM download", controller.downloads.cancel)
+        self.row = ProgressRow(
+            "LightSAM download", controller.downloads.cancel, tip="Stop now. Nothing is kept."
+        )
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(3)

@@ -22,13 +22,13 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_lightsam.engine.progress import Progress
 from napari_lightsam.plugin.axes import AxisRole
 from napari_lightsam.plugin.prompts import COLOURS, NEGATIVE, POSITIVE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from napari_lightsam.engine.progress import Progress
     from napari_lightsam.plugin.request import Source
 
 
@@ -116,6 +116,12 @@ def fill(combo: QComboBox, items: Sequence[tuple[str, Any]], chosen: Any) -> Non
         combo.setCurrentIndex(index)
 
 
+def enable(button: QWidget, why_not: str, tip: str) -> None:
+    """Let a control be used, or have its tooltip say why it cannot be."""
+    button.setEnabled(not why_not)
+    button.setToolTip(why_not or tip)
+
+
 def heading(text: str) -> QLabel:
     """Make the headline of a section."""
     label = QLabel(text)
@@ -135,20 +141,24 @@ class ProgressRow(QWidget):
         Name of the work in the activity dock.
     on_cancel
         Called by either Cancel button.
+    tip
+        What the button does.
     """
 
-    def __init__(self, title: str, on_cancel: Callable[[], object]) -> None:
+    def __init__(self, title: str, on_cancel: Callable[[], object], tip: str) -> None:
         super().__init__()
         self._title, self._on_cancel = title, on_cancel
         self._activity: Any = None
-        self._stage, self._since, self._shown = "", 0.0, 0.0
+        self._stage, self._shown = "", 0.0
+        self._pace = Pace()
+        self._total = 0
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
         self.bar.setMaximumHeight(12)
         self.text = QLabel()
         self.text.setWordWrap(True)
         self.cancel_button = QPushButton("Cancel")
-        self.cancel_button.setToolTip("Stop now. Layers stay as they are.")
+        self.cancel_button.setToolTip(tip)
         self.cancel_button.clicked.connect(lambda: on_cancel())
         row = QHBoxLayout()
         row.setContentsMargins(0, 0, 0, 0)
@@ -166,15 +176,16 @@ class ProgressRow(QWidget):
             self.finish()
             return
         now = time.monotonic()
-        if progress.stage != self._stage:
-            self._stage, self._since = progress.stage, now
-        elif now - self._shown < 0.1 and progress.done < progress.total:
+        left = self._pace.note(now, progress)
+        if progress.stage == self._stage and now - self._shown < 0.1 and progress.done < progress.total:
             return  # repainting more often would cost more than it tells
-        self._shown = now
+        self._stage, self._shown = progress.stage, now
+        if progress.total == 0 and progress.done:  # a step in between, in which nothing is counted
+            progress = Progress(progress.stage, progress.done, self._total)
+        self._total = progress.total
         self.setVisible(True)
         self.bar.setRange(0, progress.total)
         self.bar.setValue(progress.done)
-        left = time_left(now - self._since, progress.done, progress.total)
         self.text.setText(progress.stage.capitalize() + (f", {left}" if left else " ..."))
         self._mirror(progress)
 
@@ -198,24 +209,41 @@ class ProgressRow(QWidget):
     def finish(self) -> None:
         """Hide the row and leave the activity dock."""
         self.setVisible(False)
-        self._stage = ""
+        self._stage, self._total, self._pace = "", 0, Pace()
         if self._activity is not None:
             activity, self._activity = self._activity, None
             activity.close()
 
 
-def time_left(seconds: float, done: int, total: int) -> str:
-    """Say how long it will still take.
+class Pace:
+    """Tells from the steps of some work how long it will still take.
+
+    Stages may take turns ("encoding", "segmenting") while one count goes on; a count that starts again is
+    other work. Nothing is said within the first second, when any guess would be wild.
 
     Examples
     --------
-    >>> time_left(10, 1, 4), time_left(300, 1, 3), time_left(1, 0, 4)
-    ('about 30 s left', 'about 10 min left', '')
+    >>> pace = Pace()
+    >>> [pace.note(now, Progress("segmenting", done, 40)) for now, done in ((0, 0), (0.5, 1), (10, 10))]
+    ['', '', 'about 30 s left']
     """
-    if not 0 < done <= total:
-        return ""
-    left = seconds / done * (total - done)
-    return f"about {left:.0f} s left" if left < 100 else f"about {left / 60:.0f} min left"
+
+    _LEAST = 1.0  # seconds
+
+    def __init__(self) -> None:
+        self._stage, self._since, self._from, self._done = "", 0.0, 0, 0
+
+    def note(self, now: float, step: Progress) -> str:
+        """Take a step at a time in seconds; returns the time left in words, or nothing."""
+        begins = step.done == 0 and step.stage != self._stage
+        if begins or step.done < self._done:
+            self._since, self._from = now, step.done
+        self._stage, self._done = step.stage, step.done
+        gone, made = now - self._since, step.done - self._from
+        if gone < self._LEAST or made <= 0 or step.total < step.done:
+            return ""
+        left = gone / made * (step.total - step.done)
+        return f"about {left:.0f} s left" if left < 100 else f"about {left / 60:.0f} min left"
 
 
 class AxisQuestions(QWidget):

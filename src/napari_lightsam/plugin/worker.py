@@ -21,12 +21,10 @@ class Lane(IntEnum):
     """Kinds of work; one job each, a lower number goes first."""
 
     PROMPT = 0
-    PREPARE = 1
-    RUN = 2
-    DOWNLOAD = 3
-
-
-_LONG = (Lane.RUN, Lane.DOWNLOAD)
+    FILTER = 1
+    PREPARE = 2
+    RUN = 3
+    DOWNLOAD = 4
 
 
 @dataclass(slots=True, eq=False)
@@ -60,6 +58,7 @@ class Worker:
         self._deliver = deliver
         self._wake = threading.Condition()
         self._jobs: dict[Lane, _Job] = {}
+        self._sent: dict[Lane, _Job] = {}
         self._dropped: list[_Job] = []
         self._turns = itertools.count()
         self._closed = False
@@ -113,6 +112,9 @@ class Worker:
         return True
 
     def _drop(self, lane: Lane) -> bool:
+        sent = self._sent.pop(lane, None)
+        if sent is not None:
+            sent.cancelled.set()  # its result is on the way to the main thread, and out of date
         job = self._jobs.pop(lane, None)
         if job is None:
             return False
@@ -169,6 +171,7 @@ class Worker:
             with self._wake:
                 if self._jobs.get(job.lane) is job:
                     del self._jobs[job.lane]
+                    self._sent[job.lane] = job
                 else:
                     return
 

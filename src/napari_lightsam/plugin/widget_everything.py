@@ -1,0 +1,279 @@
+"""The part of the dock widget that segments everything: one button, one slider, and what is seldom needed."""
+
+from __future__ import annotations
+
+from dataclasses import Field, fields, replace
+from typing import TYPE_CHECKING, Any, get_args
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QDoubleSpinBox,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QSlider,
+    QVBoxLayout,
+    QWidget,
+)
+from superqt import QCollapsible
+
+from napari_lightsam.engine.config import EverythingConfig, Mode
+from napari_lightsam.plugin import proposals
+from napari_lightsam.plugin.axes import AxisRole, NoPlane, level0, roles_of
+from napari_lightsam.plugin.scope import Scope, stack_axis
+from napari_lightsam.plugin.widget_lengths import LengthBox
+from napari_lightsam.plugin.widget_parts import ProgressRow, fill, wide
+
+if TYPE_CHECKING:
+    from napari_lightsam.plugin.controller import Controller
+
+_STEPS = 100  # of the slider, to either side
+_FIELDS: dict[str, Field[Any]] = {setting.name: setting for setting in fields(EverythingConfig)}
+_SCORES = ("iou_threshold", "stability_threshold", "overlap")
+_TITLES = {
+    "iou_threshold": "Least quality (IoU)",
+    "stability_threshold": "Least stability",
+    "overlap": "Most overlap",
+}
+
+
+def tip(name: str) -> str:
+    """Say what a setting of the engine does, in the words that stand at its field."""
+    return f"{_FIELDS[name].metadata['help']}."
+
+
+class EverythingSection(QWidget):
+    """Everything at once, and choosing among what was found without a new run.
+
+    Parameters
+    ----------
+    controller
+        Of the widget.
+    """
+
+    def __init__(self, controller: Controller) -> None:
+        super().__init__()
+        self._control = controller
+        self._everything = controller.everything
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(4)
+        self.button = QPushButton("Segment everything")
+        self.button.setMinimumHeight(36)
+        font = self.button.font()
+        font.setBold(True)
+        self.button.setFont(font)
+        self.row = ProgressRow(
+            "LightSAM", self._everything.stop, tip="Stop now. What was found until then is kept."
+        )
+        column.addWidget(self.button)
+        column.addWidget(self.row)
+        column.addLayout(self._build_slider())
+        self.count = QLabel()
+        self.count.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        self.count.setWordWrap(True)
+        self.count.setFont(font)
+        column.addWidget(self.count)
+        column.addLayout(self._build_form())
+        column.addWidget(self._build_advanced())
+        self._connect()
+
+    # --- layout --------------------------------------------------------------------------------------
+
+    def _build_slider(self) -> QHBoxLayout:
+        self.slider = QSlider(Qt.Orientation.Horizontal)
+        self.slider.setRange(-_STEPS, _STEPS)
+        self.slider.setPageStep(_STEPS // 5)
+        self.slider.setTickInterval(_STEPS)
+        self.slider.setTickPosition(QSlider.TickPosition.TicksBelow)
+        self.slider.setToolTip(
+            "Left: only sure objects. Right: doubtful ones too. After a run the result follows at once."
+        )
+        row = QHBoxLayout()
+        row.addWidget(QLabel("fewer"))
+        row.addWidget(self.slider, 1)
+        row.addWidget(QLabel("more objects"))
+        return row
+
+    def _build_form(self) -> QFormLayout:
+        form = _form()
+        self.scope = wide(QComboBox())
+        form.addRow("Where", self.scope)
+        self.min_size = LengthBox("auto", tip("min_size") + " After a run the result follows at once.")
+        self.max_size = LengthBox("any", tip("max_size") + " After a run the result follows at once.")
+        sizes = QHBoxLayout()
+        sizes.addWidget(self.min_size, 1)
+        sizes.addWidget(QLabel("to"))
+        sizes.addWidget(self.max_size, 1)
+        form.addRow("Sizes", sizes)
+        self.border = QCheckBox("Keep objects at the border")
+        self.border.setChecked(True)
+        self.border.setToolTip(tip("keep_border") + " After a run the result follows at once.")
+        form.addRow(self.border)
+        return form
+
+    def _build_advanced(self) -> QCollapsible:
+        inner = QWidget()
+        form = _form(inner)
+        self.mode = wide(QComboBox())
+        for mode in get_args(Mode):
+            self.mode.addItem(mode, mode)
+        self.mode.setToolTip(tip("mode"))
+        form.addRow("Mode", self.mode)
+        self.prompts = wide(QComboBox())
+        self.prompts.setToolTip(
+            "A layer that says where objects are: a point in each, a box or shape around each, or labels "
+            "(of Cellpose or StarDist, say), whose objects are outlined anew and keep their ids."
+        )
+        form.addRow("Prompts from", self.prompts)
+        self.scores = {name: _score_box(_FIELDS[name]) for name in _SCORES}
+        for name, box in self.scores.items():
+            form.addRow(_TITLES[name], box)
+        self.advanced = QCollapsible("Advanced", expandedIcon="▾", collapsedIcon="▸")
+        self.advanced.setDuration(0)
+        for part in (self.advanced, self.advanced.content()):
+            layout = part.layout()
+            assert layout is not None
+            layout.setContentsMargins(0, 0, 0, 0)
+        self.advanced.addWidget(inner)
+        self.advanced_form = form
+        return self.advanced
+
+    def _connect(self) -> None:
+        self.button.clicked.connect(lambda: self._control.segment_everything())
+        self._everything.progress.connect(self._show_run)
+        self._everything.changed.connect(self._show_count)
+        self.slider.valueChanged.connect(self._choose)
+        for box in (self.min_size, self.max_size):
+            box.changed.connect(self._choose)
+        self.border.toggled.connect(self._choose)
+        for score in self.scores.values():
+            score.valueChanged.connect(self._choose)
+        for combo in (self.scope, self.mode, self.prompts):
+            combo.activated.connect(self._choose)
+
+    # --- choices -------------------------------------------------------------------------------------
+
+    def _choose(self, _: Any = None) -> None:
+        least, most = self.min_size.pixels, self.max_size.pixels
+        if least is not None and most is not None and least > most:
+            # the limit that was moved pushes the other one along, whose signal brings us here again
+            if least != self._everything.choices.config.min_size:
+                self.max_size.set_pixels(least)
+            else:
+                self.min_size.set_pixels(most)
+            return
+        values = {
+            "balance": self.slider.value() / _STEPS,
+            "min_size": least,
+            "max_size": most,
+            "keep_border": self.border.isChecked(),
+            "mode": self.mode.currentData(),
+            **{name: _score(box) for name, box in self.scores.items()},
+        }
+        self._everything.choose(
+            replace(
+                self._everything.choices,
+                scope=Scope(self.scope.currentData() or Scope.PLANE),
+                prompts_from=self.prompts.currentData(),
+                config=replace(self._everything.choices.config, **values),
+            )
+        )
+
+    def set_pixel_size(self, micrometres: float | None) -> None:
+        """Show sizes in micrometres of this many a pixel; None: in pixels."""
+        for box in (self.min_size, self.max_size):
+            box.set_pixel_size(micrometres)
+
+    # --- what is shown -------------------------------------------------------------------------------
+
+    def refresh(self, why_not: str) -> None:
+        """Bring everything in step with the layers; `why_not` says why no run can be started."""
+        self.button.setEnabled(not why_not)
+        self.button.setToolTip(
+            why_not or "Find all objects. They become a new Labels layer; what is there stays."
+        )
+        self._offer_scopes()
+        self._offer_prompts()
+        self._show_count()
+
+    def _offer_scopes(self) -> None:
+        image = self._control.annotator.image
+        items: list[tuple[str, Any]] = [("this plane", Scope.PLANE), ("what the window shows", Scope.VIEW)]
+        tips = "How much is segmented. Of a large image, what the window shows is a quick trial."
+        try:
+            axis = None if image is None else stack_axis(image, self._control.annotator.plane())
+        except NoPlane:
+            axis = None
+        if axis is not None and image is not None:
+            depth = roles_of(image)[axis] is AxisRole.DEPTH
+            kind = "slice by slice + linking" if depth else "each time point by itself"
+            items.append((f"all {level0(image).shape[axis]} planes: {kind}", Scope.STACK))
+        chosen = self._everything.choices.scope
+        fill(self.scope, items, chosen)
+        self.scope.setToolTip(tips)
+        if self.scope.currentData() != chosen:
+            self._choose()
+
+    def _offer_prompts(self) -> None:
+        image = self._control.annotator.image
+        items: list[tuple[str, Any]] = [("no layer", None)]
+        try:
+            plane = self._control.annotator.plane()
+            found = [] if image is None else proposals.sources(self._control.viewer, image, plane)
+        except NoPlane:
+            found = []
+        items += [(layer.name, layer.unique_id) for layer in found]
+        chosen = self._everything.choices.prompts_from
+        fill(self.prompts, items, chosen)
+        if self.prompts.currentData() != chosen:
+            self._choose()
+
+    def _show_run(self, progress: Any) -> None:
+        self.row.show_progress(progress)
+        self.button.setVisible(progress is None)
+
+    def _show_count(self) -> None:
+        count = self._everything.count
+        text = "" if count is None else "1 object" if count == 1 else f"{count} objects"
+        if text and not self._everything.is_running and self._everything.needs_a_run(self._control.settings):
+            text += " (settings have changed: press the button again)"
+        self.count.setText(text)
+        self.count.setVisible(bool(text))
+
+    def finish(self) -> None:
+        """Leave the activity dock."""
+        self.row.finish()
+
+
+def _form(parent: QWidget | None = None) -> QFormLayout:
+    form = QFormLayout(parent)
+    form.setContentsMargins(0, 0, 0, 0)
+    form.setVerticalSpacing(4)
+    form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+    return form
+
+
+def _score_box(setting: Field[Any]) -> QDoubleSpinBox:
+    """Make the field of a setting from 0 to 1; below 0 it is left to the model."""
+    box = QDoubleSpinBox()
+    low, high = setting.metadata["range"]
+    box.setSingleStep(0.05)
+    box.setDecimals(2)
+    if setting.default is None:
+        box.setRange(low - box.singleStep(), high)
+        box.setSpecialValueText("auto")
+        box.setValue(box.minimum())
+    else:
+        box.setRange(low, high)
+        box.setValue(float(setting.default))  # type: ignore[arg-type]  # it has one
+    box.setKeyboardTracking(False)
+    box.setToolTip(f"{setting.metadata['help']}. After a run the result follows at once.")
+    return box
+
+
+def _score(box: QDoubleSpinBox) -> float | None:
+    return None if box.specialValueText() and box.value() == box.minimum() else box.value()
