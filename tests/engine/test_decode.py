@@ -76,14 +76,14 @@ def test_every_window_lies_in_the_frame_and_holds_its_prompt(segmenter, oblong, 
 
 def test_a_window_is_decoded_exactly_as_its_tokens_alone(segmenter, oblong):
     embedding = segmenter.lazy_embedding(oblong)
-    logits, _, origins = gather(segmenter, embedding, clicks([(90, 360)]), 3.0)
-    level = segmenter.level(embedding, 3.0)
+    logits, _, origins = gather(segmenter, embedding, clicks([(90, 360)]), 4.0)
+    level = segmenter.level(embedding, 4.0)
     block = level.block_of(*(int(v) * 4 for v in origins[0]), 256)
     assert block.x > 0  # not the first block of the frame
     tokens = encode_block(segmenter.runtime, embedding, level, block, segmenter.spec)
     y, x = (origins[0] * 4 - (block.y, block.x)) // 16
     window = tokens[..., y : y + 16, x : x + 16]
-    at = [(360 + 0.5) * 3 - 0.5 - origins[0, 1] * 4, (90 + 0.5) * 3 - 0.5 - origins[0, 0] * 4]
+    at = [(360 + 0.5) * 4 - 0.5 - origins[0, 1] * 4, (90 + 0.5) * 4 - 0.5 - origins[0, 0] * 4]
     prompts = PromptTensors(torch.tensor([[at]], dtype=torch.float32), torch.ones(1, 1, dtype=torch.long))
     expected, _ = segmenter.runtime.decode(window, prompts, True)
     np.testing.assert_allclose(logits, expected, atol=1e-4 * logits.std())
@@ -98,7 +98,7 @@ def test_a_block_is_encoded_once(segmenter, oblong, monkeypatch):
     embedding = segmenter.lazy_embedding(oblong)
     for _ in range(2):
         gather(segmenter, embedding, clicks(POINTS))
-    assert encoded == [(3, 256, 512)]
+    assert encoded == [(3, 256, 384)]
 
 
 def test_models_of_a_fixed_frame_decode_the_whole_frame():
@@ -126,4 +126,4 @@ def test_encoding_gives_tokens_of_the_block(segmenter, oblong):
     embedding = segmenter.lazy_embedding(oblong)
     level = segmenter.level(embedding, 1.0)
     tokens = encode_block(segmenter.runtime, embedding, level, Block(0, 0, *level.padded), segmenter.spec)
-    assert tuple(tokens.shape) == (1, 256, 16, 32)
+    assert tuple(tokens.shape) == (1, 256, 16, 24)

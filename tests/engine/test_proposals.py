@@ -46,9 +46,9 @@ def test_two_maxima_with_the_same_box_are_one_object():
 
 
 def test_every_object_of_a_plane_of_many_blocks_is_proposed_once():
-    level = make_level((1500, 2200), OWN, 1.0)
+    level = make_level((1500, 2900), OWN, 1.0)
     source = np.random.default_rng(0)
-    cells = {(int(y) * 3 + 1, int(x) * 3 + 1) for y, x in source.integers(0, (62, 91), (900, 2))}
+    cells = {(int(y) * 3 + 1, int(x) * 3 + 1) for y, x in source.integers(0, (62, 120), (900, 2))}
     whole = heat([(*cell, 0.9) for cell in cells], tuple(n // 8 for n in level.padded), far=10)
     blocks = level.block_list()
     assert len(blocks) > 4
@@ -57,7 +57,7 @@ def test_every_object_of_a_plane_of_many_blocks_is_proposed_once():
         part = whole[:, block.y // 8 :, block.x // 8 :][:, : block.height // 8, : block.width // 8]
         found.append(from_head(part, level, block, 0.3).points[:, 0])
     points = np.concatenate(found)
-    wanted = {cell for cell in cells if (cell[0] + 0.5) * 8 < 1500 and (cell[1] + 0.5) * 8 < 2200}
+    wanted = {cell for cell in cells if (cell[0] + 0.5) * 8 < 1500 and (cell[1] + 0.5) * 8 < 2900}
     assert sorted(map(tuple, (points + 0.5) / 8 - 0.5)) == sorted(wanted)
 
 

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
     from napari_lightsam.engine.image import Plane
 
-BLOCK = 1024
+BLOCK = 1280
 """Largest side, in frame pixels, of what is encoded at once by a model that takes any size."""
 
+_BLOCK_UNIT = 64  # sides of blocks are multiples of it
 _OVERLAP = 256  # every local window lies whole inside one block
 _KEPT_BLOCKS = 64  # 2-4 MB each
 _STRIP_PIXELS = 16_000_000  # source pixels, as uint8 RGB, that a fixed frame is resized from at once
@@ -79,7 +80,7 @@ class Level:
 
     def block_list(self) -> list[Block]:
         """Return all blocks, row by row."""
-        size = self.padded if self.fixed else tuple(min(BLOCK, side) for side in self.padded)
+        size = self.padded if self.fixed else tuple(_block_side(side) for side in self.padded)
         rows, columns = self.blocks()
         return [Block(y, x, size[0], size[1]) for y in rows for x in columns]
 
@@ -100,13 +101,13 @@ class Level:
         """Return the block whose centre is nearest to a square window, among those that hold it."""
         starts = (
             min(
-                (s for s in _starts(length) if s <= at and at + size <= s + min(BLOCK, length)),
-                key=lambda s, at=at, length=length: abs(s + min(BLOCK, length) / 2 - at - size / 2),  # type: ignore[misc]
+                (s for s in _starts(length) if s <= at and at + size <= s + _block_side(length)),
+                key=lambda s, at=at, length=length: abs(s + _block_side(length) / 2 - at - size / 2),  # type: ignore[misc]
             )
             for at, length in zip((y, x), self.padded, strict=True)
         )
         row, column = starts
-        return Block(row, column, min(BLOCK, self.padded[0]), min(BLOCK, self.padded[1]))
+        return Block(row, column, _block_side(self.padded[0]), _block_side(self.padded[1]))
 
     def mask_weights(self, axis: int, outputs: tuple[int, int]) -> AxisWeights:
         """Weights from mask logits to image pixels `outputs` along an axis (0 rows, 1 columns)."""
@@ -118,12 +119,20 @@ class Level:
         return AxisWeights(to_frame.start, to_frame.stop, to_image.matrix @ to_frame.matrix)
 
 
+def _block_side(size: int) -> int:
+    """Return the side of the blocks along an axis: equal ones, as few and as small as cover it."""
+    if size <= BLOCK:
+        return size
+    count = math.ceil((size - _OVERLAP) / (BLOCK - _OVERLAP))
+    return math.ceil((size + (count - 1) * _OVERLAP) / count / _BLOCK_UNIT) * _BLOCK_UNIT
+
+
 def _starts(size: int) -> tuple[int, ...]:
     """Return where overlapping blocks start along an axis; the last one ends with the axis."""
-    if size <= BLOCK:
+    side = _block_side(size)
+    if side == size:
         return (0,)
-    steps = range(0, size - BLOCK, BLOCK - _OVERLAP)
-    return (*steps, size - BLOCK)
+    return (*range(0, size - side, side - _OVERLAP), size - side)
 
 
 def make_level(shape: tuple[int, int], spec: ModelSpec, scale: float | None = None) -> Level:
@@ -145,7 +154,9 @@ def make_level(shape: tuple[int, int], spec: ModelSpec, scale: float | None = No
         return Level(shape, resized, (frame.size, frame.size), fixed=True)
     assert scale is not None
     resized = (max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale)))
-    padded = tuple(math.ceil(side / frame.multiple) * frame.multiple for side in resized)
+    padded = tuple(
+        max(frame.least, math.ceil(side / frame.multiple) * frame.multiple) for side in resized
+    )
     return Level(shape, resized, (padded[0], padded[1]), fixed=False)
 
 

@@ -16,6 +16,7 @@ from scipy import ndimage
 from napari_lightsam.engine.prompts import NEGATIVE, PAD, POSITIVE, Prompts, check_prompts
 from napari_lightsam.engine.select import box_nms
 from napari_lightsam.errors import PromptError
+from napari_lightsam.model.spec import PROPOSAL_STRIDE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from napari_lightsam.engine.level import Block, Level
     from napari_lightsam.engine.masks import Mask
     from napari_lightsam.engine.resample import FloatArray
-
-CELL = 8
-"""Frame pixels along each side of a cell of the proposal head."""
 
 _SAME_BOX = 0.7  # boxes that overlap by more (IoU) are one object
 _LARGEST_ID = np.iinfo(np.int32).max
@@ -206,7 +204,7 @@ def from_head(heat: FloatArray, level: Level, block: Block, threshold: float) ->
     centre = heat[0]
     peaks = (centre == ndimage.maximum_filter(centre, 3)) & (centre > threshold)
     cells = np.argwhere(peaks)
-    middles = (cells + 0.5) * CELL + np.array(block[:2])
+    middles = (cells + 0.5) * PROPOSAL_STRIDE + np.array(block[:2])
     far = heat[1:, cells[:, 0], cells[:, 1]].T.astype(np.float64)
     limit = np.tile(level.frame, 2)
     boxes = np.concatenate([middles - far[:, :2], middles + far[:, 2:]], axis=1).clip(0, limit)

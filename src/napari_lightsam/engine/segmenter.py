@@ -104,7 +104,7 @@ class Segmenter:
         Returns
         -------
         Embedding
-            The scale of `object_size` is encoded when it fits one block of 1024 frame pixels; larger ones
+            The scale of `object_size` is encoded when it fits one block of 1280 frame pixels; larger ones
             and other scales are encoded where a prompt needs them.
 
         Raises

@@ -44,8 +44,8 @@ class ObjectFrame:
         Object diameter, in frame pixels, that images are scaled to.
     smallest, largest
         Range of object diameters, in frame pixels, that the model was trained on.
-    multiple
-        The frame is zero-padded right and below to a multiple of this many pixels.
+    multiple, least
+        The frame is zero-padded right and below to a multiple of this many pixels, and to at least this side.
     min_std
         Floor of the standard deviation by which the [0, 1] image is divided, so that noise stays small.
     """
@@ -53,7 +53,8 @@ class ObjectFrame:
     target: float = 48.0
     smallest: float = 24.0
     largest: float = 90.0
-    multiple: int = 256
+    multiple: int = 64
+    least: int = 256
     min_std: float = 0.2
 
 
