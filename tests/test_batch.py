@@ -26,6 +26,7 @@ from napari_lightsam.batch import BatchReport, BatchSettings, segment_files
 from napari_lightsam.batch.inputs import find_jobs
 from napari_lightsam.engine.config import EverythingConfig
 from napari_lightsam.engine.progress import Progress, drain
+from napari_lightsam.engine.stack import estimate_stack_size, segment_stack
 from napari_lightsam.errors import ConfigError, FileError, LightSamError
 from napari_lightsam.formats.images import read_image
 from napari_lightsam.formats.sidecar import hash_file, read_record, write_record
@@ -681,6 +682,154 @@ def test_nan_pixels_are_flagged_by_file(tmp_path: Path, segmenter) -> None:
     report = drain(segment_files([path], tmp_path / "out", settings, model=segmenter))
 
     assert any("NaN" in flag for flag in report.outcomes[0].flags)
+
+
+# --- stacks that are linked
+
+
+LINKED = BatchSettings(EverythingConfig(object_size=26), link=True)
+
+
+@pytest.fixture(scope="module")
+def drifting() -> np.ndarray:
+    """Three planes of the same nuclei, each a few pixels on."""
+    image = tifffile.imread(SAMPLES / "nuclei_fluorescence.tif")
+    return np.stack([image[20 + 2 * z : 132 + 2 * z, 300 + 3 * z : 412 + 3 * z] for z in range(3)])
+
+
+def write_stack(path: Path, stack: np.ndarray, axes: str = "ZYX") -> Path:
+    metadata = {"axes": axes, "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5, "PhysicalSizeZ": 2.0}
+    return write(path, stack, metadata=metadata, photometric="minisblack")
+
+
+@pytest.fixture(scope="module")
+def linked(tmp_path_factory, segmenter, drifting: np.ndarray) -> SimpleNamespace:
+    """The stack as a file, its results and the report; not to be changed."""
+    folder = tmp_path_factory.mktemp("linked")
+    path = write_stack(folder / "a.ome.tif", drifting)
+    return SimpleNamespace(
+        path=path, out=folder / "out", report=run([path], folder / "out", LINKED, model=segmenter)
+    )
+
+
+def test_a_linked_stack_gives_what_the_python_call_gives(linked, segmenter, drifting: np.ndarray) -> None:
+    expected = drain(segment_stack(drifting, config=LINKED.config, model=segmenter))
+
+    labels, record = read_image(linked.out / "a_labels.tif"), read_record(linked.out / "a_labels.json")
+    assert (labels.axes, labels.pixel_size, labels.z_step) == ("ZYX", (0.5, 0.5), 2.0)
+    np.testing.assert_array_equal(labels.data, expected.labels)
+    assert record.settings["link"] is True
+    assert linked.report.outcomes[0].n_objects == record.n_objects == len(expected.table)
+
+
+def test_the_object_size_of_a_linked_stack_is_estimated_as_by_the_python_call(
+    tmp_path: Path, segmenter, drifting: np.ndarray
+) -> None:
+    stack = np.stack([np.zeros_like(drifting[0]), drifting[0]])[:, :72, :72]  # the first plane tells nothing
+    path = write_stack(tmp_path / "a.ome.tif", stack)
+    report = run([path], tmp_path / "out", BatchSettings(link=True), model=segmenter)
+
+    assert report.object_size is not None
+    assert report.object_size == estimate_stack_size(stack, segmenter)
+    assert read_record(tmp_path / "out" / "a_labels.json").object_size_estimated
+
+
+def test_the_table_of_a_linked_stack_follows_each_object_through_its_planes(
+    linked, drifting: np.ndarray
+) -> None:
+    table = pd.read_csv(linked.out / "a_objects.csv")
+    labels = tifffile.imread(linked.out / "a_labels.tif")
+    assert list(table.columns[:2]) == ["label", "z"]
+    lasting = table[table["n_planes"] == 3]
+    assert lasting["label"].nunique() >= 3
+    assert {tuple(planes) for _, planes in lasting.groupby("label")["z"]} == {(0, 1, 2)}
+    inner = lasting.groupby("label").filter(lambda planes: not planes["touches_border"].any())
+    steps = inner.groupby("label")[["centroid_y", "centroid_x"]].diff().dropna().median()
+    np.testing.assert_allclose(steps, (-2, -3), atol=0.7)
+    for z, plane in table.groupby("z"):
+        areas = np.bincount(labels[z].ravel())
+        assert list(plane["area_px"]) == [areas[i] for i in plane["label"]]
+        brightest = [drifting[z][labels[z] == i].max() for i in plane["label"]]
+        assert list(plane["intensity_max"]) == brightest
+    assert table.groupby("label")["area_px"].sum().equals(table.groupby("label")["volume_px"].first())
+    assert (table["single_plane"] == (table["n_planes"] == 1)).all()
+    assert {"score", "area_jump", "gap_bridged"} <= set(table)
+
+
+def test_an_axis_of_unknown_meaning_is_depth_where_planes_are_linked(
+    tmp_path: Path, segmenter, drifting: np.ndarray
+) -> None:
+    report = run(
+        [write(tmp_path / "a.tif", drifting[:2, :64, :64], photometric="minisblack")],
+        tmp_path / "out", LINKED, model=segmenter, overlay=True,
+    )  # fmt: skip
+
+    assert read_image(tmp_path / "out" / "a_labels.tif").axes == "ZYX"
+    assert report.outcomes[0].flags == ()
+    assert Image.open(tmp_path / "out" / "a_overlay.png").size == (256, 256)  # a picture of one plane
+
+
+def test_a_blank_stack_gives_an_empty_result(tmp_path: Path, segmenter) -> None:
+    path = write_stack(tmp_path / "a.ome.tif", np.zeros((2, 40, 40), np.uint8))
+    report = run([path], tmp_path / "out", LINKED, model=segmenter)
+
+    assert report.outcomes[0].n_objects == 0
+    table = pd.read_csv(tmp_path / "out" / "a_objects.csv")
+    assert len(table) == 0
+    assert {"z", "area_px", "single_plane"} <= set(table)
+
+
+def test_bad_pixels_of_a_stack_are_flagged_by_file(tmp_path: Path, segmenter, drifting: np.ndarray) -> None:
+    stack = drifting[:2, :64, :64].astype(np.float32)
+    stack[:, 3, 3] = np.nan
+    report = run([write_stack(tmp_path / "a.ome.tif", stack)], tmp_path / "out", LINKED, model=segmenter)
+
+    assert len([flag for flag in report.outcomes[0].flags if "NaN" in flag]) == 1
+
+
+def test_an_image_without_depth_is_segmented_and_says_that_nothing_was_linked(tmp_path: Path) -> None:
+    report = run([write(tmp_path / "a.tif")], tmp_path / "out", BatchSettings(link=True))
+
+    assert report.outcomes[0].n_objects == 9
+    assert report.outcomes[0].flags == ("it has a single plane: there is nothing to link",)
+    assert read_image(tmp_path / "out" / "a_labels.tif").axes == "YX"
+    assert "z" not in pd.read_csv(tmp_path / "out" / "a_objects.csv")
+
+
+def test_time_points_are_not_linked_and_one_plane_is_no_stack(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tif", np.stack([discs()] * 3), imagej=True, metadata={"axes": "TYX"})
+
+    with pytest.raises(FileError, match="has 3 time points"):
+        run([path], tmp_path / "out", BatchSettings(link=True))
+    with pytest.raises(ConfigError, match=r"all planes of a stack; leave out --z 3"):
+        BatchSettings(link=True, z=3)
+
+
+def test_a_linked_stack_is_skipped_when_finished_and_refused_when_made_otherwise(linked, segmenter) -> None:
+    before = tree(linked.out)
+
+    assert run([linked.path], linked.out, LINKED, model=segmenter).outcomes[0].status == "skipped"
+    with pytest.raises(ConfigError, match=r"link True \(now False\)"):
+        run([linked.path], linked.out, replace(LINKED, link=False, z=0), model=segmenter)
+    assert tree(linked.out) == before
+
+
+def test_a_cancelled_stack_leaves_nothing(tmp_path: Path, segmenter, linked) -> None:
+    work = segment_files([linked.path], tmp_path / "out", LINKED, model=segmenter)
+    assert next(step.done for step in work if step.stage == "plane 2 of 3") == 1
+    work.close()
+
+    assert tree(tmp_path / "out") == {}
+
+
+def test_a_record_from_before_a_setting_was_added_still_counts(data: Path, tmp_path: Path) -> None:
+    run([data], tmp_path / "out")
+    path = tmp_path / "out" / "a_labels.json"
+    record = read_record(path)
+    settings = {key: value for key, value in record.settings.items() if key != "link"}
+    write_record(path, replace(record, settings=settings))
+
+    assert {o.status for o in run([data], tmp_path / "out").outcomes} == {"skipped"}
 
 
 def test_names_are_found_for_every_kind_of_tiff_stem(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 import napari_lightsam
 from napari_lightsam.engine.image import LightSamWarning
 from napari_lightsam.errors import FileError
-from napari_lightsam.formats.images import read_image, read_info, read_pixel_size
+from napari_lightsam.formats.images import ImageFile, read_image, read_info, read_pixel_size
 
 SAMPLES = Path(napari_lightsam.__file__).parent / "samples"
 
@@ -338,6 +338,35 @@ def test_a_plain_plane_has_only_number_zero(tmp_path: Path, choice: dict) -> Non
     assert image.plane(channel=0, z=0, time=0)[0].shape == image.plane(z="max")[0].shape == (9, 8)
     with pytest.raises(FileError):
         image.plane(**choice)
+
+
+def test_a_stack_has_its_planes_first_and_its_channels_last(stack: Path) -> None:
+    image, data = read_image(stack), ramp(2, 4, 3, 9, 8)
+
+    one, rgb = image.stack(channel="GFP", time=1)
+    np.testing.assert_array_equal(one, data[1, :, 1])
+    assert not rgb
+    two, _ = image.stack(channel=(2, 0), time=0)
+    np.testing.assert_array_equal(two, np.moveaxis(data[0][:, [2, 0]], 1, -1))
+    assert image.count_planes(channel=0, time=0) == 4
+    with pytest.raises(FileError, match="has 2 time points"):
+        image.stack(channel=0)
+
+
+def test_the_axes_of_a_stack_are_put_in_order() -> None:
+    data = ramp(9, 4, 8)
+    image = ImageFile(path=Path("a.tif"), shape=data.shape, dtype=data.dtype, axes="XZY", data=data)
+
+    np.testing.assert_array_equal(image.stack()[0], data.transpose(1, 2, 0))
+    np.testing.assert_array_equal(image.plane(z=2)[0], data[:, 2].T)
+
+
+def test_a_plain_plane_is_a_stack_of_one() -> None:
+    image = read_image(SAMPLES / "nuclei_histology.tif")
+    stack, rgb = image.stack()
+
+    assert image.count_planes() == 1
+    assert (stack.shape, rgb) == ((1, *image.plane()[0].shape), True)
 
 
 def test_one_sample_of_a_colour_image_can_be_chosen() -> None:

@@ -195,6 +195,34 @@ def test_a_typical_object_is_drawn_and_what_the_window_shows_is_segmented(window
     assert len(viewer.layers) == 2
 
 
+def test_the_window_goes_on_being_drawn_when_layers_are_removed(window, qapp, tiny):
+    viewer = window
+    viewer.add_image(np.arange(4096.0).reshape(64, 64), name="cells")
+    dock, widget = viewer.window.add_plugin_dock_widget("napari-lightsam", "LightSAM")
+    pump(qapp, lambda: widget.controller.ready is not None)
+
+    def repaint():
+        for zoom in (1.1, 1.2):
+            viewer.scene.camera.zoom *= zoom
+            qapp.processEvents()
+
+    drawn = viewer.add_shapes([np.array([[8, 8], [8, 30], [30, 30]])], shape_type="polygon", name="mine")
+    repaint()
+    viewer.layers.remove(drawn)
+    repaint()
+    viewer.layers.selection = {viewer.add_points([[20, 20]]), viewer.add_shapes([np.eye(4)[:, :2] * 20])}
+    repaint()
+    viewer.layers.remove_selected()
+    repaint()
+    widget.click.object_button.click()
+    mouse(viewer, 30, 30)
+    pump(qapp, lambda: bool(widget.controller.answer.masks()))
+    repaint()
+    viewer.window.remove_dock_widget(dock)
+    repaint()
+    assert [layer.name for layer in viewer.layers] == ["cells"]
+
+
 def test_the_menu_command_opens_the_widget_and_runs_on_the_active_layer(window, qapp, sample):
     from app_model import Application
 

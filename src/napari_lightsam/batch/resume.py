@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from napari_lightsam.batch.settings import BatchSettings
 from napari_lightsam.errors import ConfigError, FileError
 from napari_lightsam.formats.sidecar import Record, hash_file, read_record
 
@@ -80,7 +81,9 @@ def _difference(job: Job, record: Record, identity: Identity) -> str:
         device="", precision="", runtime="", object_size=None, object_size_estimated=False, pixel_size=None,
         pixel_size_source="", n_objects=0, outputs={},
     )  # fmt: skip
-    differences = record.differences(now)
+    # A record from before a setting was added is one of its default.
+    then = replace(record, settings={**BatchSettings().to_plain(), **record.settings})
+    differences = then.differences(now)
     if differences:
         return f"{job.labels} was made with {'; '.join(differences)}."
     return ""

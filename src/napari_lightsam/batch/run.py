@@ -8,12 +8,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import napari_lightsam
 from napari_lightsam.batch.inputs import Job, find_jobs
 from napari_lightsam.batch.resume import Identity, find_finished
 from napari_lightsam.batch.settings import BatchReport, BatchSettings, FileOutcome
+from napari_lightsam.batch.subject import Subject, hear
 from napari_lightsam.engine.image import LightSamWarning
 from napari_lightsam.engine.progress import Progress
 from napari_lightsam.errors import FileError, LightSamError
@@ -22,16 +23,14 @@ from napari_lightsam.formats.images import read_image, read_info
 from napari_lightsam.formats.labels import save_labels
 from napari_lightsam.formats.overlay import save_overlay
 from napari_lightsam.formats.sidecar import Record, hash_file, save_record
-from napari_lightsam.formats.tables import measure_objects
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Mapping
 
     import pandas as pd
-    from numpy.typing import NDArray
 
-    from napari_lightsam.engine.everything import Segmentation
+    from napari_lightsam.batch.subject import Result
     from napari_lightsam.engine.progress import Work
     from napari_lightsam.engine.segmenter import Segmenter
     from napari_lightsam.formats.images import ImageFile
@@ -69,6 +68,9 @@ def segment_files(
     appear in `out`, subfolders mirrored. Inputs are never written. Results that are finished with the
     same input, settings, model and version are skipped. A bad file does not stop the others.
 
+    With `settings.link` a stack gives labels (Z, H, W) with an id per object in all planes, and a row per
+    object and plane.
+
     Parameters
     ----------
     inputs
@@ -82,7 +84,7 @@ def segment_files(
     overwrite
         Make results again, whatever is there. Inputs stay safe.
     overlay
-        Also write `<stem>_overlay.png`.
+        Also write `<stem>_overlay.png`; of a stack that is linked, its middle plane.
 
     Raises
     ------
@@ -146,7 +148,7 @@ def _check_selections(jobs: Iterable[Job], settings: BatchSettings) -> set[Job]:
         except FileError:
             damaged.add(job)  # reported when its turn comes
             continue
-        info.select(settings.channel, settings.z, settings.time)
+        info.select(settings.channel, "max" if settings.link else settings.z, settings.time)
     return damaged
 
 
@@ -168,8 +170,10 @@ def _fix_size(
     for i, job in enumerate(sample):
         yield Progress("estimating the object size", i, n)
         try:
-            plane, rgb = _read_quietly(job, settings)
-            estimate = segmenter.estimate_object_size(plane, rgb=rgb)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", LightSamWarning)
+                subject = Subject.of(read_image(job.source), settings)
+                estimate = subject.estimate_size(segmenter)
         except (LightSamError, MemoryError):
             continue  # reported when its turn comes
         if estimate is not None:
@@ -178,12 +182,6 @@ def _fix_size(
         return _Size(None, "not estimated", {})
     files = "1 image" if len(estimates) == 1 else f"{len(estimates)} images"
     return _Size(float(median(estimates.values())), f"estimated from {files}", estimates)
-
-
-def _read_quietly(job: Job, settings: BatchSettings) -> tuple[NDArray[Any], bool]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", LightSamWarning)
-        return read_image(job.source).plane(settings.channel, settings.z, settings.time)
 
 
 def _run_all(
@@ -232,28 +230,21 @@ def _segment_file(batch: _Batch, job: Job) -> Work[FileOutcome]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", LightSamWarning)
         image = read_image(job.source)
-        plane, rgb = image.plane(settings.channel, settings.z, settings.time)
-        config = replace(settings.config, object_size=batch.size.value)
-        work = batch.segmenter.everything(plane, config, rgb=rgb)
+    subject = Subject.of(image, settings)
+    heard = [str(w.message).removeprefix(f"{job.source}: ") for w in caught if w.category is LightSamWarning]
     input_hash = hash_file(job.source)
-    flags = [str(w.message).removeprefix(f"{job.source}: ") for w in caught if w.category is LightSamWarning]
-    result = yield from work
+    config = replace(settings.config, object_size=batch.size.value)
+    result = yield from hear(subject.segment(batch.segmenter, config), heard)
+    flags = [*subject.flags, *dict.fromkeys(heard)]
     yield Progress("measuring the objects", 0, 0)
     pixel_size = settings.pixel_size or image.pixel_size
-    table = measure_objects(result.labels, _intensities(image, settings, plane), pixel_size, result.scores)
+    table = subject.measure(result, pixel_size)
     flags += [result.advice] if result.advice else []
     flags += _deviation(batch.size, job, table)
     yield Progress("writing", 0, 0)
-    record = _record(batch, job, image, result, input_hash)
-    outputs = _write(job, record, result, table, plane if batch.overlay else None)
+    record = _record(batch, job, image, input_hash, result.object_size, int(table["label"].nunique()))
+    outputs = _write(job, record, result, table, subject, overlay=batch.overlay)
     return FileOutcome(job.source, "written", outputs, record.n_objects, flags=tuple(flags))
-
-
-def _intensities(image: ImageFile, settings: BatchSettings, plane: NDArray[Any]) -> dict[str, NDArray[Any]]:
-    """Raw values of every segmented channel by name."""
-    names = image.name_channels(image.select(settings.channel, settings.z, settings.time))
-    planes = [plane] if plane.ndim == 2 else [plane[..., i] for i in range(plane.shape[-1])]
-    return dict(zip(names, planes, strict=True))
 
 
 def _deviation(size: _Size, job: Job, table: pd.DataFrame) -> list[str]:
@@ -269,7 +260,9 @@ def _deviation(size: _Size, job: Job, table: pd.DataFrame) -> list[str]:
     ]
 
 
-def _record(batch: _Batch, job: Job, image: ImageFile, result: Segmentation, input_hash: str) -> Record:
+def _record(
+    batch: _Batch, job: Job, image: ImageFile, input_hash: str, object_size: float | None, n_objects: int
+) -> Record:
     given = batch.settings.pixel_size
     identity, segmenter = batch.identity, batch.segmenter
     return Record(
@@ -282,29 +275,29 @@ def _record(batch: _Batch, job: Job, image: ImageFile, result: Segmentation, inp
         device=segmenter.device,
         precision=segmenter.precision,
         runtime=segmenter.runtime_name,
-        object_size=result.object_size,
-        object_size_estimated=result.object_size is not None and batch.settings.config.object_size is None,
+        object_size=object_size,
+        object_size_estimated=object_size is not None and batch.settings.config.object_size is None,
         pixel_size=given or image.pixel_size,
         pixel_size_source="given" if given else image.pixel_size_source if image.pixel_size else "",
-        n_objects=len(result.scores),
+        n_objects=n_objects,
         outputs={},
     )
 
 
 def _write(
-    job: Job, record: Record, result: Segmentation, table: pd.DataFrame, picture: NDArray[Any] | None
+    job: Job, record: Record, result: Result, table: pd.DataFrame, subject: Subject, *, overlay: bool
 ) -> tuple[Path, ...]:
     """Write all outputs of a file; they take their names together, the record last."""
     with ExitStack() as stack:
         # Leaving runs backwards: what is entered first is renamed last.
         parts = {path: stack.enter_context(written_whole(path)) for path in (job.record, job.objects)}
         labels = stack.enter_context(written_whole(job.labels))
-        save_labels(labels, result.labels, pixel_size=record.pixel_size)
+        save_labels(labels, result.labels, pixel_size=record.pixel_size, z_step=subject.z_step)
         table.to_csv(parts[job.objects], index=False, lineterminator="\n")
         outputs = {job.labels.name: hash_file(labels), job.objects.name: hash_file(parts[job.objects])}
-        if picture is not None:
-            overlay = stack.enter_context(written_whole(job.overlay))
-            save_overlay(overlay, picture, result.labels)
-            outputs[job.overlay.name] = hash_file(overlay)
+        if overlay:
+            picture = stack.enter_context(written_whole(job.overlay))
+            save_overlay(picture, subject.pixels[subject.middle], result.labels[subject.middle])
+            outputs[job.overlay.name] = hash_file(picture)
         save_record(parts[job.record], replace(record, outputs=outputs))
-    return job.wanted(picture is not None)
+    return job.wanted(overlay)

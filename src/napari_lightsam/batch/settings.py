@@ -28,6 +28,9 @@ class BatchSettings:
         estimated for all.
     channel, z, time
         The plane to take, as in `formats.images.ImageInfo.select`.
+    link
+        Segment all planes of a depth axis with `engine.stack.segment_stack`: slice by slice, the same object
+        with the same label in all planes.
     pixel_size
         (row, column) in micrometres, instead of what the files say.
     device, precision, runtime
@@ -36,7 +39,7 @@ class BatchSettings:
     Raises
     ------
     ConfigError
-        A pixel size is no pair of positive numbers.
+        A pixel size is no pair of positive numbers, or a plane is chosen of stacks that are linked.
     """
 
     config: EverythingConfig = field(default_factory=EverythingConfig)
@@ -48,6 +51,11 @@ class BatchSettings:
         "Plane of a stack (from 0), or max for the maximum over all. Needed where a file has several"
     )
     time: int | None = _setting("Time point (from 0). Needed where a file has several")
+    link: bool = _setting(
+        "Segment all planes of a stack, slice by slice, and link objects that overlap from plane to plane; "
+        "instead of --z",
+        False,
+    )
     pixel_size: tuple[float, float] | None = _setting(
         "Size of a pixel, or HEIGHT,WIDTH of an oblong one; from the file when not given", unit="um"
     )
@@ -66,6 +74,8 @@ class BatchSettings:
         size = self.pixel_size
         if size is not None and not (len(size) == 2 and all(math.isfinite(s) and s > 0 for s in size)):
             raise ConfigError(f"The pixel size is one or two positive numbers of micrometres; got {size}.")
+        if self.link and self.z is not None:
+            raise ConfigError(f"Linking takes all planes of a stack; leave out --z {self.z}.")
 
     def to_plain(self) -> dict[str, Any]:
         """All settings as one flat dictionary of the values that JSON knows."""

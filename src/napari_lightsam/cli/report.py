@@ -110,7 +110,8 @@ def follow(work: Work[R], listener: Callable[[Progress], object] | None = None) 
             hear(step)
             if step.total or not step.done:  # else a step in between, in which nothing is counted
                 bar.update(task, total=step.total or None)
-            bar.update(task, description=step.stage, completed=step.done)
+            new = bar.tasks[0].description != step.stage  # shown at once, however short the stage is
+            bar.update(task, description=step.stage, completed=step.done, refresh=new)
 
         return drain(work, show)
 

@@ -47,6 +47,7 @@ def segment(
     channel: Annotated[str | None, setting("channel")] = default("channel"),
     z: Annotated[str | None, setting("z", "--z")] = default("z"),
     time: Annotated[int | None, setting("time")] = default("time"),
+    link: Annotated[bool, setting("link", "--link")] = default("link"),
     pixel_size: Annotated[str | None, setting("pixel_size")] = default("pixel_size"),
     device: Annotated[str, setting("device")] = default("device"),
     precision: Annotated[str, setting("precision")] = default("precision"),
@@ -88,6 +89,7 @@ def segment(
         channel=parse_channel(channel),
         z=parse_z(z),
         time=time,
+        link=link,
         pixel_size=parse_pixel_size(pixel_size),
         device=device,
         precision=precision,  # type: ignore[arg-type]  # checked with the device

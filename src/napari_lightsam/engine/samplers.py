@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _COARSE = 4  # TinySAM: a quarter of the points per side
 _ENOUGH = 16  # blobs of each contrast asked before one contrast is given up
 _RARELY = 4  # a contrast that is an object so many times less often than the other is given up
-_HEAD_PROMPT: Literal["box", "point", "box+point"] = "box+point"  # what a proposal of the head is asked by
+_HEAD_PROMPT: Literal["box", "point", "box+point"] = "box"  # what a proposal of the head is asked by
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_lightsam.engine.candidates import Candidates, concatenate
+from napari_lightsam.engine.config import EverythingConfig
 from napari_lightsam.engine.level import Embedding, Level
-from napari_lightsam.engine.points import decode_points, lattice
+from napari_lightsam.engine.progress import drain
+from napari_lightsam.engine.samplers import object_aware
 from napari_lightsam.engine.scales import pyramid
 from napari_lightsam.engine.select import plausible, suppress
+from napari_lightsam.engine.walk import Walk
 from napari_lightsam.model.spec import ObjectFrame
 
 if TYPE_CHECKING:
     from napari_lightsam.engine.segmenter import Segmenter
 
-_SPACING = 48  # frame pixels between prompts of the coarse look
 _SIDE = 512  # frame pixels looked at, at each scale
 _WIDEST = 4096  # image pixels of a part that is looked at: more of a large plane is never read
 _SURER = (0.1, 0.2)  # above the thresholds of predicted IoU and stability: a few sure objects are enough
@@ -42,10 +44,10 @@ def estimate_size(segmenter: Segmenter, embedding: Embedding) -> float | None:
 
     Notes
     -----
-    At each scale of the pyramid prompts are decoded where the image has structure, and objects within
-    the range the model was trained on are kept. The scale at which they cover most of what was prompted,
-    weighted by their scores, wins; the size is the median diameter of its objects. Of a plane wider than
-    4096 pixels no larger part than that is looked at: objects of more than some 700 pixels are not found.
+    At each scale of the pyramid the part of the plane that has most structure is segmented object-aware, and
+    objects within the range the model was trained on are kept. The scale at which they cover most of that
+    part, weighted by their scores, wins; the size is the median diameter of its objects. Of a plane wider
+    than 4096 pixels no larger part than that is looked at: objects of more than some 700 pixels are not found.
     """
     frame = segmenter.spec.frame
     if not isinstance(frame, ObjectFrame) or embedding.plane.blank:
@@ -57,8 +59,7 @@ def estimate_size(segmenter: Segmenter, embedding: Embedding) -> float | None:
         if min(_SIDE / scale, longest) > _WIDEST:
             break
         part = _busiest_part(embedding, round(_SIDE / scale))
-        found, prompted = _look(segmenter, part, segmenter.level(part, scale))
-        evidence, diameter = _evidence(found, frame, prompted)
+        evidence, diameter = _evidence(_look(segmenter, part, segmenter.level(part, scale)), frame)
         if evidence > 0 and (best is None or evidence > best[0]):
             best = evidence, diameter
     return None if best is None else best[1]
@@ -79,21 +80,21 @@ def _busiest_part(embedding: Embedding, side: int) -> Embedding:
     return Embedding(max(parts, key=lambda part: part.contrast()), None, embedding.model)
 
 
-def _look(segmenter: Segmenter, embedding: Embedding, level: Level) -> tuple[Candidates, int]:
-    points = lattice(level, _SPACING).reshape(-1, 2)
+def _look(segmenter: Segmenter, embedding: Embedding, level: Level) -> Candidates:
+    """Find what the model is sure of in a part of the plane."""
     own = segmenter.spec.everything
-    parts = decode_points(
-        segmenter,
-        embedding,
-        level,
-        points,
-        min_iou=own.iou_threshold + _SURER[0],
-        min_stability=own.stability_threshold + _SURER[1],
+    config = EverythingConfig(
+        mode="object-aware",
+        iou_threshold=min(own.iou_threshold + _SURER[0], 1.0),
+        stability_threshold=min(own.stability_threshold + _SURER[1], 1.0),
     )
-    return concatenate([found for _, found in parts], level), len(points)
+    walk = Walk(segmenter, embedding, config)
+    parts = drain(walk.through(level, level.block_list(), object_aware))
+    found = concatenate(parts, level)
+    return found.take(walk.passing(found))
 
 
-def _evidence(found: Candidates, frame: ObjectFrame, prompted: int) -> tuple[float, float]:
+def _evidence(found: Candidates, frame: ObjectFrame) -> tuple[float, float]:
     """Return how well a scale explains the image, and the median diameter of its objects."""
     level = found.level
     scale = math.sqrt(level.scale[0] * level.scale[1])
@@ -103,5 +104,5 @@ def _evidence(found: Candidates, frame: ObjectFrame, prompted: int) -> tuple[flo
     if len(found) == 0:
         return 0.0, 0.0
     quality = found.iou * found.stability
-    looked = prompted * (_SPACING / scale) ** 2
-    return float((quality * found.areas).sum() / looked), float(np.median(found.diameters))
+    covered = (quality * found.areas).sum() / math.prod(level.shape)
+    return float(covered), float(np.median(found.diameters))

@@ -164,6 +164,31 @@ def segment_stack(
     )
 
 
+def estimate_stack_size(
+    stack: ArrayLike, segmenter: Segmenter, *, axis: int = 0, rgb: bool | None = None
+) -> float | None:
+    """Estimate the object size of a stack as `segment_stack` does where none is given.
+
+    Parameters
+    ----------
+    stack, axis, rgb
+        As in `segment_stack`.
+    segmenter
+        The model.
+
+    Returns
+    -------
+    diameter
+        In pixels; None for models with a fixed frame, or where nothing was found.
+
+    Raises
+    ------
+    ImageError
+        As in `segment_stack`.
+    """
+    return _Shared.of(_Planes.of(stack, axis, rgb)).estimate_size(segmenter)
+
+
 class _PlaneView:
     """A plane of which only the parts asked for are read; `stack[0]` of a zarr array reads all of it."""
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_lightsam.engine.image import LightSamWarning
 from napari_lightsam.errors import FileError
+
+if TYPE_CHECKING:
+    import os
 
 Plane = NDArray[Any]
 
@@ -63,6 +65,19 @@ class ImageInfo:
     def n_channels(self) -> int:
         """Number of channels; a colour image counts as one."""
         return self._size("C")
+
+    def count_planes(
+        self, channel: int | str | tuple[int | str, ...] | None = None, time: int | None = None
+    ) -> int:
+        """Count the planes of the stack that `ImageFile.stack` gives; 1 where there is no depth axis.
+
+        Raises
+        ------
+        FileError
+            As in `select`.
+        """
+        roles = self.select(channel, "max", time).roles
+        return dict(zip(roles, self.shape, strict=True)).get("Z", 1)
 
     def _size(self, axis: str) -> int:
         return self.shape[self.axes.index(axis)] if axis in self.axes else 1
@@ -203,7 +218,8 @@ class PlaneSelection:
     roles
         Letter of every dimension, with unknown ones resolved.
     index
-        A number or a full slice per dimension. A full slice over depth means its maximum.
+        A number or a full slice per dimension. A full slice over depth means its maximum, in a stack all of
+        its planes.
     channels
         Chosen channels (or colour samples), or `None` for all samples of a colour image.
     """
@@ -250,31 +266,63 @@ class ImageFile(ImageInfo):
         FileError
             More than one channel, plane or time point and no choice, or a choice that does not exist.
         """
-        selection = self.select(channel, z, time)
-        data, roles = self.data[selection.index], [
-            role for role, i in zip(selection.roles, selection.index, strict=True) if isinstance(i, slice)
-        ]
-        if "Z" in roles:
+        data, rgb = self._take(self.select(channel, z, time), depth=False)
+        return np.ascontiguousarray(data), rgb
+
+    def stack(
+        self, channel: int | str | tuple[int | str, ...] | None = None, time: int | None = None
+    ) -> tuple[NDArray[Any], bool]:
+        """Take all planes of a depth axis out of the array; one plane where there is none.
+
+        Parameters
+        ----------
+        channel, time
+            As in `ImageInfo.select`.
+
+        Returns
+        -------
+        stack
+            (Z, H, W), or (Z, H, W, C) for two or three chosen channels or a colour image; values as in the
+            file, a view of `data` where possible.
+        rgb
+            Whether the last axis is colour.
+
+        Raises
+        ------
+        FileError
+            More than one channel or time point and no choice, or a choice that does not exist.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> data = np.zeros((4, 2, 8, 9))
+        >>> image = ImageFile(path=Path("a.tif"), shape=data.shape, dtype=data.dtype, axes="ZCYX", data=data)
+        >>> image.stack(channel=1)[0].shape
+        (4, 8, 9)
+        """
+        selection = self.select(channel, "max", time)
+        data, rgb = self._take(selection, depth=True)
+        return (data if "Z" in selection.roles else data[None]), rgb
+
+    def _take(self, selection: PlaneSelection, *, depth: bool) -> tuple[NDArray[Any], bool]:
+        """Cut out a selection, with all its planes or their maximum, in the order (Z) Y X (samples)."""
+        data, roles = (
+            self.data[selection.index],
+            [role for role, i in zip(selection.roles, selection.index, strict=True) if isinstance(i, slice)],
+        )
+        if "Z" in roles and not depth:
             axis = roles.index("Z")
             data = data.max(axis=axis)
             del roles[axis]
-        while "1" in roles:
-            axis = roles.index("1")
-            data = data.take(0, axis=axis)
-            del roles[axis]
-        if "C" in roles:
-            data = np.moveaxis(data, roles.index("C"), -1)
-            roles.remove("C")
-            data = data[..., list(selection.channels or (0,))]
-            data = data[..., 0] if data.shape[-1] == 1 else data
-        elif "S" in roles and selection.channels is not None:
-            data = data[..., list(selection.channels)]
-            data = data[..., 0] if data.shape[-1] == 1 else data
-            roles.remove("S")
-        if roles.index("Y") > roles.index("X"):
-            data = np.swapaxes(data, 0, 1)
+        data = data.squeeze(tuple(i for i, role in enumerate(roles) if role == "1"))
+        roles = [role for role in roles if role != "1"]
+        data = data.transpose([roles.index(role) for role in "ZYXSC" if role in roles])
+        chosen = selection.channels or (0,)
+        if "C" in roles or ("S" in roles and selection.channels is not None):
+            data = data[..., chosen[0]] if len(chosen) == 1 else data[..., list(chosen)]
+            roles.remove("C" if "C" in roles else "S")
         rgb = "S" in roles
-        return np.ascontiguousarray(data[..., :3] if rgb else data), rgb
+        return data[..., :3] if rgb else data, rgb
 
 
 def _position(roles: dict[int, str], role: str) -> int:
@@ -376,32 +424,3 @@ def _read(path: Path, *, pixels: bool) -> ImageInfo:
         f"{path} is no image of a known type. {_ADVICE}; "
         "open other formats in Fiji and save them as OME-TIFF."
     )
-
-
-def check_memory(path: Path, n_bytes: int) -> None:
-    """Refuse an image before anything is allocated when its header cannot be true or it cannot fit.
-
-    Raises
-    ------
-    FileError
-        The header declares more than this machine's memory, or over 1 GiB and more than any compression
-        could have packed into the file.
-    """
-    size = path.stat().st_size
-    declared = f"{path} declares an image of {n_bytes / 2**30:,.1f} GiB"
-    # 1,100 lies just above the best ratio that deflate reaches, on constant data.
-    if n_bytes > 2**30 and n_bytes > 1100 * size:
-        raise FileError(f"{declared} but holds {size:,} bytes: it is damaged. Export it again.")
-    memory = _physical_memory()
-    if memory is not None and n_bytes > memory:
-        raise FileError(
-            f"{declared}, and this machine has {memory / 2**30:,.1f} GiB of memory. "
-            "Save the planes or regions you need as smaller files."
-        )
-
-
-def _physical_memory() -> int | None:
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
-        return None

@@ -19,9 +19,7 @@ _SMALL = 1024  # images are enlarged towards this side, so that outlines do not 
 _GOLDEN = 0.61803398875  # neighbouring ids get far hues
 
 
-def draw_overlay(
-    image: NDArray[Any], labels: NDArray[Any]
-) -> NDArray[np.uint8]:
+def draw_overlay(image: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.uint8]:
     """Draw the outline of every object in a colour of its own over the image.
 
     Parameters

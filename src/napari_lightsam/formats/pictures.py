@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_lightsam.errors import FileError
-from napari_lightsam.formats.images import ImageFile, ImageInfo, check_memory
+from napari_lightsam.formats.images import ImageFile, ImageInfo
+from napari_lightsam.formats.memory import check_memory
 
 if TYPE_CHECKING:
     from pathlib import Path

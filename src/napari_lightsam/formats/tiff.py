@@ -11,7 +11,8 @@ from xml.etree import ElementTree
 import tifffile
 
 from napari_lightsam.errors import FileError
-from napari_lightsam.formats.images import ImageFile, ImageInfo, check_memory
+from napari_lightsam.formats.images import ImageFile, ImageInfo
+from napari_lightsam.formats.memory import check_memory
 
 if TYPE_CHECKING:
     import logging

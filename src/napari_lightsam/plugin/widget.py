@@ -12,6 +12,7 @@ from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QFormLayout, QLabel, QScro
 from napari_lightsam.plugin import layers, request
 from napari_lightsam.plugin.axes import AxisRole, NoPlane, answer_role, level0, pixel_size, unknown_axes
 from napari_lightsam.plugin.controller import Controller
+from napari_lightsam.plugin.widget_canvas import CanvasContext
 from napari_lightsam.plugin.widget_click import ClickSection
 from napari_lightsam.plugin.widget_everything import EverythingSection
 from napari_lightsam.plugin.widget_models import ModelChooser
@@ -43,6 +44,7 @@ class LightSamWidget(QWidget):
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__()
         self.viewer = napari_viewer
+        self._canvas_context = CanvasContext(napari_viewer, self)
         self._main_thread = MainThread(self)
         self.controller = Controller(napari_viewer, self._main_thread.deliver)
         self._docked = False
@@ -254,6 +256,8 @@ class LightSamWidget(QWidget):
 
     def event(self, event: QEvent | None) -> bool:
         """Notice that napari took the widget out of its dock, which is how it closes one."""
+        if event is not None and event.type() == QEvent.Type.Show:
+            self._canvas_context.remember()
         if event is not None and event.type() == QEvent.Type.ParentChange:
             if self.parent() is not None:
                 self._docked = True
@@ -269,3 +273,4 @@ class LightSamWidget(QWidget):
             self.controller.typical.stop()
             self.controller.annotator.remove_prompts()
             self.controller.close()
+            self._canvas_context.close()

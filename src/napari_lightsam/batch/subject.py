@@ -1,0 +1,137 @@
+"""What of a file a batch segments: one plane, or all planes of a stack, linked."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from napari_lightsam.engine.image import LightSamWarning
+from napari_lightsam.formats.tables import measure_objects
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from napari_lightsam.batch.settings import BatchSettings
+    from napari_lightsam.engine.config import EverythingConfig
+    from napari_lightsam.engine.everything import Segmentation
+    from napari_lightsam.engine.progress import Work
+    from napari_lightsam.engine.segmenter import Segmenter
+    from napari_lightsam.engine.stack import StackSegmentation
+    from napari_lightsam.formats.images import ImageFile
+
+    Result = Segmentation | StackSegmentation
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Subject:
+    """The pixels of a file that are segmented.
+
+    Attributes
+    ----------
+    pixels
+        (H, W), or (Z, H, W) for a stack; channels or colours last.
+    rgb
+        Whether the last axis is colour.
+    channels
+        Name of each channel.
+    stacked
+        A stack, not a plane.
+    z_step
+        Distance of a stack's planes in micrometres, or None.
+    flags
+        What a user should know about the choice.
+    """
+
+    pixels: NDArray[Any]
+    rgb: bool
+    channels: tuple[str, ...]
+    stacked: bool = False
+    z_step: float | None = None
+    flags: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, image: ImageFile, settings: BatchSettings) -> Subject:
+        """Take what the settings choose of an image.
+
+        Raises
+        ------
+        FileError
+            As `ImageFile.plane` and `ImageFile.stack`.
+        """
+        channel, z, time = settings.channel, settings.z, settings.time
+        if settings.link and image.count_planes(channel, time) > 1:
+            names = image.name_channels(image.select(channel, "max", time))
+            return cls(*image.stack(channel, time), names, stacked=True, z_step=image.z_step)
+        names = image.name_channels(image.select(channel, z, time))
+        flags = ("it has a single plane: there is nothing to link",) if settings.link else ()
+        return cls(*image.plane(channel, z, time), names, flags=flags)
+
+    @property
+    def middle(self) -> int | slice:
+        """Where the plane is that stands for all in a picture."""
+        return len(self.pixels) // 2 if self.stacked else slice(None)
+
+    def estimate_size(self, segmenter: Segmenter) -> float | None:
+        """Estimate the object size in pixels; None where nothing was found or the model needs none."""
+        if not self.stacked:
+            return segmenter.estimate_object_size(self.pixels, rgb=self.rgb)
+        from napari_lightsam.engine.stack import estimate_stack_size
+
+        return estimate_stack_size(self.pixels, segmenter, rgb=self.rgb)
+
+    def segment(self, segmenter: Segmenter, config: EverythingConfig) -> Work[Result]:
+        """Segment the plane, or all planes and link them."""
+        if not self.stacked:
+            return (yield from segmenter.everything(self.pixels, config, rgb=self.rgb))
+        from napari_lightsam.engine.stack import segment_stack
+
+        return (yield from segment_stack(self.pixels, config=config, model=segmenter, rgb=self.rgb))
+
+    def measure(self, result: Result, pixel_size: tuple[float, float] | None) -> pd.DataFrame:
+        """Measure the objects.
+
+        Returns
+        -------
+        table
+            As `measure_objects`. Of a stack a row per object and plane, the plane's number as `z`, and behind
+            the measurements what `PlaneLinker.table` says of the whole object.
+        """
+        import pandas as pd
+
+        from napari_lightsam.engine.stack import StackSegmentation
+
+        if not isinstance(result, StackSegmentation):
+            return measure_objects(result.labels, self._by_channel(self.pixels), pixel_size, result.scores)
+
+        planes = []
+        for z, labels in enumerate(result.labels):
+            table = measure_objects(labels, self._by_channel(self.pixels[z]), pixel_size)
+            table.insert(1, "z", z)
+            planes.append(table)
+        found = [table for table in planes if len(table)] or planes[:1]
+        return pd.concat(found, ignore_index=True).merge(result.table, on="label", how="left")
+
+    def _by_channel(self, plane: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Raw values of every segmented channel by name."""
+        planes = [plane] if plane.ndim == 2 else [plane[..., i] for i in range(plane.shape[-1])]
+        return dict(zip(self.channels, planes, strict=True))
+
+
+def hear(work: Work[Result], heard: list[str]) -> Work[Result]:
+    """Pass work on, noting its warnings."""
+    try:
+        while True:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", LightSamWarning)
+                try:
+                    step = next(work)
+                except StopIteration as stop:
+                    result: Result = stop.value
+                    return result
+                finally:
+                    heard += [str(w.message) for w in caught if w.category is LightSamWarning]
+            yield step
+    finally:
+        work.close()

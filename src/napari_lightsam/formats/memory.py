@@ -1,0 +1,40 @@
+"""Whether an image that a file declares can be true and fits into memory."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from napari_lightsam.errors import FileError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def check_memory(path: Path, n_bytes: int) -> None:
+    """Refuse an image before anything is allocated when its header cannot be true or it cannot fit.
+
+    Raises
+    ------
+    FileError
+        The header declares more than this machine's memory, or over 1 GiB and more than any compression
+        could have packed into the file.
+    """
+    size = path.stat().st_size
+    declared = f"{path} declares an image of {n_bytes / 2**30:,.1f} GiB"
+    # 1,100 lies just above the best ratio that deflate reaches, on constant data.
+    if n_bytes > 2**30 and n_bytes > 1100 * size:
+        raise FileError(f"{declared} but holds {size:,} bytes: it is damaged. Export it again.")
+    memory = _physical_memory()
+    if memory is not None and n_bytes > memory:
+        raise FileError(
+            f"{declared}, and this machine has {memory / 2**30:,.1f} GiB of memory. "
+            "Save the planes or regions you need as smaller files."
+        )
+
+
+def _physical_memory() -> int | None:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
+        return None
