@@ -83,7 +83,8 @@ def published_network(name: str = "lightsam") -> Sam:
     paths = find_weights(name)
     assert paths is not None, f"the weights of {name!r} are not on this machine"
     model = build_sam("vit_t")
-    model.load_state_dict(sam_state_dict(read_checkpoint(paths[0]).tensors, "vit_t"))
+    tensors = sam_state_dict(read_checkpoint(paths[0]).tensors, "vit_t")
+    model.load_state_dict({k: v for k, v in tensors.items() if not k.startswith("proposal_head.")})
     for module in list(model.modules()):
         if hasattr(module, "fused_attn"):
             setattr(module, "fused_attn", False)  # noqa: B010  (timm's plain attribute)

@@ -47,9 +47,7 @@ def run_fresh(arguments: Sequence[str]) -> str:
     subprocess.CalledProcessError
         If it failed; its error output is shown first.
     """
-    done = subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         print(done.stderr, file=sys.stderr)
         done.check_returncode()

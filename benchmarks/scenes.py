@@ -184,7 +184,5 @@ def _background(plane: NDArray[np.float32], nuclei: NDArray[np.bool_]) -> NDArra
 def _distinct(labels: NDArray[np.int32], shape: tuple[int, int]) -> NDArray[np.int32]:
     """Tile a label image, with ids of their own in every tile."""
     tiled = _tiled(labels, shape)
-    tile = np.add.outer(
-        np.arange(shape[0]) // labels.shape[0] * 64, np.arange(shape[1]) // labels.shape[1]
-    )
+    tile = np.add.outer(np.arange(shape[0]) // labels.shape[0] * 64, np.arange(shape[1]) // labels.shape[1])
     return np.where(tiled > 0, tiled + tile * (int(labels.max()) + 1), 0).astype(np.int32)

@@ -54,7 +54,7 @@ def header(bench: Bench, load_before: float | None) -> dict[str, Any]:
 
 
 def _runtime_of(segmenter: Segmenter) -> str:
-    return type(segmenter.runtime).__name__.removesuffix("Runtime").lower()
+    return segmenter.runtime_name
 
 
 def _load() -> float | None:

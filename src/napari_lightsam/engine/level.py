@@ -154,9 +154,7 @@ def make_level(shape: tuple[int, int], spec: ModelSpec, scale: float | None = No
         return Level(shape, resized, (frame.size, frame.size), fixed=True)
     assert scale is not None
     resized = (max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale)))
-    padded = tuple(
-        max(frame.least, math.ceil(side / frame.multiple) * frame.multiple) for side in resized
-    )
+    padded = tuple(max(frame.least, math.ceil(side / frame.multiple) * frame.multiple) for side in resized)
     return Level(shape, resized, (padded[0], padded[1]), fixed=False)
 
 

@@ -111,9 +111,10 @@ def _lightsam() -> ModelEntry:
         everything=EverythingDefaults(
             points_per_side=None,
             point_spacing=16.0,
-            iou_threshold=0.5,
-            stability_threshold=0.5,
+            iou_threshold=0.3,
+            stability_threshold=0.15,
             stability_offset=1.0,
+            proposal_threshold=0.35,
         ),
         trained_on=(
             "microscopy: nuclei (fluorescence, H&E, bright field, DAPI in tissue), cells in phase contrast, "

@@ -47,7 +47,7 @@ def estimate_size(segmenter: Segmenter, embedding: Embedding) -> float | None:
     At each scale of the pyramid the part of the plane that has most structure is segmented object-aware, and
     objects within the range the model was trained on are kept. The scale at which they cover most of that
     part, weighted by their scores, wins; the size is the median diameter of its objects. Of a plane wider
-    than 4096 pixels no larger part than that is looked at: objects of more than some 700 pixels are not found.
+    than 4096 pixels no larger part is looked at: objects of more than some 700 pixels are not found.
     """
     frame = segmenter.spec.frame
     if not isinstance(frame, ObjectFrame) or embedding.plane.blank:

@@ -50,9 +50,9 @@ class ObjectFrame:
         Floor of the standard deviation by which the [0, 1] image is divided, so that noise stays small.
     """
 
-    target: float = 48.0
-    smallest: float = 24.0
-    largest: float = 90.0
+    target: float = 52.0
+    smallest: float = 12.0
+    largest: float = 96.0
     multiple: int = 64
     least: int = 256
     min_std: float = 0.2
