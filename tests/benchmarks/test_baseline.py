@@ -13,7 +13,7 @@ from napari_lightsam.model.sam import PromptTensors
 from napari_lightsam.model.spec import FixedFrame, ModelSpec
 
 FRAME = FixedFrame(size=256)
-LOW = Settings(points_per_side=6, batch=16, iou_threshold=0.3, stability_threshold=0.3)
+LOW = Settings(points_per_side=6, batch=16, iou_threshold=0.1, stability_threshold=0.1)
 # low, because the embedded model is unsure of objects that SAM's fixed frame shows in another size
 
 

@@ -12,7 +12,7 @@ from napari_lightsam.model.spec import EverythingDefaults, ModelSpec, ObjectFram
 SPEC = ModelSpec(
     "discs",
     "Discs",
-    frame=ObjectFrame(),
+    frame=ObjectFrame(target=48.0),
     window=16,
     everything=EverythingDefaults(None, 16.0, iou_threshold=0.5, stability_threshold=0.5),
 )

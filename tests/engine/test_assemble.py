@@ -166,8 +166,8 @@ def test_a_run_keeps_what_the_balance_can_bring_back(segmenter, nuclei):
     image = nuclei[0][60:160, 60:160]
     plain = drain(segmenter.everything(image, EverythingConfig(object_size=26)))
     more = drain(segmenter.everything(image, EverythingConfig(object_size=26, balance=1)))
-    assert plain.candidates.usual == (0.5, 0.5)
-    assert plain.candidates.iou.min() < 0.5
+    own = segmenter.spec.everything
+    assert plain.candidates.usual == (own.iou_threshold, own.stability_threshold)
     counts = [len(to_labels(plain.candidates, replace(plain.config, balance=b))[1]) for b in (-1, 0, 1)]
     assert counts[0] < counts[1] == len(plain.scores)
     assert counts[1] <= counts[2]

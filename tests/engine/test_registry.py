@@ -61,8 +61,9 @@ def test_the_embedded_model_is_scaled_by_object_size_and_decoded_in_windows():
     assert isinstance(spec.frame, ObjectFrame)
     assert spec.window == 16
     assert spec.everything.points_per_side is None
-    assert (spec.everything.point_spacing, spec.everything.iou_threshold) == (16.0, 0.5)
-    assert (spec.everything.stability_threshold, spec.everything.stability_offset) == (0.5, 1.0)
+    assert (spec.everything.point_spacing, spec.everything.stability_offset) == (16.0, 1.0)
+    assert 0 < spec.everything.stability_threshold < spec.everything.iou_threshold < 0.5
+    assert 0 < spec.everything.proposal_threshold < 0.5
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "lightsam"])

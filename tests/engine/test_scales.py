@@ -15,8 +15,8 @@ def embedding(size=None, shape=(512, 700)):
 
 
 def test_a_known_object_size_is_brought_to_the_models_target():
-    assert pyramid(embedding(24.0), FRAME)[0] == pytest.approx(2.0)
-    assert pyramid(embedding(96.0), FRAME)[0] == pytest.approx(0.5)
+    assert pyramid(embedding(FRAME.target / 2), FRAME)[0] == pytest.approx(2.0)
+    assert pyramid(embedding(2 * FRAME.target), FRAME)[0] == pytest.approx(0.5)
 
 
 def test_an_unknown_size_is_looked_for_in_octaves_finer_and_coarser():

@@ -99,12 +99,12 @@ def test_embeddings_are_kept_only_when_asked_in_the_cache_or_a_folder(
 
 def test_a_changed_part_of_an_image_is_encoded_anew_and_the_rest_is_not(visit, nuclei):
     # Two blocks at the model's own scale; tiles in one direction only would make them equal.
-    plane = np.concatenate([np.rot90(nuclei[0], k) for k in (0, 1, 2, 3, 1)], axis=1)
+    plane = np.concatenate([np.rot90(nuclei[0], k) for k in (0, 1, 2, 3, 1, 0)], axis=1)
     changed = plane.copy()
     changed[:40, -40:] = 255 - changed[:40, -40:]
     first, second = visit(), visit()
     embedding = first.embed(plane, object_size=first.spec.frame.target)
-    points = [[(99, 20)], [(99, 1260)]]
+    points = [[(99, 20)], [(99, 1516)]]
     first.predict(embedding, points=points)
     assert encoded(first) == 2
     # The same normalisation: another one would change what every block is fed.

@@ -74,11 +74,14 @@ def test_the_command_keeps_an_encoder_that_precision_int8_then_uses(
     assert str(tmp_path / "cache" / "int8") in done.output
     coarse = load_segmenter(precision="int8")
     assert (coarse.precision, coarse.runtime_name, coarse.device) == ("int8", "openvino", "cpu")
+    image, labels = nuclei
+    inside = labels == np.bincount(labels[labels > 0]).argmax()
+    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+    box = (rows[0], columns[0], rows[-1] + 1, columns[-1] + 1)
     masks = [
-        one.predict(one.embed(nuclei[0], object_size=26), points=[(99, 143)], multimask=False).to_array()
-        for one in (segmenter, coarse)
+        one.predict(one.embed(image, object_size=26), boxes=box).to_array() for one in (segmenter, coarse)
     ]
-    assert (masks[0] & masks[1]).sum() > 0.9 * (masks[0] | masks[1]).sum()
+    assert (masks[0] & masks[1]).sum() > 0.8 * (masks[0] | masks[1]).sum()
 
 
 def test_a_folder_without_images_is_refused(nncf, tmp_path):

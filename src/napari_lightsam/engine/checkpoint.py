@@ -19,9 +19,8 @@ from napari_lightsam.errors import WeightsError
 __all__ = ["Checkpoint", "read_checkpoint"]
 
 _PARTS = ("image_encoder.", "prompt_encoder.", "mask_decoder.")
-_CANONICAL = re.compile(
-    r"^(?:(?:module|sam|model|_orig_mod)\.)*((?:image_encoder|prompt_encoder|mask_decoder)\..+)$"
-)
+_ROOTS = "image_encoder|prompt_encoder|mask_decoder|proposal_head"  # the last in our own models
+_CANONICAL = re.compile(rf"^(?:(?:module|sam|model|_orig_mod)\.)*((?:{_ROOTS})\..+)$")
 _WRAPPERS = ("model_state", "state_dict", "model")
 _NORMALISATION = ("pixel_mean", "pixel_std")  # buffers of SAM's preprocessing, which the spec holds
 _USE_INSTEAD = "Use the file with the plain weights instead"
@@ -36,8 +35,9 @@ class Checkpoint:
     path
         The file.
     tensors
-        Name -> tensor on the CPU, names starting with `image_encoder.`, `prompt_encoder.` or
-        `mask_decoder.`; other names are kept as they are. Floating point values are float32.
+        Name -> tensor on the CPU, names starting with `image_encoder.`, `prompt_encoder.`,
+        `mask_decoder.` or `proposal_head.`; other names are kept as they are. Floating point values are
+        float32.
     sha256
         Of the file, hex.
     layout
