@@ -315,3 +315,20 @@ def test_what_does_not_fit_is_refused_at_the_front_door(segmenter, fluorescence)
 def test_an_embedding_tells_its_shape_and_size(fluorescence):
     assert fluorescence.embedding.shape == (256, 256)
     assert fluorescence.embedding.object_size == 26
+
+
+def test_a_click_outside_corrects_the_answer_to_the_clicks_inside(segmenter, nuclei):
+    embedding = segmenter.embed(nuclei[0], object_size=26)
+    inside, outside = (99, 143), (99, 170)
+    first = segmenter.predict(embedding, points=[inside])
+    corrected = segmenter.predict(embedding, points=[inside, outside], point_labels=[1, 0])
+    by_hand = segmenter.predict(embedding, points=[inside, outside], point_labels=[1, 0], mask=first.best(0))
+    masks = [answer.best(0).to_array(nuclei[0].shape) for answer in (corrected, by_hand, first)]
+    assert iou(masks[0], masks[1]) > 0.98
+    assert iou(masks[0], masks[2]) < 0.9
+    # Objects of one call do not change each other.
+    both = segmenter.predict(
+        embedding, points=[[inside, outside], [inside, inside]], point_labels=[[1, 0], [1, -1]]
+    )
+    np.testing.assert_array_equal(both.to_array()[0], masks[0])
+    assert iou(both.to_array()[1], masks[2]) > 0.9

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from napari_lightsam.engine.image import ArrayLike as ImageArray
 from napari_lightsam.engine.image import Limits, prepare_plane
 from napari_lightsam.engine.level import BLOCK, Block, BlockCache, Embedding, Level, make_level
 from napari_lightsam.engine.masks import Mask, Masks
-from napari_lightsam.engine.prompts import Prompts, check_prompts
+from napari_lightsam.engine.prompts import NEGATIVE, PAD, POSITIVE, Prompts, check_prompts
 from napari_lightsam.engine.proposals import as_proposals
 from napari_lightsam.engine.runtime import Device, Precision, Runtime, RuntimeName, choose_device
 from napari_lightsam.engine.scales import escape_scale, pyramid, scales_for
@@ -196,15 +196,46 @@ class Segmenter:
         """
         self._check_embedding(embedding)
         prompts = check_prompts(embedding.shape, points, point_labels, boxes, mask)
+        return Masks(embedding.shape, self._answer(embedding, prompts, multimask))
+
+    def _answer(
+        self, embedding: Embedding, prompts: Prompts, multimask: bool | None
+    ) -> tuple[tuple[Mask, ...], ...]:
+        """Return the candidates of each object, best first."""
+        corrected = self._corrected(prompts, multimask)
+        if corrected.any():
+            return self._answer_corrected(embedding, prompts, corrected)
         several = prompts.single_clicks() if multimask is None else np.full(len(prompts), multimask)
         if self.spec.always_multimask and multimask is None:
             several[:] = True
         found = self._decode_at(embedding, prompts, several, self._first_scales(embedding, prompts))
         self._escape_windows(embedding, prompts, several, found)
-        return Masks(
-            embedding.shape,
-            tuple(self._rank(found[i], prompts, i) for i in range(len(prompts))),
-        )
+        return tuple(self._rank(found[i], prompts, i) for i in range(len(prompts)))
+
+    def _corrected(self, prompts: Prompts, multimask: bool | None) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Tell which objects have points inside and outside and nothing else.
+
+        Our own models met points outside only as corrections of an answer to the points inside.
+        """
+        if multimask is not None or prompts.boxes is not None or prompts.masks is not None:
+            return np.zeros(len(prompts), bool)
+        both = (prompts.labels == NEGATIVE).any(axis=1) & (prompts.labels == POSITIVE).any(axis=1)
+        return np.asarray(both & isinstance(self.spec.frame, ObjectFrame))
+
+    def _answer_corrected(
+        self, embedding: Embedding, prompts: Prompts, corrected: np.ndarray[Any, np.dtype[np.bool_]]
+    ) -> tuple[tuple[Mask, ...], ...]:
+        """Answer the points inside first, then all points with that answer as a prompt."""
+        labels = np.where(prompts.labels == NEGATIVE, PAD, prompts.labels)
+        used = (labels != PAD).any(axis=0)  # padding is not nothing to the decoder
+        inside = replace(prompts, points=prompts.points[:, used], labels=labels[:, used])
+        answers = list(self._answer(embedding, inside, None))
+        again = [int(i) for i in np.flatnonzero(corrected) if answers[i][0].area]
+        if again:
+            given = replace(prompts.take(again), masks=tuple(answers[i][0] for i in again))
+            for i, answer in zip(again, self._answer(embedding, given, None), strict=True):
+                answers[i] = answer
+        return tuple(answers)
 
     def everything(
         self,
