@@ -180,8 +180,9 @@ class _Run:
             losses = step_losses(self.model, batch, self.config.prompts, self.config.rounds, generator)
         if not bool(torch.isfinite(losses.total)):
             raise TrainError(
-                f"The loss is {float(losses.total.detach())} at step {step}. Continue from the last checkpoint "
-                f"in {self.folder} with a lower learning rate than {self.config.learning_rate:g}."
+                f"The loss is {float(losses.total.detach())} at step {step}. Continue from the last "
+                f"checkpoint in {self.folder} with a lower learning rate than "
+                f"{self.config.learning_rate:g}."
             )
         self.optimizer.zero_grad(set_to_none=True)
         with _deterministic():
