@@ -155,8 +155,11 @@ def test_a_run_is_cancelled_within_a_second_and_leaves_the_window_alive(window, 
     viewer.open_sample("napari-lightsam", "nuclei_brightfield")
     _, widget = viewer.window.add_plugin_dock_widget("napari-lightsam", "LightSAM")
     pump(qapp, lambda: widget.controller.ready is not None, 300)
+    widget.everything.mode.setCurrentIndex(widget.everything.mode.findData("grid"))  # the longest run
+    steps = []
+    widget.controller.everything.progress.connect(steps.append)
     widget.everything.button.click()
-    pump(qapp, lambda: widget.everything.row.bar.value() > 0)
+    pump(qapp, lambda: any(step is not None and step.total > 0 for step in steps))
     started = time.monotonic()
     widget.everything.row.cancel_button.click()
     qapp.processEvents()
