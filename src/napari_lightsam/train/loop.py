@@ -10,7 +10,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import nn
@@ -38,6 +38,27 @@ _LOG = "log.csv"
 _CHECKS = "checks.csv"
 _ENDLESS = 1 << 40  # steps that a loader could be asked for
 _FLOOR = 0.02  # of the highest learning rate, where the cosine ends
+
+
+class StepResult(Protocol):
+    """What an objective returns: named losses, one of which is minimised."""
+
+    @property
+    def total(self) -> Tensor:
+        """The loss that is minimised."""
+        ...
+
+    def _asdict(self) -> dict[str, Tensor]: ...
+
+
+class Objective(Protocol):
+    """What a step minimises, such as `step_losses`."""
+
+    def __call__(
+        self, model: Sam, batch: Batch, prompts: int, rounds: int, generator: torch.Generator
+    ) -> StepResult:
+        """Return the losses of a batch."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +103,9 @@ def train(
     validation: Sequence[Batch],
     config: TrainConfig,
     folder: str | Path,
+    *,
+    objective: Objective = step_losses,
+    frozen: Sequence[str] = (),
 ) -> Generator[Progress, None, Trained]:
     """Train a model; a generator of `Progress` that returns `Trained`.
 
@@ -97,6 +121,10 @@ def train(
         Settings.
     folder
         Gets the log, the state and the weights. A state in it is continued from, to the exact step.
+    objective
+        What a step minimises.
+    frozen
+        Beginnings of the names of parameters that stay as they are, such as `image_encoder.backbone.`.
 
     Raises
     ------
@@ -105,7 +133,7 @@ def train(
     FileError
         The state in the folder belongs to other settings.
     """
-    run = _Run(model, config, Path(folder))
+    run = _Run(model, config, Path(folder), objective, tuple(frozen))
     start = run.resume()
     checks: list[tuple[int, Check]] = []
     began = time.perf_counter()
@@ -145,8 +173,15 @@ def _batches(crops: CropMaker, start: int) -> DataLoader[Batch]:
 class _Run:
     """State of a run: weights, averaged weights, optimiser, log."""
 
-    def __init__(self, model: Sam, config: TrainConfig, folder: Path) -> None:
-        self.model, self.config, self.folder = model, config, folder
+    def __init__(
+        self,
+        model: Sam,
+        config: TrainConfig,
+        folder: Path,
+        objective: Objective = step_losses,
+        frozen: tuple[str, ...] = (),
+    ) -> None:
+        self.model, self.config, self.folder, self.objective = model, config, folder, objective
         self.steps = config.steps
         folder.mkdir(parents=True, exist_ok=True)
         for module in model.modules():
@@ -154,8 +189,10 @@ class _Run:
                 setattr(module, "fused_attn", False)  # noqa: B010  with a learned bias the fused kernel falls back to a slow one
         model.image_encoder.to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(model).eval().requires_grad_(False)
-        matrices = [p for p in model.parameters() if p.ndim > 1]
-        vectors = [p for p in model.parameters() if p.ndim <= 1]
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(not name.startswith(frozen))
+        learned = [p for p in model.parameters() if p.requires_grad]
+        matrices, vectors = [p for p in learned if p.ndim > 1], [p for p in learned if p.ndim <= 1]
         self.optimizer = torch.optim.AdamW(
             [
                 {"params": matrices, "weight_decay": config.weight_decay},
@@ -177,7 +214,7 @@ class _Run:
         torch.manual_seed(self.config.seed * 1_000_003 + step)  # drop path
         batch = batch._replace(frames=batch.frames.contiguous(memory_format=torch.channels_last))
         with torch.autocast("cpu", torch.bfloat16):
-            losses = step_losses(self.model, batch, self.config.prompts, self.config.rounds, generator)
+            losses = self.objective(self.model, batch, self.config.prompts, self.config.rounds, generator)
         if not bool(torch.isfinite(losses.total)):
             raise TrainError(
                 f"The loss is {float(losses.total.detach())} at step {step}. Continue from the last "
