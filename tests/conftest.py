@@ -25,9 +25,10 @@ Sample = tuple[NDArray[Any], NDArray[Any]]
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
-    """Keep tests away from the models that a developer downloaded or quantised."""
+    """Keep tests away from the models that a developer downloaded, quantised or taught."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LIGHTSAM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("LIGHTSAM_LOCAL_MODELS", str(tmp_path_factory.mktemp("models")))
         yield
 
 

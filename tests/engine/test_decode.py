@@ -1,10 +1,12 @@
 """Prompts are decoded in windows and batches; neither changes an answer."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from napari_lightsam.engine.decode import _mask_prompt, decode, encode_block, window_size
+from napari_lightsam.engine.decode import _mask_prompt, decode, encode_block, window_size, window_sizes
 from napari_lightsam.engine.level import Block, make_level
 from napari_lightsam.engine.prompts import Prompts, check_prompts
 from napari_lightsam.model.sam import PromptTensors
@@ -127,3 +129,14 @@ def test_encoding_gives_tokens_of_the_block(segmenter, oblong):
     level = segmenter.level(embedding, 1.0)
     tokens = encode_block(segmenter.runtime, embedding, level, Block(0, 0, *level.padded), segmenter.spec)
     assert tuple(tokens.shape) == (1, 256, 16, 24)
+
+
+def test_small_objects_get_small_windows_where_the_model_knows_them(segmenter, oblong):
+    level = segmenter.level(segmenter.lazy_embedding(oblong), 2.0)
+    sides = np.array([5, 37, 39, 57, 58, 200]) / 2.0
+    boxes = np.stack([0 * sides, 0 * sides, sides, np.full_like(sides, 3.0)], axis=1)
+    prompts = check_prompts(oblong.shape, boxes=boxes * 2)
+    spec = replace(segmenter.spec, window=16, small_windows=(8, 12))
+    assert window_sizes(prompts, level, spec).tolist() == [128, 128, 192, 192, 256, 256]
+    assert window_sizes(clicks(POINTS), level, spec).tolist() == [256] * len(POINTS)
+    assert window_sizes(prompts, level, replace(spec, small_windows=())).tolist() == [256] * 6

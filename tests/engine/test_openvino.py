@@ -16,9 +16,15 @@ pytest.importorskip("openvino", reason="OpenVINO has no wheel for this platform"
 from napari_lightsam import load_segmenter
 from napari_lightsam.engine import openvino as openvino_module
 from napari_lightsam.engine.image import LightSamWarning
-from napari_lightsam.engine.openvino import OpenVinoRuntime, StartingRuntime, make_runtime
-from napari_lightsam.engine.quantized import find_quantized, quantized_folder, store_quantized
+from napari_lightsam.engine.openvino import OpenVinoRuntime
+from napari_lightsam.engine.quantized import (
+    encoder_identity,
+    find_quantized,
+    quantized_folder,
+    store_quantized,
+)
 from napari_lightsam.engine.runtime import TorchRuntime, choose_device
+from napari_lightsam.engine.starting import StartingRuntime, make_runtime
 from napari_lightsam.engine.weights import load_model
 from napari_lightsam.errors import ConfigError, DeviceError
 from napari_lightsam.model.proposals import ProposalHead
@@ -260,6 +266,17 @@ def test_a_damaged_int8_encoder_is_not_used(tmp_path, monkeypatch, damage):
     else:
         (weights if damage == "missing" else weights.with_name("hashes.json")).unlink()
     assert find_quantized("ab") is None
+
+
+@pytest.mark.parametrize("part", ["encoder.xml", "encoder.bin"])
+def test_an_int8_encoder_calibrated_anew_is_another_one(tmp_path, part):
+    for folder in ("first", "same", "other"):
+        (tmp_path / folder).mkdir()
+        write_encoder(tmp_path / folder)
+    changed = tmp_path / "other" / part
+    changed.write_bytes(changed.read_bytes() + b" ")
+    first, same, other = (encoder_identity(tmp_path / f / "encoder.xml") for f in ("first", "same", "other"))
+    assert first == same != other
 
 
 def test_an_int8_encoder_that_cannot_be_written_leaves_the_earlier_one(tmp_path, monkeypatch):

@@ -43,8 +43,9 @@ def test_a_nucleus_lies_inside_its_cell_and_its_neighbours_outside(labels):
     assert found.labels.tolist() == [[1, 0]] * 3
     assert found.boxes is None
     np.testing.assert_array_equal(found.points[0, 1], found.points[2, 0])  # 4's nearest is the one beside it
-    assert from_nuclei(labels).points.shape == (3, 3, 2)
-    assert from_nuclei(np.where(labels == 4, 4, 0)).labels.tolist() == [[1]]
+    assert from_nuclei(labels, neighbours=4).points.shape == (3, 3, 2)
+    assert from_nuclei(np.where(labels == 4, 4, 0), neighbours=4).labels.tolist() == [[1]]
+    assert from_nuclei(labels).labels.tolist() == [[1]] * 3
     assert len(from_nuclei(np.zeros((5, 5), int))) == 0
 
 

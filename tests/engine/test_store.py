@@ -143,6 +143,9 @@ def test_files_are_zarr_that_other_programs_read(tmp_path):
         pytest.param(lambda f: signature(f.reshape(3, 4, 16), "w", CPU), id="layout"),
         pytest.param(lambda f: signature(f, "v", CPU), id="weights"),
         pytest.param(lambda f: signature(f, "w", Device("cpu", "bfloat16", "")), id="precision"),
+        pytest.param(
+            lambda f: signature(f, "w", replace(CPU, encoder="a1")), id="calibration of an int8 encoder"
+        ),
         pytest.param(lambda f: signature(f, "w", Device("cuda", "float32", "")), id="device"),
         pytest.param(lambda f: signature(f, "w", Device("cpu", "float32", "", "zarr")), id="runtime"),
     ],

@@ -12,7 +12,7 @@ from skimage.segmentation import find_boundaries
 
 import napari_lightsam
 from napari_lightsam.errors import FileError, ImageError
-from napari_lightsam.formats.overlay import draw_overlay, write_overlay
+from napari_lightsam.formats.overlay import draw_outlines, draw_overlay, write_overlay
 
 SAMPLES = Path(napari_lightsam.__file__).parent / "samples"
 TRUTH = Path(__file__).parents[1] / "data" / "samples"
@@ -97,3 +97,23 @@ def test_an_overlay_that_cannot_be_written_says_so(tmp_path: Path) -> None:
 def test_image_and_labels_of_different_size_are_refused() -> None:
     with pytest.raises(ImageError, match=r"\(9, 9\).*\(9, 8\)"):
         draw_overlay(np.zeros((9, 9)), np.zeros((9, 8), int))
+
+
+def test_two_label_images_are_outlined_in_a_colour_each_and_white_where_they_agree() -> None:
+    left, right = np.zeros((20, 20), np.int32), np.zeros((20, 20), np.int32)
+    left[4:12, 4:12] = 1
+    right[4:12, 8:16] = 7
+    drawn = draw_outlines(np.full((20, 20), 80, np.uint8), [(left, (0, 255, 0)), (right, (255, 0, 255))])
+
+    def at(row: int, column: int) -> tuple[int, ...]:
+        return tuple(int(value) for value in drawn[4 * row, 4 * column])
+
+    assert at(6, 4) == (0, 255, 0)
+    assert at(4, 15) == (255, 0, 255)
+    assert at(4, 10) == (255, 255, 255)  # both end in this row
+    assert at(8, 14) == at(0, 0)  # the image is seen inside
+
+
+def test_outlines_of_another_size_are_refused() -> None:
+    with pytest.raises(ImageError, match="do not fit"):
+        draw_outlines(np.zeros((8, 8)), [(np.zeros((8, 9), int), (0, 255, 0))])

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_lightsam.model.spec import ObjectFrame
-from napari_lightsam.train.crops import CropMaker, _prepare, image_weights, make_crop
+from napari_lightsam.train.crops import CropMaker, make_crop
+from napari_lightsam.train.images import image_weights, read_unit, training_image
 
 FRAME = ObjectFrame()
 
@@ -17,7 +18,7 @@ FRAME = ObjectFrame()
 @pytest.fixture(scope="module")
 def images(sample):
     image, labels = sample("nuclei_fluorescence")
-    return _prepare("samples", "nuclei", image, None, labels.astype(np.int32))
+    return [training_image("samples", "nuclei", read_unit(image, None), labels.astype(np.int32))]
 
 
 def equal(a, b) -> bool:
@@ -75,6 +76,17 @@ def test_some_crops_hold_nothing_but_noise(images):
     maker = CropMaker(images, FRAME, 0, shapes=((8, 64),))
     empty = sum(int(not labels.any()) for step in range(40) for labels in maker[step].labels)
     assert empty > 3
+
+
+def test_some_crops_show_a_part_of_the_image_without_objects(images):
+    maker = CropMaker(images, FRAME, 0, shapes=((8, 64),), sizes=(48, 64))
+    bare = 0
+    for step in range(40):
+        batch = maker[step]
+        for frame, labels in zip(batch.frames, batch.labels, strict=True):
+            grain = float((frame[0, 1:] - frame[0, :-1]).std())
+            bare += int(not labels.any() and grain < 0.03)  # a dark ground, not noise
+    assert bare > 3
 
 
 def test_sets_are_drawn_by_their_weight_and_rare_kinds_are_not_drowned(images):

@@ -5,18 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from PIL import Image
 
 from napari_lightsam.engine.image import LightSamWarning
 from napari_lightsam.errors import ConfigError, FileError
-from napari_lightsam.train.datasets import (
-    LabelledFile,
-    find_labelled,
-    in_split,
-    is_fluorescence,
-    is_validation,
-    read_labelled,
-)
+from napari_lightsam.train.datasets import LabelledFile, find_labelled, is_fluorescence, read_labelled
 
 SAMPLES = Path(__file__).parents[2] / "src" / "napari_lightsam" / "samples"
 TRUTHS = Path(__file__).parents[1] / "data" / "samples"
@@ -116,6 +110,58 @@ def test_channels_come_last_and_colour_is_told_from_the_file(tmp_path, image, me
     assert read.rgb is rgb
 
 
+def test_a_movie_is_taken_frame_by_frame(tmp_path):
+    frames = np.stack([GREY + np.uint8(t) for t in range(3)])
+    for name, array in (("image", frames), ("labels", np.stack([LABELS] * 3))):
+        write(tmp_path / f"{name}.tif", array, imagej=True, metadata={"axes": "TYX"})
+    files = find_labelled(tmp_path)
+    assert [(file.plane, file.movie) for file in files] == [(0, True), (1, True), (2, True)]
+    assert np.array_equal(read_labelled(files[2]).image, frames[2])
+
+
+def test_zarr_arrays_are_paired_with_labels_of_any_type_and_read_plane_by_plane(tmp_path):
+    (tmp_path / "images").mkdir()
+    volume = np.stack([GREY.astype(np.float32) + z for z in range(3)])
+    zarr.save_array(str(tmp_path / "images" / "a.zarr"), volume)
+    zarr.save_array(str(tmp_path / "images" / "flat.zarr"), GREY)
+    write(tmp_path / "labels" / "a.tif", np.stack([LABELS] * 3), metadata={"axes": "ZYX"})
+    write(tmp_path / "labels" / "flat.png", LABELS)
+    files = find_labelled(tmp_path)
+    assert [file.name for file in files] == ["a[0]", "a[1]", "a[2]", "flat"]
+    for z in range(3):
+        assert np.array_equal(read_labelled(files[z]).image, volume[z])
+    assert np.array_equal(read_labelled(files[3]).labels, LABELS)
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_an_ome_zarr_image_brings_its_labels_inside(tmp_path, version):
+    modern = version == "0.5"
+    root = zarr.open_group(str(tmp_path / "a.ome.zarr"), mode="w", zarr_format=3 if modern else 2)
+    nested = root.create_group("labels")
+    cells = nested.create_group("cells")
+    channels = np.stack([GREY, GREY + 1]).astype(np.uint16)
+    for group, array, axes in ((root, channels, "cyx"), (cells, LABELS, "yx")):
+        stored = group.create_array("0", shape=array.shape, dtype=array.dtype)
+        stored[...] = array
+        scales = [{"axes": [{"name": axis} for axis in axes], "datasets": [{"path": "0"}]}]
+        group.attrs.update({"ome": {"multiscales": scales}} if modern else {"multiscales": scales})
+    nested.attrs.update({"ome": {"labels": ["cells"]}} if modern else {"labels": ["cells"]})
+    (file,) = find_labelled(tmp_path)
+    read = read_labelled(file)
+    assert np.array_equal(read.labels, LABELS)
+    assert read.image.shape == (6, 8, 2)
+    assert np.array_equal(read.image[..., 1], GREY + 1)
+
+
+def test_subfolders_of_images_are_groups(tmp_path):
+    for mouse in ("one", "two"):
+        write(tmp_path / "images" / mouse / "a.png", GREY)
+        write(tmp_path / "labels" / mouse / "a.png", LABELS)
+    assert [(file.group, file.name) for file in find_labelled(tmp_path)] == [("one", "a"), ("two", "a")]
+    training, tuning = (find_labelled(tmp_path, split=split) for split in ("training", "tuning"))
+    assert {training[0].group, tuning[0].group} == {"one", "two"}
+
+
 @pytest.mark.parametrize("name", ["nuclei_histology", "nuclei_tissue_16bit", "cells_phase_contrast"])
 def test_the_bundled_samples_can_be_read_with_their_truth(name):
     read = read_labelled(LabelledFile("samples", SAMPLES / f"{name}.tif", TRUTHS / f"{name}_labels.tif"))
@@ -175,45 +221,6 @@ def test_labels_that_do_not_fit_the_image_are_refused(tmp_path, labels, message)
     write(tmp_path / "a_labels.tif", labels)
     with pytest.raises(FileError, match=message):
         read_labelled(find_labelled(tmp_path)[0])
-
-
-def test_the_md5_rule_keeps_about_fifteen_in_a_hundred_and_never_changes():
-    names = [f"image{n}" for n in range(1000)]
-    kept = [name for name in names if is_validation("dsb2018", name)]
-    assert 110 < len(kept) < 190
-    assert kept[:3] == ["image4", "image5", "image13"]
-
-
-@pytest.mark.parametrize(
-    ("dataset", "stem", "expected"),
-    [
-        ("usiigaci", "train-set41_set41", True),
-        ("usiigaci", "train-set4_set4", False),
-        ("bitdepth_nuclei", "bone_20x-bone_20x_2", True),
-        ("bitdepth_nuclei", "heart_20x-heart_20x_1", False),
-        ("axon_sem", "sub-rat7_sub-rat7_sample-Maxo03img60_SEM", True),
-        ("axon_sem", "sub-rat3_sub-rat3_sample-data9_SEM", False),
-    ],
-)
-def test_sets_of_related_images_are_split_by_field_tissue_or_animal(dataset, stem, expected):
-    assert is_validation(dataset, stem) is expected
-
-
-def test_a_volume_keeps_its_last_fifth_for_validation_and_halves_it():
-    slices = [LabelledFile("neuroproof", Path("image.tif"), Path("labels.tif"), z, 200) for z in range(200)]
-    assert [s.plane for s in slices if in_split(s, "training")] == list(range(160))
-    assert [s.plane for s in slices if in_split(s, "tuning")] == list(range(160, 180))
-    assert [s.plane for s in slices if in_split(s, "reporting")] == list(range(180, 200))
-
-
-def test_training_and_the_two_halves_of_validation_share_no_image():
-    files = [LabelledFile("dsb2018", Path(f"{n}.png"), Path(f"{n}.png")) for n in range(500)]
-    parts = {s: {f.name for f in files if in_split(f, s)} for s in ("training", "tuning", "reporting")}
-    validation = {f.name for f in files if in_split(f, "validation")}
-    assert parts["tuning"] | parts["reporting"] == validation
-    assert parts["training"] | validation == {f.name for f in files if in_split(f, "all")}
-    assert sum(map(len, parts.values())) == 500
-    assert min(map(len, parts.values())) > 20
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from napari_lightsam.engine.checkpoint import read_checkpoint
 from napari_lightsam.engine.download import find_weights
@@ -14,8 +15,11 @@ from napari_lightsam.engine.progress import drain
 from napari_lightsam.errors import ConfigError, FileError, TrainError
 from napari_lightsam.model.spec import ObjectFrame
 from napari_lightsam.train.config import TrainConfig
-from napari_lightsam.train.crops import CropMaker, _prepare
+from napari_lightsam.train.crops import CropMaker
+from napari_lightsam.train.devices import half_precision, move_batch
+from napari_lightsam.train.images import read_unit, training_image
 from napari_lightsam.train.loop import start_model, train
+from napari_lightsam.train.pictures import ANSWER, TRUTH
 
 CONFIG = TrainConfig(
     steps=4, prompts=8, rounds=1, warmup=1, check_every=100, save_every=2, learning_rate=1e-4, ema=0.5
@@ -31,7 +35,7 @@ def embedded():
 @pytest.fixture(scope="module")
 def images(sample):
     image, labels = sample("nuclei_fluorescence")
-    return _prepare("samples", "nuclei", image, None, labels.astype(np.int32))
+    return [training_image("samples", "nuclei", read_unit(image, None), labels.astype(np.int32))]
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +99,52 @@ def test_checks_measure_the_averaged_weights(embedded, images, crops, tmp_path):
     assert 0.3 < check.click <= 1
     assert 0.3 < check.box <= 1
     assert (tmp_path / "checks.csv").read_text().count("\n") == 2
+
+
+def test_a_check_leaves_a_picture_and_the_log_of_a_continued_run_has_each_step_once(
+    embedded, images, crops, tmp_path
+):
+    fixed = CropMaker(images, ObjectFrame(), 5, shapes=((1, 224),), sizes=(30, 40), augment=False)
+    config = replace(CONFIG, steps=2, save_every=1, check_every=1)
+    work = train(start_model(embedded, 0), crops, [fixed[0]], config, tmp_path)
+    for progress in work:
+        if progress.done == 1:
+            break
+    work.close()
+    drain(train(start_model(embedded, 0), crops, [fixed[0]], config, tmp_path))
+    steps = [line.split(",")[0] for line in (tmp_path / "log.csv").read_text().split()]
+    assert steps == ["step", "0", "1"]
+    with Image.open(tmp_path / "pictures" / "step-000002.png") as picture:
+        colours = set(picture.getdata())
+    assert {TRUTH, ANSWER} <= colours
+
+
+def test_settings_that_change_no_weight_may_change_in_a_continued_run(tmp_path):
+    config = TrainConfig()
+    assert replace(config, memory=1, workers=0, steps=7).identity() == config.identity()
+    assert replace(config, prompts=7).identity() != config.identity()
+
+
+@pytest.mark.parametrize(("capability", "native"), [((9, 0), True), ((8, 0), True), ((7, 5), False)])
+def test_gpus_compute_in_bfloat16_where_they_have_it(monkeypatch, capability, native):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    chosen = half_precision(torch.device("cuda"))
+    assert isinstance(chosen, torch.autocast) is native
+    if native:
+        assert chosen.fast_dtype == torch.bfloat16
+
+
+def test_cpus_compute_in_bfloat16():
+    assert half_precision(torch.device("cpu")).fast_dtype == torch.bfloat16
+
+
+def test_all_of_a_batch_moves_to_the_device(crops):
+    moved = move_batch(crops[0], torch.device("meta"))
+    assert {part.device.type for part in (*moved.objects, *moved) if isinstance(part, torch.Tensor)} == {
+        "meta"
+    }
 
 
 @pytest.mark.parametrize(

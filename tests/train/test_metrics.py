@@ -10,6 +10,7 @@ from napari_lightsam.errors import ConfigError, ImageError
 from napari_lightsam.train.metrics import (
     THRESHOLDS,
     Matching,
+    count_boxed,
     crop_iou,
     equivalent_diameter,
     find_overlaps,
@@ -149,6 +150,56 @@ def test_counts_equal_a_comparison_of_full_size_masks(pair):
 
 
 @given(label_pairs)
+@settings(deadline=None, max_examples=40)
+def test_counts_and_scores_are_those_of_stardist(pair):
+    """The matching of StarDist's public `matching`, an implementation of the same definition by other people.
+
+    It finds the best assignment on the full IoU matrix. It counts a pair whose IoU equals the threshold,
+    we do not: the thresholds lie between the fractions that images of this size have.
+    """
+    theirs = pytest.importorskip("stardist.matching", reason="StarDist has no wheel for this platform")
+    truth, predicted = pair
+    thresholds = tuple(threshold + 0.001 for threshold in (0.1, 0.3, *THRESHOLDS))
+    by_threshold = theirs.matching(truth, predicted, thresh=thresholds)
+    for ours, expected in zip(match(truth, predicted, thresholds), by_threshold, strict=True):
+        assert (ours.true_positives, ours.false_positives, ours.false_negatives) == (
+            expected.tp,
+            expected.fp,
+            expected.fn,
+        )
+        if expected.n_true or expected.n_pred:  # for nothing at all StarDist says 0, we say 1
+            assert ours.average_precision == pytest.approx(expected.accuracy)
+            if ours.threshold > 0.5:  # below, assignments of equally many pairs may differ in their IoU
+                assert ours.panoptic_quality == pytest.approx(expected.panoptic_quality, abs=1e-5)
+
+
+def test_data_sets_are_averaged_and_pooled_as_stardist_does(sample):
+    theirs = pytest.importorskip("stardist.matching", reason="StarDist has no wheel for this platform")
+    truths = [sample(name)[1][:200, :200].astype(int) for name in ("nuclei_fluorescence", "nuclei_histology")]
+    shifted = [np.roll(labels, 2, axis=(0, 1)) for labels in truths]  # right here, wrong there
+    ours = [match(truth, moved, (0.7501,)) for truth, moved in zip(truths, shifted, strict=True)]
+    for by_image, accuracy in (
+        (True, np.mean([m.average_precision for (m,) in ours])),
+        (False, pool(ours)[0].average_precision),
+    ):
+        expected = theirs.matching_dataset(truths, shifted, 0.7501, by_image=by_image, show_progress=False)
+        assert 0 < accuracy < 1
+        assert accuracy == pytest.approx(expected.accuracy)
+
+
+@given(label_pairs)
+def test_the_best_iou_of_each_predicted_object_is_that_of_full_size_masks(pair):
+    truth, predicted = pair
+    pairs = find_overlaps(truth, predicted)
+    for label, best in zip(pairs.predicted_ids, pairs.predicted_iou, strict=True):
+        mask = predicted == label
+        ious = [
+            ((truth == i) & mask).sum() / ((truth == i) | mask).sum() for i in set(np.unique(truth)) - {0}
+        ]
+        assert best == pytest.approx(max(ious, default=0))
+
+
+@given(label_pairs)
 def test_a_stricter_threshold_never_finds_more(pair):
     found = [m.true_positives for m in match(*pair, thresholds=(0.1, 0.3, *THRESHOLDS))]
     assert found == sorted(found, reverse=True)
@@ -221,6 +272,20 @@ def test_cropped_iou_equals_full_size_iou(labels, mask, label):
     union = ((labels == label) | mask).sum()
     expected = ((labels == label) & mask).sum() / union if union else 1.0
     assert crop_iou(labels, label, area, crop, offset) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("proposed", "found"),
+    [
+        pytest.param([(0, 0, 10, 10), (20, 20, 30, 30)], 2, id="exact boxes"),
+        pytest.param([(0, 0, 10, 5), (20, 20, 30, 24)], 1, id="IoU of exactly .5 counts, .4 does not"),
+        pytest.param([(0, 0, 10, 10), (0, 1, 10, 10)], 1, id="two boxes for one object count once"),
+        pytest.param([(10, 10, 20, 20)], 0, id="boxes that only touch"),
+        pytest.param(np.zeros((0, 4)), 0, id="no proposal"),
+    ],
+)
+def test_objects_with_a_good_enough_box_are_counted(proposed, found):
+    assert count_boxed([(0, 0, 10, 10), (20, 20, 30, 30)], proposed) == found
 
 
 def test_the_diameter_is_that_of_the_circle_of_equal_area():

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from napari_lightsam.cli.report import follow, reported
+from napari_lightsam.cli.report import follow, reported, warn
 from napari_lightsam.errors import ConfigError
 
 _LAYOUT = "Folder with images/ and labels/, or NAME.tif and NAME_labels.tif; or a folder of such folders."
@@ -34,14 +34,30 @@ def evaluate(
     device: Annotated[str, typer.Option(help="As for `segment`.")] = "auto",
     precision: Annotated[str, typer.Option(help="As for `segment`.")] = "auto",
     runtime: Annotated[str, typer.Option(help="As for `segment`.")] = "auto",
+    corrective_clicks: Annotated[
+        int, typer.Option(min=0, help="Clicks that correct the answer to the first one.")
+    ] = 3,
+    box_jitter: Annotated[
+        str, typer.Option(help="How far boxes' sides are off, in parts of the box, separated by commas.")
+    ] = "0,0.05,0.1,0.2",
     json: Annotated[Path | None, typer.Option(help="Also write all figures to this file.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Also write a folder of figures, tables, curves and pictures of the worst images."),
+    ] = None,
+    worst: Annotated[int, typer.Option(min=0, help="How many of the worst images `--out` shows.")] = 6,
 ) -> None:
-    """Print average precision at IoU .5 and .75, mSA, and the mean IoU of one click and of a box."""
+    """Measure how good a model is: average precision, clicks, boxes, calibration, proposals and times."""
     from napari_lightsam.engine.segmenter import load_segmenter
-    from napari_lightsam.formats.atomic import written_whole
+    from napari_lightsam.formats.atomic import check_writable, written_whole
     from napari_lightsam.train.evaluate import evaluate as run
+    from napari_lightsam.train.plots import check_plotting
+    from napari_lightsam.train.report import write_report
 
-    size = parse_size(object_size)
+    size, jitter = parse_size(object_size), parse_jitter(box_jitter)
+    if out is not None:
+        check_plotting()
+        check_writable(out)
     segmenter = load_segmenter(model, device=device, precision=precision, runtime=runtime)  # type: ignore[arg-type]
     kinds: Any = tuple(part.strip() for part in prompts.split(",") if part.strip())
     result = follow(
@@ -54,12 +70,18 @@ def evaluate(
             split=split,  # type: ignore[arg-type]  # checked there
             group=group,  # type: ignore[arg-type]  # checked there
             objects_per_image=objects_per_image,
+            corrective_clicks=corrective_clicks,
+            box_jitter=jitter,
+            worst=worst if out is not None and "everything" in kinds else 0,
         )
     )
     typer.echo(result.to_markdown(), nl=False)
     if json is not None:
         with written_whole(json) as part:
             part.write_text(result.to_json(), encoding="utf-8")
+    if out is not None:
+        write_report(result, out)
+        warn(f"The report is {out / 'evaluation.md'}.")
 
 
 def parse_size(text: str) -> Any:
@@ -70,3 +92,13 @@ def parse_size(text: str) -> Any:
         return float(text)
     except ValueError:
         raise ConfigError(f"--object-size is estimated, true or a number of pixels; got {text!r}.") from None
+
+
+def parse_jitter(text: str) -> tuple[float, ...]:
+    """Read numbers separated by commas."""
+    try:
+        return tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise ConfigError(
+            f"--box-jitter is parts of a box's side separated by commas, such as 0,0.1; got {text!r}."
+        ) from None

@@ -15,6 +15,8 @@ from napari_lightsam.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from _typeshed import DataclassInstance
+
 Mode = Literal["auto", "object-aware", "hierarchical", "grid"]
 
 _MORE = 0.5  # of the usual thresholds: what a balance of 1 goes down to
@@ -22,7 +24,8 @@ _FEWER = 0.5  # of the way from the usual thresholds to 1: what a balance of -1 
 _SIZE = re.compile(r"([0-9.]+(?:e[+-]?[0-9]+)?) *(px|px2|px²|um|µm|μm|um2|µm²|μm²|um²)")
 
 
-def _setting(default: Any, text: str, unit: str = "", low: float = 0.0, high: float = math.inf) -> Any:
+def ranged(default: Any, text: str, unit: str = "", low: float = 0.0, high: float = math.inf) -> Any:
+    """Make a dataclass field whose metadata say what it is, in what unit, and what is accepted."""
     return field(default=default, metadata={"help": text, "unit": unit, "range": (low, high)})
 
 
@@ -43,43 +46,54 @@ class EverythingConfig:
     'auto'
     """
 
-    mode: Mode = _setting(  # noqa: RUF009  (it is dataclasses.field)
+    mode: Mode = ranged(  # noqa: RUF009  (it is dataclasses.field)
         "auto",
         "Where prompts are placed: object-aware (where objects probably are), hierarchical (coarse, then "
         "fine where nothing was found), grid (everywhere), auto (what suits the model)",
     )
-    object_size: float | None = _setting(
+    object_size: float | None = ranged(
         None, "Typical object diameter, 2 * sqrt(area / pi); estimated when not given", "px", 1
     )
-    balance: float = _setting(
+    balance: float = ranged(
         0.0, "Fewer (-1) or more (1) objects: moves the thresholds that are not given", "", -1, 1
     )
-    iou_threshold: float | None = _setting(None, "Least predicted IoU of a mask", "", 0, 1)
-    stability_threshold: float | None = _setting(None, "Least stability score of a mask", "", 0, 1)
-    min_size: float | None = _setting(None, "Least object diameter; a third of the object size", "px")
-    max_size: float | None = _setting(None, "Largest object diameter; no limit", "px")
-    keep_border: bool = _setting(True, "Keep objects that touch the image border")
-    overlap: float = _setting(0.5, "Drop a mask when better ones cover more than this part of it", "", 0, 1)
-    point_spacing: float | None = _setting(None, "Distance of prompts", "px of the model's frame", 4)
-    points_per_side: int | None = _setting(None, "Prompts along the longer side (fixed frame)", "", 1, 256)
-    confident_logit: float | None = _setting(
+    iou_threshold: float | None = ranged(None, "Least predicted IoU of a mask", "", 0, 1)
+    stability_threshold: float | None = ranged(None, "Least stability score of a mask", "", 0, 1)
+    min_size: float | None = ranged(None, "Least object diameter; a third of the object size", "px")
+    max_size: float | None = ranged(None, "Largest object diameter; no limit", "px")
+    keep_border: bool = ranged(True, "Keep objects that touch the image border")
+    overlap: float = ranged(0.5, "Drop a mask when better ones cover more than this part of it", "", 0, 1)
+    point_spacing: float | None = ranged(None, "Distance of prompts", "px of the model's frame", 4)
+    points_per_side: int | None = ranged(None, "Prompts along the longer side (fixed frame)", "", 1, 256)
+    confident_logit: float | None = ranged(
         None, "Logit above which hierarchical mode takes pixels as settled; lowered for dim objects", ""
     )
-    batch: int = _setting(64, "Prompts decoded at once", "", 1, 1024)
-    published: bool = _setting(
+    batch: int = ranged(64, "Prompts decoded at once", "", 1, 1024)
+    published: bool = ranged(
         False, "Reproduce the published generators: their lattices, full-size filters, box NMS, no merging"
     )
 
     def __post_init__(self) -> None:
         if self.mode not in get_args(Mode):
             raise ConfigError(f"Unknown mode {self.mode!r}; choose one of {', '.join(get_args(Mode))}.")
-        for setting in fields(self):
-            value = getattr(self, setting.name)
-            if setting.name == "mode" or (value is None and setting.default is None):
-                continue
-            object.__setattr__(self, setting.name, _checked(setting, value))
+        check_ranges(self)
         if self.min_size is not None and self.max_size is not None and self.min_size > self.max_size:
             raise ConfigError(f"min_size ({self.min_size:g}) is larger than max_size ({self.max_size:g}).")
+
+
+def check_ranges(config: DataclassInstance) -> None:
+    """Check every field of numbers, all made by `ranged`, and store it as Python's own bool, int or float.
+
+    Raises
+    ------
+    ConfigError
+        If a value is of another kind or outside its range.
+    """
+    for setting in fields(config):
+        value = getattr(config, setting.name)
+        chosen = isinstance(setting.default, str)  # among names, which the class itself checks
+        if not chosen and not (value is None and setting.default is None):
+            object.__setattr__(config, setting.name, _checked(setting, value))
 
 
 def _checked(setting: Field[Any], value: object) -> bool | int | float:

@@ -25,14 +25,14 @@ from napari_lightsam.engine.cache import (
     search_folders,
     write_pin,
 )
-from napari_lightsam.engine.registry import MODELS, find_model
+from napari_lightsam.engine.registry import MODELS, find_model, known_models
 from napari_lightsam.engine.transfer import Meter, explain, fetch_url, in_background, part_file
 from napari_lightsam.engine.verify import file_hash
 from napari_lightsam.errors import DownloadError, WeightsError
 
 if TYPE_CHECKING:
     from napari_lightsam.engine.progress import Work
-    from napari_lightsam.engine.registry import RemoteFile
+    from napari_lightsam.engine.registry import ModelEntry, RemoteFile
 
 __all__ = [
     "ModelStatus",
@@ -69,6 +69,8 @@ class ModelStatus:
         No hash is published for it and none is pinned: `download` asks for `consent=True`.
     problem
         Why a file that is there cannot be used; "" when nothing is wrong.
+    local
+        It is a model of the user's own.
     """
 
     name: str
@@ -82,6 +84,7 @@ class ModelStatus:
     size: int
     needs_consent: bool
     problem: str
+    local: bool = False
 
     @property
     def path(self) -> Path | None:
@@ -115,6 +118,8 @@ def find_weights(name: str) -> tuple[Path, ...] | None:
     entry = find_model(name)
     if entry.embedded:
         return (_embedded_file(entry.spec.name),)
+    if entry.local is not None:
+        return (entry.local,)
     found = [find_file(file) for file in entry.files]
     paths = tuple(path for path in found if path is not None)
     return paths if len(paths) == len(found) else None
@@ -138,7 +143,7 @@ def list_models(*, verify: bool = False) -> tuple[ModelStatus, ...]:
         Also check the hashes, which reads every file once; otherwise presence and size decide, which is
         quick enough for a chooser.
     """
-    return tuple(_status(name, verify) for name in MODELS)
+    return tuple(_status(name, entry, verify) for name, entry in known_models().items())
 
 
 def download(name: str, *, consent: bool = False) -> Work[tuple[Path, ...]]:
@@ -172,6 +177,8 @@ def download(name: str, *, consent: bool = False) -> Work[tuple[Path, ...]]:
     entry = find_model(name)
     if entry.embedded:
         return (_embedded_file(entry.spec.name),)
+    if entry.local is not None:
+        return (entry.local,)
     paths = []
     for file in entry.files:
         try:
@@ -237,10 +244,9 @@ def _embedded_file(name: str) -> Path:
     return path
 
 
-def _status(name: str, verify: bool) -> ModelStatus:
+def _status(name: str, entry: ModelEntry, verify: bool) -> ModelStatus:
     """Look a model up on disk."""
-    entry = MODELS[name]
-    paths: list[Path] = []
+    paths: list[Path] = [] if entry.local is None else [entry.local]
     problems: list[str] = []
     if entry.embedded:
         try:
@@ -270,6 +276,7 @@ def _status(name: str, verify: bool) -> ModelStatus:
         size=size,
         needs_consent=consent,
         problem=" ".join(problems),
+        local=entry.local is not None,
     )
 
 

@@ -71,7 +71,7 @@ def ask_proposals(walk: Walk, level: Level, proposals: Proposals) -> Steps:
 
 
 def ask_larger(walk: Walk, level: Level, parts: list[Candidates]) -> Steps:
-    """Ask again, at half the scale and half of that, where an object reached past its window.
+    """Ask again, in a larger window, then at half the scale and half of that, what reached past its window.
 
     The cost is bounded: of masks that share half of their area one is asked for, and in all no more than an
     eighth of the prompts of the run.
@@ -93,23 +93,23 @@ def ask_larger(walk: Walk, level: Level, parts: list[Candidates]) -> Steps:
     found = concatenate(parts, level)
     budget = max(_MOST, walk.asked // _PART)
     for _ in range(_HALVINGS):
-        waiting = _one_each([cut for cut in walk.cut if can_shrink(cut.level, _side(walk, cut.level))])[
-            :budget
-        ]
+        waiting = _one_each([cut for cut in walk.cut if _wider(walk, cut) is not None])[:budget]
         walk.cut = []
         if not waiting or walk.stopped:
             break
         budget -= len(waiting)
         groups: dict[Level, list[CutPrompt]] = defaultdict(list)
         for cut in waiting:
-            groups[cut.level].append(cut)
-        for old, members in groups.items():
-            half = walk.segmenter.level(walk.embedding, math.sqrt(old.scale[0] * old.scale[1]) / 2)
+            wider = _wider(walk, cut)
+            assert wider is not None
+            groups[wider].append(cut)
+        for wider, members in groups.items():
             prompts = _joined([cut.prompts for cut in members])
             several = np.array([cut.multimask for cut in members])
             numbers = np.array([cut.number for cut in members])
-            more = concatenate((yield from _ask_at(walk, half, prompts, several, numbers)), half)
-            whole = to_level(more.take(~more.cut & walk.passing(more)), level)
+            more = concatenate((yield from _ask_at(walk, wider, prompts, several, numbers)), wider)
+            whole = more.take(~more.cut & walk.passing(more))
+            whole = whole if wider == level else to_level(whole, level)
             found = concatenate([found.take(~_pieces(found, whole)), whole], level)
     return [found]
 
@@ -158,7 +158,7 @@ def _ask_at(
     numbers: NDArray[np.intp],
 ) -> Steps:
     """Ask given prompts at one level, block by block."""
-    _, places = place(prompts, level, walk.segmenter.spec)
+    _, places = place(prompts, level, _side(walk, level))
 
     def ask(tile: Tile, config: EverythingConfig) -> Rounds:
         members = places[tile.block]
@@ -173,6 +173,16 @@ def _ask_at(
                 )
 
     return (yield from walk.through(level, sorted(places), ask))
+
+
+def _wider(walk: Walk, cut: CutPrompt) -> Level | None:
+    """Return the scale at which the usual window shows more than the one that cut an object; None if none does."""
+    old, side = cut.level, _side(walk, cut.level)
+    if cut.side < side:
+        return old
+    if not can_shrink(old, side):
+        return None
+    return walk.segmenter.level(walk.embedding, math.sqrt(old.scale[0] * old.scale[1]) / 2)
 
 
 def _side(walk: Walk, level: Level) -> int:

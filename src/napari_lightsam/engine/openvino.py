@@ -4,9 +4,8 @@ The graphs are built from the torch module's own weights (`openvino_encoder`, `o
 when a model is loaded, in about half a second and while the caller goes on; nothing is converted, and nothing
 is kept on disk. One graph serves every frame size, one each size of the decoding window.
 
-`runtime="auto"` takes OpenVINO wherever it is installed and computes what PyTorch computes, which is tested
-on a small image; what was chosen stays for the life of a `Segmenter`. Encoder and decoder both run here,
-because the threads of two libraries that take turns keep each other from the processor's cores.
+Encoder and decoder both run here, because the threads of two libraries that take turns keep each other from
+the processor's cores. Where OpenVINO is used, `engine.starting` decides.
 """
 
 from __future__ import annotations
@@ -15,9 +14,7 @@ import importlib
 import os
 import sys
 import threading
-import warnings
 from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,17 +22,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from napari_lightsam.engine.image import LightSamWarning
 from napari_lightsam.engine.openvino_decoder import decoder_graph, proposal_graph
 from napari_lightsam.engine.openvino_encoder import FRAME_UNIT, encoder_graph
-from napari_lightsam.engine.quantized import NOT_QUANTIZED, find_quantized
-from napari_lightsam.engine.runtime import Device, Precision, Runtime, RuntimeName, TorchRuntime, waves
+from napari_lightsam.engine.quantized import NOT_QUANTIZED, encoder_identity, find_quantized
+from napari_lightsam.engine.runtime import Device, Precision, waves
 from napari_lightsam.errors import ConfigError, DeviceError, LightSamError
 from napari_lightsam.model.sam import PromptTensors
+from napari_lightsam.model.spec import TINY_VIT_WIDTHS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from concurrent.futures import Future
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -44,7 +40,7 @@ if TYPE_CHECKING:
     from napari_lightsam.engine.weights import LoadedModel
     from napari_lightsam.model.sam import Sam
 
-__all__ = ["OpenVinoRuntime", "StartingRuntime", "load_openvino", "load_silently", "make_runtime"]
+__all__ = ["OpenVinoRuntime", "compile_hints", "first_line", "load_openvino", "load_silently", "why_not"]
 
 _ERROR = {"bfloat16": 0.05, "float32": 1e-3, "int8": 0.5}  # of the norm: usual are 0.6%, 1e-6 and 6%
 _HINTS = {"bfloat16": "bf16", "float32": "f32"}
@@ -92,109 +88,17 @@ def load_openvino() -> Any:
         ) from error
 
 
-def make_runtime(
-    loaded: LoadedModel, device: Device, precision: Precision = "auto", runtime: RuntimeName = "auto"
-) -> Runtime:
-    """Choose a runtime for a model and start it.
-
-    Parameters
-    ----------
-    loaded
-        The model.
-    device
-        From `choose_device`, with the same precision and runtime.
-    precision, runtime
-        As in `load_segmenter`.
-
-    Returns
-    -------
-    Runtime
-        With the runtime `auto`, OpenVINO starts in the background, and PyTorch takes its place where it
-        fails; the first use waits for the outcome.
-
-    Raises
-    ------
-    ConfigError
-        OpenVINO was asked for with a precision that it does not run here.
-    DeviceError
-        OpenVINO was asked for and cannot run this model here.
-    """
-    if runtime == "openvino" or precision == "int8":
-        return OpenVinoRuntime(loaded, precision)
-    if runtime == "torch" or device.name != "cpu":
-        return TorchRuntime(loaded.model, device)
-    problem = _unsuited(loaded, precision)
-    if problem:
-        return TorchRuntime(loaded.model, _for_torch(device, problem))
-    return StartingRuntime(loaded, device, precision)
-
-
-def _unsuited(loaded: LoadedModel, precision: Precision) -> str:
-    """Say why `auto` does not even try OpenVINO, or ""."""
-    if loaded.spec.architecture != "vit_t":
+def why_not(loaded: LoadedModel, precision: Precision) -> str:
+    """Say why OpenVINO need not even be tried for a model, or ""."""
+    if loaded.spec.architecture not in TINY_VIT_WIDTHS:
         return "OpenVINO is used for TinyViT encoders only"
     if precision not in ("auto", *_HINTS):
         return f"OpenVINO does not run {precision}"
     try:
         _choose_precision(load_openvino().Core(), precision)
     except (LightSamError, RuntimeError) as error:
-        return _first_line(error)
+        return first_line(error)
     return ""
-
-
-def _for_torch(device: Device, problem: str) -> Device:
-    return replace(device, reason=f"{device.reason} PyTorch because: {problem.rstrip('.')}.")
-
-
-class StartingRuntime:
-    """OpenVINO, started in the background; PyTorch, with a warning, where it does not pass its test.
-
-    What it takes to start (building, compiling, comparing with PyTorch) passes while the image is read.
-    The first use waits, and from then on it is one and the same runtime.
-    """
-
-    def __init__(self, loaded: LoadedModel, device: Device, precision: Precision) -> None:
-        self._problem = ""
-        self._warning = threading.Lock()
-        pool = ThreadPoolExecutor(1, "lightsam-openvino")
-        self._started: Future[Runtime] = pool.submit(self._start, loaded, device, precision)
-        pool.shutdown(wait=False)
-
-    def _start(self, loaded: LoadedModel, device: Device, precision: Precision) -> Runtime:
-        try:
-            return OpenVinoRuntime(loaded, precision)
-        except Exception as error:  # whatever it is, in a version yet to come: PyTorch can do all of it
-            self._problem = str(error) if isinstance(error, LightSamError) else _first_line(error)
-            return TorchRuntime(loaded.model, _for_torch(device, self._problem))
-
-    @property
-    def runtime(self) -> Runtime:
-        """The runtime that was started; waits for it, and warns once where it is not OpenVINO."""
-        started = self._started.result()
-        with self._warning:
-            problem, self._problem = self._problem, ""
-        if problem:
-            warnings.warn(f"{problem} PyTorch is used instead.", LightSamWarning, stacklevel=3)
-        return started
-
-    @property
-    def device(self) -> Device:
-        """Where and how it runs."""
-        return self.runtime.device
-
-    def encode(self, frame: FloatArray) -> Tensor:
-        """Embed one frame, as `Runtime.encode`."""
-        return self.runtime.encode(frame)
-
-    def propose(self, tokens: Tensor) -> FloatArray | None:
-        """Propose objects, as `Runtime.propose`."""
-        return self.runtime.propose(tokens)
-
-    def decode(
-        self, tokens: Tensor, prompts: PromptTensors, multimask: bool
-    ) -> tuple[FloatArray, FloatArray]:
-        """Decode prompts, as `Runtime.decode`."""
-        return self.runtime.decode(tokens, prompts, multimask)
 
 
 class OpenVinoRuntime:
@@ -221,7 +125,7 @@ class OpenVinoRuntime:
     def __init__(
         self, loaded: LoadedModel, precision: Precision = "auto", quantized: Path | None = None
     ) -> None:
-        if loaded.spec.architecture != "vit_t":
+        if loaded.spec.architecture not in TINY_VIT_WIDTHS:
             raise DeviceError(
                 f"OpenVINO is used for models with a TinyViT encoder only, not for {loaded.spec.name}; "
                 "use runtime='torch'."
@@ -236,7 +140,7 @@ class OpenVinoRuntime:
             self._dtype: torch.dtype = getattr(torch, self._float)
             self._encoder = self._compile(self._encoder_graph(loaded, quantized))
         except RuntimeError as error:
-            raise DeviceError(f"OpenVINO failed: {_first_line(error)} Use runtime='torch'.") from error
+            raise DeviceError(f"OpenVINO failed: {first_line(error)} Use runtime='torch'.") from error
         self._self_test()
 
     def _encoder_graph(self, loaded: LoadedModel, quantized: Path | None) -> Any:
@@ -245,16 +149,13 @@ class OpenVinoRuntime:
         path = quantized or find_quantized(loaded.weights_hash)
         if path is None:
             raise ConfigError(NOT_QUANTIZED.format(loaded.spec.name))
+        self.device = replace(self.device, encoder=encoder_identity(path))
         graph = self._openvino.preprocess.PrePostProcessor(self._core.read_model(path))
         graph.output(0).tensor().set_element_type(getattr(self._openvino.Type, _HINTS[self._float]))
         return graph.build()
 
     def _compile(self, graph: Any) -> _Graph:
-        hints: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
-        hints["INFERENCE_PRECISION_HINT"] = _HINTS[self._float]
-        threads = os.environ.get("OMP_NUM_THREADS", "")
-        if threads.isdecimal() and int(threads) > 0:  # what people limit threads by; PyTorch obeys it as well
-            hints["INFERENCE_NUM_THREADS"] = int(threads)
+        hints = compile_hints(self._float)
         return _Graph(self._openvino, self._core.compile_model(graph, "CPU", hints))
 
     def _graph(self, key: tuple[int, int] | str) -> _Graph:
@@ -340,7 +241,7 @@ class OpenVinoRuntime:
         try:
             graph.run(inputs, outputs)
         except (RuntimeError, MemoryError) as error:
-            raise DeviceError(f"OpenVINO failed: {_first_line(error)} Use runtime='torch'.") from error
+            raise DeviceError(f"OpenVINO failed: {first_line(error)} Use runtime='torch'.") from error
 
     def _self_test(self) -> None:
         """Compare with PyTorch in float32: the tokens of a small image, and the mask of one click in them."""
@@ -359,6 +260,16 @@ class OpenVinoRuntime:
             raise DeviceError(
                 f"OpenVINO in {precision} differs from PyTorch by {error:.1%} here; use runtime='torch'."
             )
+
+
+def compile_hints(precision: str) -> dict[str, Any]:
+    """Return the properties with which graphs are compiled to compute in bfloat16 or float32."""
+    hints: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+    hints["INFERENCE_PRECISION_HINT"] = _HINTS[precision]
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    if threads.isdecimal() and int(threads) > 0:  # what people limit threads by; PyTorch obeys it as well
+        hints["INFERENCE_NUM_THREADS"] = int(threads)
+    return hints
 
 
 class _Graph:
@@ -403,6 +314,7 @@ def _choose_precision(core: Any, precision: Precision) -> tuple[Device, str]:
     return device, (fast if precision == "int8" else name)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return what matters of an error of OpenVINO's, whose messages are long."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[-1] if lines else type(error).__name__).rstrip(".") + "."

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_lightsam.engine.assemble import Segmentation
-from napari_lightsam.engine.candidates import concatenate
+from napari_lightsam.engine.candidates import collect, concatenate
+from napari_lightsam.engine.decode import decode
 from napari_lightsam.engine.merge import paint
-from napari_lightsam.engine.points import decode_points
 from napari_lightsam.engine.progress import Progress
+from napari_lightsam.engine.prompts import Prompts
 from napari_lightsam.engine.resample import apply_weights
 from napari_lightsam.engine.select import box_nms
 
@@ -104,19 +105,26 @@ def _stage(
                 np.logical_or(settled, full > float(config.confident_logit or 0.0), out=settled)
         return scores
 
+    prompts = Prompts(points[:, None], np.ones((len(points), 1), np.intp))
     parts: list[Candidates] = []
     done = 0
-    for asked, found in decode_points(
-        segmenter,
-        embedding,
-        level,
-        points,
-        min_iou=min_iou,
-        min_stability=min_stability,
-        batch=config.batch,
-        stability=measure,
+    for part in decode(
+        segmenter.runtime, embedding, level, prompts, segmenter.spec, multimask=True, batch=config.batch
     ):
-        parts.append(found)
-        done += asked
+        parts.append(
+            collect(
+                level,
+                part.logits,
+                part.iou,
+                part.origins,
+                part.index,
+                points[part.index].astype(np.float32),
+                stability_offset=offset,
+                stability=measure(part),
+                min_iou=min_iou,
+                min_stability=min_stability,
+            )
+        )
+        done += len(part.index)
         yield Progress("segmenting", done, len(points))
     return parts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -15,7 +16,14 @@ from napari_lightsam.engine.verify import file_hash
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["FILE", "NOT_QUANTIZED", "find_quantized", "quantized_folder", "store_quantized"]
+__all__ = [
+    "FILE",
+    "NOT_QUANTIZED",
+    "encoder_identity",
+    "find_quantized",
+    "quantized_folder",
+    "store_quantized",
+]
 
 FILE = "encoder.xml"
 """The file to read; its weights lie beside it."""
@@ -43,6 +51,12 @@ def find_quantized(weights_hash: str) -> Path | None:
     except (OSError, ValueError, AttributeError, TypeError):
         return None
     return folder / FILE if whole and FILE in hashes else None
+
+
+def encoder_identity(file: Path) -> str:
+    """Hash an int8 encoder: calibrated on other images, it computes other embeddings of the same weights."""
+    parts = (file_hash(part, "sha256") for part in (file, file.with_suffix(".bin")))
+    return hashlib.sha256("".join(parts).encode()).hexdigest()[:32]
 
 
 def store_quantized(weights_hash: str, write: Callable[[Path], None]) -> Path:

@@ -6,12 +6,20 @@ Free of torch, so that a chooser or `lightsam models list` opens at once.
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
+from napari_lightsam.engine.local import local_models
 from napari_lightsam.errors import WeightsError
 from napari_lightsam.model.spec import EverythingDefaults, ModelSpec, ObjectFrame
 
-__all__ = ["ALIASES", "MODELS", "ModelEntry", "RemoteFile", "find_model"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+__all__ = ["ALIASES", "MODELS", "ModelEntry", "RemoteFile", "described_spec", "find_model", "known_models"]
+
+_DESCRIPTIVE = ("name", "title", "trained_on", "not_trained_on", "licence", "citation", "source")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +66,15 @@ class ModelEntry:
         The weights are part of the package and need neither network nor cache.
     parts
         For each file the tensor name prefixes that are taken from it; empty takes everything.
+    local
+        The weights of a model of the user's own; None for published ones.
     """
 
     spec: ModelSpec
     files: tuple[RemoteFile, ...] = ()
     embedded: bool = False
     parts: tuple[tuple[str, ...], ...] = ()
+    local: Path | None = None
 
     @property
     def download_size(self) -> int:
@@ -270,10 +281,45 @@ _ENTRIES = (
 )
 
 MODELS: dict[str, ModelEntry] = {entry.spec.name: entry for entry in _ENTRIES}
-"""Every known model by name, in the order a chooser shows them."""
+"""Every published model by name, in the order a chooser shows them."""
 
 ALIASES: dict[str, str] = {"mobilesamv2-decoder": "mobilesamv2"}
 """Other accepted names. The decoder file of MobileSAMv2 is no model alone, so its name means the model."""
+
+
+def known_models() -> dict[str, ModelEntry]:
+    """Return the published models and the user's own by name, in the order a chooser shows them.
+
+    A file of the user's folder that is called like a published model, or is to be used like one that this
+    version does not know, is left out.
+
+    Examples
+    --------
+    >>> next(iter(known_models()))
+    'lightsam'
+    """
+    known = dict(MODELS)
+    for model in local_models():
+        base = model.metadata.get("spec", "")
+        if base in MODELS and model.name not in MODELS and model.name not in ALIASES:
+            described = {**model.metadata, "name": model.name, "source": str(model.path)}
+            known[model.name] = ModelEntry(described_spec(base, described), local=model.path)
+    return known
+
+
+def described_spec(base: str, metadata: Mapping[str, str]) -> ModelSpec:
+    """Return the spec of a model that is used like another one, with the words of its own file.
+
+    Parameters
+    ----------
+    base
+        A key of `MODELS`.
+    metadata
+        Header entries; `name`, `title`, `trained_on`, `not_trained_on`, `licence`, `citation` and `source`
+        replace those of the base.
+    """
+    described = {key: metadata[key] for key in _DESCRIPTIVE if key in metadata}
+    return replace(MODELS[base].spec, **described)  # type: ignore[arg-type]
 
 
 def find_model(name: str) -> ModelEntry:
@@ -282,7 +328,7 @@ def find_model(name: str) -> ModelEntry:
     Parameters
     ----------
     name
-        A key of `MODELS` or `ALIASES`.
+        A key of `known_models()` or `ALIASES`.
 
     Raises
     ------
@@ -296,12 +342,13 @@ def find_model(name: str) -> ModelEntry:
     >>> find_model("mobilesamv2-decoder").spec.name
     'mobilesamv2'
     """
-    entry = MODELS.get(ALIASES.get(name, name))
-    if entry is not None:
-        return entry
-    close = difflib.get_close_matches(name, [*MODELS, *ALIASES], n=3, cutoff=0.5)
+    name = ALIASES.get(name, name)
+    known = MODELS if name in MODELS else known_models()
+    if name in known:
+        return known[name]
+    close = difflib.get_close_matches(name, [*known, *ALIASES], n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(close)}?" if close else ""
     raise WeightsError(
-        f"There is no model named {name!r}.{hint} Known models: {', '.join(MODELS)}. "
+        f"There is no model named {name!r}.{hint} Known models: {', '.join(known)}. "
         "A checkpoint of your own is given by the path of its file."
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import warnings
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
@@ -41,12 +42,15 @@ class Device:
         One sentence for people.
     runtime
         `torch` or `openvino`.
+    encoder
+        Identity of the quantised encoder that runs in place of the weights' own; empty where none does.
     """
 
     name: str
     precision: str
     reason: str
     runtime: str = "torch"
+    encoder: str = ""
 
 
 class Runtime(Protocol):
@@ -66,6 +70,34 @@ class Runtime(Protocol):
         self, tokens: Tensor, prompts: PromptTensors, multimask: bool
     ) -> tuple[FloatArray, FloatArray]:
         """Decode N prompts in (1 or N, 256, h, w); returns logits (N, M, 4h, 4w) and predicted IoU (N, M)."""
+
+
+class ForwardingRuntime(ABC):
+    """A runtime that leaves the work to another one, but for what a subclass does itself."""
+
+    @property
+    @abstractmethod
+    def runtime(self) -> Runtime:
+        """The runtime that does the work."""
+
+    @property
+    def device(self) -> Device:
+        """Where and how it runs."""
+        return self.runtime.device
+
+    def encode(self, frame: FloatArray) -> Tensor:
+        """Embed one frame, as `Runtime.encode`."""
+        return self.runtime.encode(frame)
+
+    def propose(self, tokens: Tensor) -> FloatArray | None:
+        """Propose objects, as `Runtime.propose`."""
+        return self.runtime.propose(tokens)
+
+    def decode(
+        self, tokens: Tensor, prompts: PromptTensors, multimask: bool
+    ) -> tuple[FloatArray, FloatArray]:
+        """Decode prompts, as `Runtime.decode`."""
+        return self.runtime.decode(tokens, prompts, multimask)
 
 
 def waves() -> FloatArray:

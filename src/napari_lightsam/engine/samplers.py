@@ -52,12 +52,15 @@ class Ask:
         Prompts of this tile that may follow in later rounds.
     index
         (N,), which of the given proposals; None where the sampler made them.
+    tight
+        The boxes are those of whole objects: small ones may be decoded in small windows.
     """
 
     prompts: Prompts
     multimask: bool
     waiting: int = 0
     index: NDArray[np.intp] | None = None
+    tight: bool = False
 
 
 Rounds: TypeAlias = Generator[Ask, Candidates, None]
@@ -93,7 +96,7 @@ def object_aware(tile: Tile, config: EverythingConfig) -> Rounds:
         yield from _blobs(tile, config)
         return
     found = from_head(heat, tile.level, tile.block, tile.spec.everything.proposal_threshold)
-    yield Ask(_head_prompts(found), multimask=False)
+    yield Ask(_head_prompts(found), multimask=False, tight=True)
 
 
 SAMPLERS: dict[str, Sampler] = {"grid": grid, "hierarchical": hierarchical, "object-aware": object_aware}

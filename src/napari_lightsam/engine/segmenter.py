@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_lightsam.engine.candidates import Candidates, collect
-from napari_lightsam.engine.decode import decode, encode_block, window_size
+from napari_lightsam.engine.answer import answer
+from napari_lightsam.engine.decode import encode_block
 from napari_lightsam.engine.image import ArrayLike as ImageArray
 from napari_lightsam.engine.image import Limits, prepare_plane
 from napari_lightsam.engine.level import BLOCK, Block, BlockCache, Embedding, Level, make_level
 from napari_lightsam.engine.masks import Mask, Masks
-from napari_lightsam.engine.prompts import NEGATIVE, PAD, POSITIVE, Prompts, check_prompts
+from napari_lightsam.engine.prompts import check_prompts
 from napari_lightsam.engine.proposals import as_proposals
 from napari_lightsam.engine.runtime import Device, Precision, Runtime, RuntimeName, choose_device
-from napari_lightsam.engine.scales import escape_scale, pyramid, scales_for
+from napari_lightsam.engine.scales import pyramid
 from napari_lightsam.errors import PromptError
 from napari_lightsam.model.spec import ModelSpec, ObjectFrame
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Callable, Generator
 
     from numpy.typing import ArrayLike
 
@@ -33,9 +32,6 @@ if TYPE_CHECKING:
     from napari_lightsam.engine.progress import Progress
     from napari_lightsam.engine.proposals import Source
     from napari_lightsam.engine.weights import LoadedModel
-
-_SAME_OBJECT = 0.85  # two candidates of one prompt above this IoU are one reading of it
-_MOST_CANDIDATES = 6
 
 
 class Segmenter:
@@ -196,46 +192,7 @@ class Segmenter:
         """
         self._check_embedding(embedding)
         prompts = check_prompts(embedding.shape, points, point_labels, boxes, mask)
-        return Masks(embedding.shape, self._answer(embedding, prompts, multimask))
-
-    def _answer(
-        self, embedding: Embedding, prompts: Prompts, multimask: bool | None
-    ) -> tuple[tuple[Mask, ...], ...]:
-        """Return the candidates of each object, best first."""
-        corrected = self._corrected(prompts, multimask)
-        if corrected.any():
-            return self._answer_corrected(embedding, prompts, corrected)
-        several = prompts.single_clicks() if multimask is None else np.full(len(prompts), multimask)
-        if self.spec.always_multimask and multimask is None:
-            several[:] = True
-        found = self._decode_at(embedding, prompts, several, self._first_scales(embedding, prompts))
-        self._escape_windows(embedding, prompts, several, found)
-        return tuple(self._rank(found[i], prompts, i) for i in range(len(prompts)))
-
-    def _corrected(self, prompts: Prompts, multimask: bool | None) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Tell which objects have points inside and outside and nothing else.
-
-        Our own models met points outside only as corrections of an answer to the points inside.
-        """
-        if multimask is not None or prompts.boxes is not None or prompts.masks is not None:
-            return np.zeros(len(prompts), bool)
-        both = (prompts.labels == NEGATIVE).any(axis=1) & (prompts.labels == POSITIVE).any(axis=1)
-        return np.asarray(both & isinstance(self.spec.frame, ObjectFrame))
-
-    def _answer_corrected(
-        self, embedding: Embedding, prompts: Prompts, corrected: np.ndarray[Any, np.dtype[np.bool_]]
-    ) -> tuple[tuple[Mask, ...], ...]:
-        """Answer the points inside first, then all points with that answer as a prompt."""
-        labels = np.where(prompts.labels == NEGATIVE, PAD, prompts.labels)
-        used = (labels != PAD).any(axis=0)  # padding is not nothing to the decoder
-        inside = replace(prompts, points=prompts.points[:, used], labels=labels[:, used])
-        answers = list(self._answer(embedding, inside, None))
-        again = [int(i) for i in np.flatnonzero(corrected) if answers[i][0].area]
-        if again:
-            given = replace(prompts.take(again), masks=tuple(answers[i][0] for i in again))
-            for i, answer in zip(again, self._answer(embedding, given, None), strict=True):
-                answers[i] = answer
-        return tuple(answers)
+        return Masks(embedding.shape, answer(self, embedding, prompts, multimask))
 
     def everything(
         self,
@@ -317,105 +274,6 @@ class Segmenter:
                 "the segmenter that is asked."
             )
 
-    def _first_scales(self, embedding: Embedding, prompts: Prompts) -> list[tuple[float | None, ...]]:
-        if not isinstance(self.spec.frame, ObjectFrame):
-            return [(None,)] * len(prompts)
-        window = self.spec.window or 0
-        return scales_for(embedding, prompts, self.spec.frame, window)
-
-    def _decode_at(
-        self,
-        embedding: Embedding,
-        prompts: Prompts,
-        several: np.ndarray[tuple[int], np.dtype[np.bool_]],
-        scales: Iterable[tuple[float | None, ...]],
-    ) -> dict[int, list[Candidates]]:
-        """Decode every object at its scales; returns the candidates of each object."""
-        jobs: dict[tuple[float | None, bool], list[int]] = defaultdict(list)
-        for i, chosen in enumerate(scales):
-            for scale in chosen:
-                jobs[scale, bool(several[i])].append(i)
-        found: dict[int, list[Candidates]] = defaultdict(list)
-        for (scale, multimask), members in jobs.items():
-            level = self.level(embedding, scale)
-            part = prompts.take(members)
-            for batch in decode(self.runtime, embedding, level, part, self.spec, multimask=multimask):
-                owners = np.array(members)[batch.index]
-                candidates = collect(
-                    level,
-                    batch.logits,
-                    batch.iou,
-                    batch.origins,
-                    owners,
-                    prompts.first_points()[owners],
-                    stability_offset=self.spec.everything.stability_offset,
-                )
-                for i in owners:
-                    found[int(i)].append(candidates.take(candidates.prompts == i))
-        return found
-
-    def _escape_windows(
-        self,
-        embedding: Embedding,
-        prompts: Prompts,
-        several: np.ndarray[tuple[int], np.dtype[np.bool_]],
-        found: dict[int, list[Candidates]],
-    ) -> None:
-        """Decode objects again at half the scale while their best mask is cut by its window."""
-        if not isinstance(self.spec.frame, ObjectFrame):
-            return
-        waiting = {i: parts[-1] for i, parts in found.items() if len(parts) == 1}
-        while True:
-            scales: dict[int, float] = {}
-            for i, candidates in waiting.items():
-                scale = escape_scale(candidates, self.spec.frame, window_size(candidates.level, self.spec))
-                if scale is not None:
-                    scales[i] = scale
-            if not scales:
-                return
-            members = list(scales)
-            more = self._decode_at(
-                embedding, prompts.take(members), several[members], [(scales[i],) for i in members]
-            )
-            waiting = {i: more[k][-1] for k, i in enumerate(members) if k in more}
-            for i, candidates in waiting.items():
-                found[i].append(candidates)
-
-    def _rank(self, parts: list[Candidates], prompts: Prompts, index: int) -> tuple[Mask, ...]:
-        """Order the candidates of one object and drop repeated readings."""
-        ordered: list[tuple[float, Candidates, int]] = []
-        for part in parts:
-            doubt = self._misfit(part)
-            ordered += [(float(part.iou[k] - doubt[k]), part, k) for k in range(len(part))]
-        ordered.sort(key=lambda item: -item[0])
-        kept: list[Mask] = []
-        for _, part, k in ordered:
-            mask = part.mask(k)
-            if mask.area and all(_iou(mask, other) < _SAME_OBJECT for other in kept):
-                kept.append(mask)
-            if len(kept) == _MOST_CANDIDATES:
-                break
-        return tuple(kept) or (Mask((0, 0), np.zeros((0, 0), bool), iou=0.0, stability=0.0),)
-
-    def _misfit(self, part: Candidates) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-        """Penalty for candidates that a model cannot judge at this scale: cut, too small or too large."""
-        frame = self.spec.frame
-        if not isinstance(frame, ObjectFrame):
-            return np.zeros(len(part), np.float32)
-        diameter = part.diameters * np.sqrt(part.level.scale[0] * part.level.scale[1])
-        octaves = np.maximum(np.log2(frame.smallest / diameter), np.log2(diameter / frame.largest))
-        return np.asarray(0.5 * part.cut + 0.25 * np.maximum(octaves, 0), np.float32)
-
-
-def _iou(a: Mask, b: Mask) -> float:
-    y0, x0, y1, x1 = (f(p, q) for f, p, q in zip((max, max, min, min), a.box, b.box, strict=True))
-    if y1 <= y0 or x1 <= x0:
-        return 0.0
-    crops = (m.crop[y0 - m.box[0] : y1 - m.box[0], x0 - m.box[1] : x1 - m.box[1]] for m in (a, b))
-    first, second = crops
-    shared = int(np.count_nonzero(first & second))
-    return shared / (a.area + b.area - shared)
-
 
 def load_segmenter(
     name_or_path: str | os.PathLike[str] = "lightsam",
@@ -461,7 +319,7 @@ def load_segmenter(
     >>> load_segmenter().spec.name
     'lightsam'
     """
-    from napari_lightsam.engine.openvino import make_runtime
+    from napari_lightsam.engine.starting import make_runtime
     from napari_lightsam.engine.store import with_store
     from napari_lightsam.engine.weights import load_model
 

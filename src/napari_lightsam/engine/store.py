@@ -1,8 +1,8 @@
 """Embeddings kept on disk: a block that was encoded once is read back, bit for bit, at the next visit.
 
 One zarr file a block, named by a hash of everything that it depends on: the pixels as the network is fed them
-(and so their normalisation, scale and place in the layout of blocks), weights, runtime, precision and the
-library's version. A changed part of an image therefore misses by itself, and nothing can be stale.
+(and so their normalisation, scale and place in the layout of blocks), weights, int8 encoder, runtime,
+precision and the library's version. A changed part of an image misses by itself, and nothing can be stale.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import xxhash
 
 from napari_lightsam.engine.cache import cache_folder
 from napari_lightsam.engine.image import LightSamWarning
+from napari_lightsam.engine.runtime import ForwardingRuntime
 from napari_lightsam.engine.transfer import part_file
 from napari_lightsam.errors import ConfigError
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
     from napari_lightsam.engine.resample import FloatArray
     from napari_lightsam.engine.runtime import Device, Runtime
-    from napari_lightsam.model.sam import PromptTensors
 
 LIMIT = 4 * 2**30
 """Bytes that embeddings take on disk, unless `LIGHTSAM_EMBEDDINGS_GIB` says otherwise."""
@@ -187,7 +187,7 @@ class EmbeddingStore:
         return removed
 
 
-class StoredRuntime:
+class StoredRuntime(ForwardingRuntime):
     """A runtime that looks a block up in a store before it encodes it.
 
     Parameters
@@ -201,13 +201,13 @@ class StoredRuntime:
     """
 
     def __init__(self, runtime: Runtime, store: EmbeddingStore, weights_hash: str) -> None:
-        self.runtime, self.store = runtime, store
+        self._runtime, self.store = runtime, store
         self._weights_hash = weights_hash
 
     @property
-    def device(self) -> Device:
-        """Where and how it runs."""
-        return self.runtime.device
+    def runtime(self) -> Runtime:
+        """The runtime that encodes and decodes."""
+        return self._runtime
 
     def encode(self, frame: FloatArray) -> Tensor:
         """Embed one frame, as `Runtime.encode`, or read how it was embedded before."""
@@ -218,16 +218,6 @@ class StoredRuntime:
         tokens = self.runtime.encode(frame)
         self.store.put(key, tokens)
         return tokens
-
-    def propose(self, tokens: Tensor) -> FloatArray | None:
-        """Propose objects, as `Runtime.propose`."""
-        return self.runtime.propose(tokens)
-
-    def decode(
-        self, tokens: Tensor, prompts: PromptTensors, multimask: bool
-    ) -> tuple[FloatArray, FloatArray]:
-        """Decode prompts, as `Runtime.decode`."""
-        return self.runtime.decode(tokens, prompts, multimask)
 
 
 def with_store(runtime: Runtime, cache: bool | str | os.PathLike[str], weights_hash: str) -> Runtime:
@@ -256,7 +246,10 @@ def signature(frame: FloatArray, weights_hash: str, device: Device) -> str:
     """
     version = torch.__version__ if device.runtime == "torch" else importlib.metadata.version(device.runtime)
     kind = device.name.partition(":")[0]
-    facts = (_LAYOUT, frame.shape, weights_hash, device.runtime, str(version), kind, device.precision)
+    facts = (
+        _LAYOUT, frame.shape, weights_hash, device.runtime, str(version), kind, device.precision,
+        *filter(None, [device.encoder]),
+    )  # fmt: skip
     digest = xxhash.xxh3_128(repr(facts).encode())
     digest.update(np.ascontiguousarray(frame, np.float32).data)
     return digest.hexdigest()

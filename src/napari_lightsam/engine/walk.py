@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ import numpy as np
 from napari_lightsam.engine.assemble import usual_thresholds
 from napari_lightsam.engine.candidates import Candidates, collect, concatenate
 from napari_lightsam.engine.config import keep_floors, thresholds
-from napari_lightsam.engine.decode import decode_batch, place, window_size
+from napari_lightsam.engine.decode import decode_batch, place, window_size, window_sizes
 from napari_lightsam.engine.level import BlockReader
 from napari_lightsam.engine.progress import Progress
 from napari_lightsam.engine.select import plausible
@@ -43,12 +43,15 @@ class CutPrompt:
         Of the prompt.
     shown
         The one candidate that was cut.
+    side
+        Of the window that cut it, in frame pixels.
     """
 
     prompts: Prompts
     multimask: bool
     number: int
     shown: Candidates
+    side: int
 
     @property
     def level(self) -> Level:
@@ -118,12 +121,12 @@ class Walk:
             while not self.stopped:
                 numbers = self._numbers(ask)
                 found: list[Candidates] = []
-                for first in range(0, len(ask.prompts), self.config.batch):
+                coming = len(ask.prompts) + ask.waiting
+                for side, batch in self._batches(tile, ask):
                     if self._must_stop():
                         break
-                    batch = np.arange(first, min(first + self.config.batch, len(ask.prompts)))
-                    found.append(self._ask(tile, ask, batch, numbers))
-                    coming = len(ask.prompts) - len(batch) - first + ask.waiting
+                    found.append(self._ask(tile, ask, batch, side, numbers))
+                    coming -= len(batch)
                     yield Progress("segmenting", self.asked, self._expected(begun, coming, done, left))
                 parts += [replace(part, prompts=numbers[part.prompts]) for part in found]
                 ask = rounds.send(concatenate(found, tile.level))
@@ -132,6 +135,17 @@ class Walk:
         finally:
             rounds.close()
         return parts
+
+    def _batches(self, tile: Tile, ask: Ask) -> Iterator[tuple[int, NDArray[np.intp]]]:
+        """Yield the side of a window and the prompts to decode at once, as many as make equal work."""
+        spec, level = self.segmenter.spec, tile.level
+        usual = window_size(level, spec)
+        sides = window_sizes(ask.prompts, level, spec) if ask.tight else np.full(len(ask.prompts), usual)
+        for side in np.unique(sides):
+            members = np.flatnonzero(sides == side)
+            count = self.config.batch * (usual * usual // (side * side) if side else 1)
+            for first in range(0, len(members), count):
+                yield int(side), members[first : first + count]
 
     def _numbers(self, ask: Ask) -> NDArray[np.intp]:
         """Return the run's numbers of the prompts of a round."""
@@ -149,12 +163,13 @@ class Walk:
         here = self.asked - begun + coming
         return self.asked + coming + round(left * here / (done + 1))
 
-    def _ask(self, tile: Tile, ask: Ask, batch: NDArray[np.intp], numbers: NDArray[np.intp]) -> Candidates:
+    def _ask(
+        self, tile: Tile, ask: Ask, batch: NDArray[np.intp], side: int, numbers: NDArray[np.intp]
+    ) -> Candidates:
         """Decode some prompts of a round and keep what passes; `Candidates.prompts` count in the round."""
         segmenter, level = self.segmenter, tile.level
         prompts = ask.prompts.take(batch)
-        starts, _ = place(prompts, level, segmenter.spec)
-        side = window_size(level, segmenter.spec)
+        starts, _ = place(prompts, level, side)
         if side:  # beyond its block a window cannot go
             low = np.array(tile.block[:2])
             starts = starts.clip(low, low + np.array(tile.block[2:]) - side)
@@ -165,7 +180,7 @@ class Walk:
             tile.block,
             prompts,
             starts,
-            segmenter.spec,
+            side,
             multimask=ask.multimask or segmenter.spec.always_multimask,
         )
         self.asked += len(batch)
@@ -186,7 +201,7 @@ class Walk:
             iou_threshold=self.config.iou_threshold or 0.0,
             stability_threshold=self.config.stability_threshold or 0.0,
         )
-        self._remember_cut(ask, found.take(sure), numbers)
+        self._remember_cut(ask, found.take(sure), numbers, side)
         return found
 
     def passing(self, found: Candidates) -> NDArray[np.bool_]:
@@ -194,7 +209,7 @@ class Walk:
         iou, stability = thresholds(self.config, usual_thresholds(self.segmenter.spec))
         return np.asarray((found.iou >= iou) & (found.stability >= stability))
 
-    def _remember_cut(self, ask: Ask, found: Candidates, numbers: NDArray[np.intp]) -> None:
+    def _remember_cut(self, ask: Ask, found: Candidates, numbers: NDArray[np.intp], side: int) -> None:
         """Remember the prompts whose best candidate reaches past its window."""
         found = found.take(self.passing(found))
         if not found.cut.any():
@@ -205,4 +220,4 @@ class Walk:
         for k, i in sorted(best.items()):
             if found.cut[i]:
                 shown = found.take(np.array([i]))
-                self.cut.append(CutPrompt(ask.prompts.take([k]), ask.multimask, int(numbers[k]), shown))
+                self.cut.append(CutPrompt(ask.prompts.take([k]), ask.multimask, int(numbers[k]), shown, side))

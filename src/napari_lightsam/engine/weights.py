@@ -11,7 +11,7 @@ import torch
 
 from napari_lightsam.engine.checkpoint import Checkpoint, read_checkpoint
 from napari_lightsam.engine.download import find_weights, identify
-from napari_lightsam.engine.registry import ALIASES, MODELS, find_model
+from napari_lightsam.engine.registry import ALIASES, MODELS, described_spec, find_model, known_models
 from napari_lightsam.errors import WeightsError
 from napari_lightsam.model.build import build_sam, detect_architecture, fold_batch_norm, sam_state_dict
 from napari_lightsam.model.spec import ModelSpec
@@ -28,7 +28,6 @@ __all__ = ["Checkpoint", "LoadReport", "LoadedModel", "load_model", "read_checkp
 
 _HEADS = ("image_encoder.norm_head.", "image_encoder.head.")
 _PROPOSALS = "proposal_head."
-_DESCRIPTIVE = ("name", "title", "trained_on", "not_trained_on", "licence", "citation", "source")
 _SHOWN = 3
 
 
@@ -106,8 +105,8 @@ def load_model(name_or_path: str | Path, *, spec: ModelSpec | None = None) -> Lo
     Parameters
     ----------
     name_or_path
-        A name in the registry, or the path of a checkpoint in any layout that `read_checkpoint` knows.
-        A file that has the name of a model is given as `./name`.
+        A name in the registry or of a model of your own, or the path of a checkpoint in any layout that
+        `read_checkpoint` knows. A file that has the name of a model is given as `./name`.
     spec
         How the model is to be fed. Without it: the file's own metadata, else the registry entry that has
         the file's hash, else SAM's conventions for the architecture that the tensors show.
@@ -157,6 +156,9 @@ def _locate(name_or_path: str | Path) -> tuple[tuple[Path, ...], str | None]:
                 "'lightsam', which is part of the package."
             )
         return paths, name
+    own = known_models().get(name) if isinstance(name_or_path, str) else None
+    if own is not None and own.local is not None:
+        return (own.local,), None
     path = Path(name_or_path).expanduser()
     looks_like_name = isinstance(name_or_path, str) and path.name == name and not path.exists()
     if looks_like_name and path.suffix not in {".pt", ".pth", ".safetensors", ".ckpt", ".bin"}:
@@ -183,9 +185,10 @@ def _spec_of(checkpoint: Checkpoint) -> ModelSpec:
                 f"{checkpoint.path} says that it is to be used like {base!r}, which this version does not "
                 f"know (known: {', '.join(MODELS)}). Update napari-lightsam, or pass a ModelSpec as `spec`."
             )
-        described = {key: checkpoint.metadata[key] for key in _DESCRIPTIVE if key in checkpoint.metadata}
-        described = {"name": stem, "source": str(checkpoint.path), **described}
-        return replace(MODELS[base].spec, **described)  # type: ignore[arg-type]
+        described = {"name": stem, "source": str(checkpoint.path), **checkpoint.metadata}
+        # what is fed like another model may yet have a narrower encoder
+        own = detect_architecture(checkpoint.tensors) or MODELS[base].spec.architecture
+        return replace(described_spec(base, described), architecture=own)
     known = identify(checkpoint.path)
     if known is not None:
         return MODELS[known].spec
@@ -212,7 +215,7 @@ def _no_encoder(tensors: dict[str, Tensor], path: Path) -> str:
     if any(name.startswith("image_encoder.") for name in tensors):
         return (
             f"The image encoder in {path} is none of those this package builds (TinyViT-5M as in MobileSAM "
-            "and TinySAM, or SAM's ViT-B, ViT-L, ViT-H)."
+            "and TinySAM, its narrower versions, or SAM's ViT-B, ViT-L, ViT-H)."
         )
     return (
         f"{path} holds a prompt encoder and mask decoder but no image encoder. The decoder of MobileSAMv2 is "

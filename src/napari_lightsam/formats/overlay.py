@@ -12,6 +12,7 @@ from napari_lightsam.formats.atomic import written_whole
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -39,13 +40,58 @@ def draw_overlay(image: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.uint8]
     ImageError
         Image and labels differ in size.
     """
-    if image.shape[:2] != labels.shape or image.ndim not in (2, 3):
-        raise ImageError(f"The image has shape {image.shape}, the labels {labels.shape}: they do not fit.")
-    factor = int(np.clip(_SMALL // max(labels.shape), 1, 4))
+    _check_shapes(image, labels)
+    factor = _factor(image.shape)
     canvas = _enlarge(_to_rgb(image), factor)
     large = _enlarge(labels, factor)
     outline = _outline(large)
     canvas[outline] = _colours(large[outline])
+    return canvas
+
+
+def draw_outlines(
+    image: NDArray[Any], outlines: Sequence[tuple[NDArray[Any], tuple[int, int, int]]]
+) -> NDArray[np.uint8]:
+    """Draw the outlines of several label images over one image, all objects of each in one colour.
+
+    Where outlines fall on each other their colours are joined: magenta and green give white.
+
+    Parameters
+    ----------
+    image
+        As for `draw_overlay`.
+    outlines
+        Label images (H, W), each with its colour as (red, green, blue), 0 to 255.
+
+    Returns
+    -------
+    overlay
+        As for `draw_overlay`.
+
+    Raises
+    ------
+    ImageError
+        Image and labels differ in size.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> square = np.pad(np.ones((4, 4), int), 2)
+    >>> drawn = draw_outlines(np.zeros((8, 8)), [(square, (255, 0, 255)), (square, (0, 255, 0))])
+    >>> drawn.shape, drawn.max(axis=(0, 1)).tolist()
+    ((32, 32, 3), [255, 255, 255])
+    """
+    for labels, _ in outlines:
+        _check_shapes(image, labels)
+    factor = _factor(image.shape)
+    canvas = _enlarge(_to_rgb(image), factor)
+    colours = np.zeros(canvas.shape, np.uint8)
+    drawn = np.zeros(canvas.shape[:2], bool)
+    for labels, colour in outlines:
+        outline = _outline(_enlarge(labels, factor))
+        colours[outline] |= np.array(colour, np.uint8)
+        drawn |= outline
+    canvas[drawn] = colours[drawn]
     return canvas
 
 
@@ -72,6 +118,15 @@ def save_overlay(path: Path, image: NDArray[Any], labels: NDArray[Any]) -> None:
     from PIL import Image
 
     Image.fromarray(draw_overlay(image, labels)).save(path, format="PNG")
+
+
+def _check_shapes(image: NDArray[Any], labels: NDArray[Any]) -> None:
+    if image.shape[:2] != labels.shape or image.ndim not in (2, 3):
+        raise ImageError(f"The image has shape {image.shape}, the labels {labels.shape}: they do not fit.")
+
+
+def _factor(shape: tuple[int, ...]) -> int:
+    return int(np.clip(_SMALL // max(shape[:2]), 1, 4))
 
 
 def _to_rgb(image: NDArray[Any]) -> NDArray[np.uint8]:

@@ -10,6 +10,7 @@ from napari_lightsam.model.encoders import SamVitEncoder, TinyVitEncoder, fold_b
 from napari_lightsam.model.prompts import PositionEncoding, PromptEncoder
 from napari_lightsam.model.proposals import ProposalHead
 from napari_lightsam.model.sam import Sam
+from napari_lightsam.model.spec import TINY_VIT_WIDTHS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,6 +36,7 @@ _VARIANTS: dict[str, str] = {
 }
 
 _ENCODER = "image_encoder."
+_STEMS: dict[int, Architecture] = {widths[0]: name for name, widths in TINY_VIT_WIDTHS.items()}
 _WIDTHS: dict[int, Architecture] = {768: "vit_b", 1024: "vit_l", 1280: "vit_h"}
 
 
@@ -44,7 +46,8 @@ def build_sam(architecture: Architecture, *, proposals: bool = False) -> Sam:
     Parameters
     ----------
     architecture
-        `vit_t` (MobileSAM, TinySAM and our own models), `vit_b`, `vit_l` or `vit_h` (SAM).
+        `vit_t` (MobileSAM, TinySAM and our own models), `vit_t_3m` or `vit_t_2m` (narrower students),
+        `vit_b`, `vit_l` or `vit_h` (SAM).
     proposals
         With a head that proposes objects, as in our own models.
 
@@ -53,8 +56,9 @@ def build_sam(architecture: Architecture, *, proposals: bool = False) -> Sam:
     >>> sum(p.numel() for p in build_sam("vit_t").parameters())
     9808452
     """
+    widths = TINY_VIT_WIDTHS.get(architecture)
     encoder: nn.Module = (
-        TinyVitEncoder() if architecture == "vit_t" else SamVitEncoder(_VARIANTS[architecture])
+        SamVitEncoder(_VARIANTS[architecture]) if widths is None else TinyVitEncoder(widths)
     )
     head = ProposalHead() if proposals else None
     return Sam(encoder, PromptEncoder(), MaskDecoder(TwoWayTransformer()), head)
@@ -75,8 +79,9 @@ def reduce_precision(model: Sam, dtype: torch.dtype) -> Sam:
 
 def detect_architecture(names: Mapping[str, Tensor]) -> Architecture | None:
     """Tell the encoder of a checkpoint in SAM's naming from its tensors; None when it has no known one."""
-    if _ENCODER + "patch_embed.seq.0.c.weight" in names:
-        return "vit_t"
+    stem = names.get(_ENCODER + "patch_embed.seq.0.c.weight")
+    if stem is not None:  # its first convolution has half the first stage's channels
+        return _STEMS.get(2 * int(stem.shape[0]))
     patch = names.get(_ENCODER + "patch_embed.proj.weight")
     return _WIDTHS.get(int(patch.shape[0])) if patch is not None else None
 
@@ -97,7 +102,7 @@ def sam_state_dict(tensors: Mapping[str, Tensor], architecture: Architecture) ->
         The classification head that some files carry is left out; every other name is kept, known or
         not, so that a strict load can report it.
     """
-    rename = _tiny_vit_name if architecture == "vit_t" else _sam_vit_name
+    rename = _tiny_vit_name if architecture in TINY_VIT_WIDTHS else _sam_vit_name
     renamed = {}
     for name, tensor in tensors.items():
         inner = name.removeprefix(_ENCODER)

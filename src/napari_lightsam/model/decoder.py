@@ -118,10 +118,8 @@ class MaskDecoder(nn.Module):
         )
         self.iou_prediction_head = Mlp(width, width, self.masks, 3)
 
-    def forward(
-        self, image: Tensor, place: Tensor, sparse: Tensor, dense: Tensor, multimask: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Decode N prompts.
+    def attend(self, image: Tensor, place: Tensor, sparse: Tensor, dense: Tensor) -> tuple[Tensor, Tensor]:
+        """Let N prompts and the image see each other.
 
         Parameters
         ----------
@@ -133,6 +131,27 @@ class MaskDecoder(nn.Module):
             (N, T, C), prompt tokens.
         dense
             (N or 1, C, h or 1, w or 1), mask prompts.
+
+        Returns
+        -------
+        tokens, pixels
+            (N, 1 + masks, C), the IoU token before the mask tokens, and (N, C/8, 4h, 4w).
+        """
+        height, width = image.shape[-2:]
+        own = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
+        prompt = torch.cat([own.expand(len(sparse), -1, -1), sparse], dim=1)
+        source = (image + dense).flatten(2).transpose(1, 2)  # (N or 1, L, C)
+        tokens, source = self.transformer(source, place.flatten(2).transpose(1, 2), prompt)
+        pixels = source.transpose(1, 2).reshape(len(source), -1, height, width)
+        return tokens[:, : 1 + self.masks], self.output_upscaling(pixels)
+
+    def read(self, tokens: Tensor, pixels: Tensor, multimask: bool) -> tuple[Tensor, Tensor]:
+        """Read the answers from what `attend` returns.
+
+        Parameters
+        ----------
+        tokens, pixels
+            (N, 1 + masks, C) and (N, C/8, 4h, 4w).
         multimask
             Return masks 1-3 instead of mask 0.
 
@@ -141,13 +160,6 @@ class MaskDecoder(nn.Module):
         logits, iou
             (N, M, 4h, 4w) and (N, M) with M = 3 or 1.
         """
-        height, width = image.shape[-2:]
-        own = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
-        prompt = torch.cat([own.expand(len(sparse), -1, -1), sparse], dim=1)
-        source = (image + dense).flatten(2).transpose(1, 2)  # (N or 1, L, C)
-        tokens, source = self.transformer(source, place.flatten(2).transpose(1, 2), prompt)
-        pixels = source.transpose(1, 2).reshape(len(source), -1, height, width)
-        pixels = self.output_upscaling(pixels)  # (N, C/8, 4h, 4w)
         wanted = slice(1, self.masks) if multimask else slice(0, 1)
         heads = list(self.output_hypernetworks_mlps)[wanted]
         kernels = [head(tokens[:, 1 + i]) for i, head in zip(range(self.masks)[wanted], heads, strict=True)]

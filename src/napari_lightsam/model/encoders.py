@@ -10,12 +10,21 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from napari_lightsam.model.layers import neck
+from napari_lightsam.model.spec import TINY_VIT_WIDTHS
+
+_HEAD = 32  # channels of an attention head, in every TinyViT
 
 
 class TinyVitEncoder(nn.Module):
-    """MobileSAM's encoder: timm's TinyViT-5M with its last downsampling at stride 1, and SAM's neck.
+    """MobileSAM's encoder: timm's TinyViT with its last downsampling at stride 1, and SAM's neck.
 
     It has no absolute position embedding, so it takes any frame whose sides are multiples of 16.
+
+    Parameters
+    ----------
+    widths
+        Channels of the four stages, multiples of 32 from the second on; TinyViT-5M's by default. The
+        embedding has 256 channels whatever the widths.
 
     Notes
     -----
@@ -25,12 +34,18 @@ class TinyVitEncoder(nn.Module):
 
     References
     ----------
-    Zhang et al., *Faster Segment Anything* (MobileSAM), arXiv 2306.14289, section 3.
+    Zhang et al., *Faster Segment Anything* (MobileSAM), arXiv 2306.14289, section 3. Wu et al., *TinyViT*,
+    arXiv 2207.10666 (a family of one shape that differs in width).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, widths: tuple[int, int, int, int] = TINY_VIT_WIDTHS["vit_t"]) -> None:
         super().__init__()
-        backbone: Any = timm.create_model("tiny_vit_5m_224", num_classes=0)
+        backbone: Any = timm.create_model(
+            "tiny_vit_5m_224",
+            num_classes=0,
+            embed_dims=widths,
+            num_heads=[max(1, width // _HEAD) for width in widths],
+        )
         backbone.head = nn.Identity()  # timm keeps a head norm that SAM never uses
         backbone.stages[3].downsample.conv2.conv.stride = (1, 1)
         self.backbone = backbone

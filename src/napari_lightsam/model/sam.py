@@ -93,10 +93,17 @@ class Sam(nn.Module):
         logits, iou
             (N, M, 4h, 4w) and (N, M).
         """
+        return self.mask_decoder.read(*self.attend(tokens, prompts), multimask)
+
+    def attend(self, tokens: Tensor, prompts: PromptTensors) -> tuple[Tensor, Tensor]:
+        """Return what the decoder reads its answers from: output tokens and pixels, as `MaskDecoder.attend`.
+
+        Parameters are those of `decode`.
+        """
         height, width = tokens.shape[-2:]
         kind = tokens.dtype  # positions are computed in float32 whatever the network's precision
         place = self.prompt_encoder.pe_layer.grid(height, width).to(kind)
         sparse = self.prompt_encoder.tokens(prompts.points, prompts.labels, prompts.boxes, (height, width))
         dense = self.prompt_encoder.dense(None if prompts.masks is None else prompts.masks.to(kind))
         sparse = sparse.to(kind)
-        return self.mask_decoder(tokens, place, sparse, dense, multimask)  # type: ignore[no-any-return]
+        return self.mask_decoder.attend(tokens, place, sparse, dense)

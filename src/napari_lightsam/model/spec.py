@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Architecture = Literal["vit_t", "vit_b", "vit_l", "vit_h"]
+Architecture = Literal["vit_t", "vit_t_3m", "vit_t_2m", "vit_b", "vit_l", "vit_h"]
+
+TINY_VIT_WIDTHS: dict[Architecture, tuple[int, int, int, int]] = {
+    "vit_t": (64, 128, 160, 320),
+    "vit_t_3m": (48, 96, 128, 256),
+    "vit_t_2m": (32, 64, 96, 192),
+}
+"""Channels of each stage of the TinyViT encoders: TinyViT-5M, and narrower ones named by their parameters."""
 
 STRIDE = 16
 """Frame pixels per embedding token, in every architecture of the family."""
@@ -96,11 +103,13 @@ class ModelSpec:
     title
         What the model chooser shows.
     architecture
-        Image encoder: TinyViT-5M (`vit_t`) or SAM's ViT-B, L, H.
+        Image encoder: TinyViT-5M (`vit_t`), a narrower one of `TINY_VIT_WIDTHS`, or SAM's ViT-B, L, H.
     frame
         Preprocessing.
     window
         Side, in embedding tokens, of the local window a prompt is decoded in; `None` decodes globally.
+    small_windows
+        Smaller sides, rising, that everything mode decodes small objects in; only for weights trained on them.
     always_multimask
         The model answers every prompt with the best of its three masks (TinySAM).
     everything
@@ -116,6 +125,7 @@ class ModelSpec:
     architecture: Architecture = "vit_t"
     frame: FixedFrame | ObjectFrame = FixedFrame()
     window: int | None = None
+    small_windows: tuple[int, ...] = ()
     always_multimask: bool = False
     everything: EverythingDefaults = EverythingDefaults()
     trained_on: str = ""

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
 
+from napari_lightsam.engine.config import check_ranges, ranged
 from napari_lightsam.errors import ConfigError
+from napari_lightsam.model.spec import TINY_VIT_WIDTHS, Architecture
+
+Method = Literal["decoupled", "full-stage", "supervised"]
+
+
+_PRACTICAL = ("steps", "memory", "workers")
 
 
 def _setting(default: Any, text: str, low: float = 0.0, high: float = math.inf) -> Any:
-    return field(default=default, metadata={"help": text, "range": (low, high)})
+    return ranged(default, text, low=low, high=high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +50,77 @@ class TrainConfig:
     freeze_norm: bool = _setting(True, "Keep the batch norms' statistics, as fine-tuning on few crops should")
     check_every: int = _setting(500, "Steps between checks on validation crops", 1)
     save_every: int = _setting(200, "Steps between checkpoints", 1)
+    memory: float = _setting(4e9, "Bytes of images kept in memory; the others wait in temporary files")
+    workers: int = _setting(1, "Processes that cut crops ahead; 0 cuts them between steps", 0, 64)
+
+    def identity(self) -> dict[str, Any]:
+        """Return the settings that a continued run must share; the others change how, not what it learns."""
+        return {name: value for name, value in asdict(self).items() if name not in _PRACTICAL}
 
     def __post_init__(self) -> None:
-        for setting in fields(self):
-            value, (low, high) = getattr(self, setting.name), setting.metadata["range"]
-            if value is not None and not low <= value <= high:
-                raise ConfigError(f"{setting.name} must be between {low:g} and {high:g}; got {value!r}.")
+        check_ranges(self)
         if self.smallest > self.largest:
             raise ConfigError(
                 f"smallest ({self.smallest:g}) is larger than largest ({self.largest:g}); swap them."
             )
+
+
+@dataclass(frozen=True, slots=True)
+class DistilConfig:
+    """How a student learns from a teacher; each field's `metadata` carries `help` and `range`.
+
+    Raises
+    ------
+    ConfigError
+        If a value is none of those accepted.
+
+    Examples
+    --------
+    >>> DistilConfig(student="vit_t_3m").method
+    'decoupled'
+    """
+
+    method: Method = field(
+        default="decoupled",
+        metadata={
+            "help": "decoupled: the student's embedding equals the teacher's; full-stage: its tokens and "
+            "masks as well, and the truth is met; supervised: the truth alone, for comparison",
+        },
+    )
+    student: Architecture = field(
+        default="vit_t_2m",
+        metadata={
+            "help": f"Encoder of the student: {', '.join(TINY_VIT_WIDTHS)} (5, 3 and 2 million parameters)"
+        },
+    )
+    tune: int = _setting(
+        0, "Steps in which the decoder adapts to the student after decoupled distillation", 0
+    )
+    distinct: int = _setting(
+        0, "Different batches of crops, which come again in turn; 0 makes new ones for every step", 0
+    )
+    cache: float = _setting(4.0, "GB that the teacher's cached embeddings may take", 0)
+    decoder_rate: float = _setting(
+        0.1, "Part of the learning rate for the decoder, which starts as the teacher's (full-stage)", 0, 1
+    )
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+        for name, accepted in (("method", get_args(Method)), ("student", tuple(TINY_VIT_WIDTHS))):
+            if getattr(self, name) not in accepted:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; accepted are {', '.join(accepted)}.")
+
+
+TEACHING = TrainConfig(
+    minutes=5.0,
+    learning_rate=2e-4,
+    warmup=20,
+    prompts=24,
+    rounds=1,
+    ema=0.99,
+    smallest=20.0,
+    largest=90.0,
+    check_every=1_000_000,
+    save_every=1_000_000,
+)
+"""What teaching an existing model with a few corrected images takes: minutes, no checks on the way."""

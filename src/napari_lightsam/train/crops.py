@@ -1,4 +1,4 @@
-"""Training crops: images in memory, cut at random object scales, augmented, with what must be found in them.
+"""Training crops: images cut at random object scales, augmented, with what must be found in them.
 
 Everything random comes from (seed, step), so that a resumed run sees exactly the crops that an unbroken one
 would have seen.
@@ -7,8 +7,6 @@ would have seen.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -16,54 +14,27 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from scipy import ndimage
-from skimage.measure import label as connected
 from torch import Tensor
 
-from napari_lightsam.engine.image import prepare_plane
-from napari_lightsam.errors import FileError
 from napari_lightsam.model.spec import PROPOSAL_STRIDE, ObjectFrame
-from napari_lightsam.train.datasets import LabelledFile, is_fluorescence, read_labelled
+from napari_lightsam.train.augment import draw_noise, orient, place, turn, vary_intensity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Sequence
 
-_LEAST_PIXELS = 12  # in the image: smaller pieces are specks of annotation
+    from napari_lightsam.train.images import TrainingImage
+
 _LEAST_VISIBLE = 40  # frame pixels: less of an object is no object to be found
-_THUMB = 96  # pixels a side from which the deviation of an augmented image is taken
 _CENTRED = 0.8  # of the crops are laid around an object
+_BARE, _TRIES = 0.04, 8  # of the crops show a part without objects: the emptiest of some random places
 _SHAPES = ((8, 224), (3, 384), (2, 448))  # (crops, side): about equal work; 224 and 448 fill whole windows
 _ROTATED = 0.3
+_STRETCHED = 0.12  # largest logarithm
 _SPREAD = (0.6, 2.0)  # cells: least and largest deviation of a centre's blob in the heat-map
 _EMPTY = 0.04  # of the crops hold noise alone
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TrainingImage:
-    """One plane in memory.
-
-    Attributes
-    ----------
-    dataset, name
-        Where it comes from.
-    unit
-        float16 (C, H, W), C = 1 or 3, normalised to [0, 1] as for inference.
-    labels
-        int32 (H, W), each object one 8-connected piece.
-    object_size
-        Median equivalent circular diameter in pixels.
-    centres
-        float32 (N, 2), (row, column) of the middle of each object's box.
-    kind
-        Images of a set are drawn so that rare kinds are not drowned by frequent ones.
-    """
-
-    dataset: str
-    name: str
-    unit: npt.NDArray[np.float16]
-    labels: npt.NDArray[np.int32]
-    object_size: float
-    centres: npt.NDArray[np.float32]
-    kind: str
+Floats = npt.NDArray[np.float32]
+Pair = npt.NDArray[np.float64]
 
 
 class Objects(NamedTuple):
@@ -102,6 +73,8 @@ class Batch(NamedTuple):
         float32 (B, 1, S/8, S/8), 1 at centres and falling off around them.
     distances, weights
         float32 (B, 4, S/8, S/8), to top, left, bottom and right, and (B, 1, S/8, S/8), where they count.
+    features
+        (B, C, S/16, S/16), what a frozen backbone made of the frames, so that no step does it again; or None.
     """
 
     frames: Tensor
@@ -111,86 +84,7 @@ class Batch(NamedTuple):
     heat: Tensor
     distances: Tensor
     weights: Tensor
-
-
-def load_training_images(files: Iterable[LabelledFile]) -> list[TrainingImage]:
-    """Read images with ground truth into memory; the planes of a volume also across, along its other axes.
-
-    Raises
-    ------
-    FileError
-        None of the files holds an object.
-    """
-    images: list[TrainingImage] = []
-    volumes: dict[tuple[str, str], list[LabelledFile]] = defaultdict(list)
-    for file in files:
-        if file.plane is None:
-            labelled = read_labelled(file)
-            images += _prepare(file.dataset, file.name, labelled.image, labelled.rgb, labelled.labels)
-        else:
-            volumes[file.dataset, str(file.image)].append(file)
-    for (dataset, _), planes in volumes.items():
-        read = [read_labelled(plane) for plane in sorted(planes, key=lambda plane: plane.plane or 0)]
-        image, labels = np.stack([part.image for part in read]), np.stack([part.labels for part in read])
-        for axis in range(3 if len(read) >= 2 * _THUMB // 3 and image.ndim == 3 else 1):
-            for index in range(0, image.shape[axis], 1 if axis == 0 else 2):
-                name = f"{planes[0].image.stem}[{'zyx'[axis]}{index}]"
-                cut = np.asarray(labels.take(index, axis))
-                images += _prepare(dataset, name, image.take(index, axis), read[0].rgb, cut)
-    if not images:
-        raise FileError("None of the training images holds an object; give images with instance labels.")
-    return images
-
-
-def _prepare(
-    dataset: str,
-    name: str,
-    image: npt.NDArray[np.generic],
-    rgb: bool | None,
-    labels: npt.NDArray[np.int32],
-) -> list[TrainingImage]:
-    pieces = connected(labels, connectivity=2).astype(np.int32)  # type: ignore[no-untyped-call]
-    areas = np.bincount(pieces.ravel())
-    areas[0] = 0
-    small = areas < _LEAST_PIXELS
-    pieces[small[pieces]] = 0
-    if not (areas >= _LEAST_PIXELS).any():
-        return []
-    plane = prepare_plane(image, rgb=rgb)
-    unit = plane.read((0, plane.shape[0]), (0, plane.shape[1])).astype(np.float16)
-    if len(unit) == 3 and (unit[0] == unit[1]).all() and (unit[0] == unit[2]).all():
-        unit = unit[:1]
-    elif len(unit) == 2:
-        unit = np.concatenate([unit, np.zeros_like(unit[:1])])
-    boxes = [box for box in ndimage.find_objects(pieces) if box is not None]
-    centres = np.array([[(side.start + side.stop) / 2 for side in box] for box in boxes], np.float32)
-    size = float(np.median(2 * np.sqrt(areas[areas >= _LEAST_PIXELS] / math.pi)))
-    kind = "fluorescence" if is_fluorescence(image, rgb) else "other"
-    return [TrainingImage(dataset, name, unit, pieces, size, centres, kind)]
-
-
-def image_weights(
-    images: Sequence[TrainingImage], sets: Mapping[str, float] | None = None
-) -> npt.NDArray[np.float64]:
-    """Return the probability of drawing each image.
-
-    Each set has its weight (1 unless given); inside a set a kind's share is the root of its count.
-    """
-    kinds: dict[tuple[str, str], int] = defaultdict(int)
-    for image in images:
-        kinds[image.dataset, image.kind] += 1
-    roots: dict[str, float] = defaultdict(float)
-    for (dataset, _), count in kinds.items():
-        roots[dataset] += math.sqrt(count)
-    weights = np.array(
-        [
-            (sets or {}).get(image.dataset, 1.0)
-            / math.sqrt(kinds[image.dataset, image.kind])
-            / roots[image.dataset]
-            for image in images
-        ]
-    )
-    return np.asarray(weights / weights.sum())
+    features: Tensor | None = None
 
 
 class CropMaker(torch.utils.data.Dataset[Batch]):
@@ -199,7 +93,7 @@ class CropMaker(torch.utils.data.Dataset[Batch]):
     Parameters
     ----------
     images
-        In memory.
+        From `load_training_images`.
     frame
         Standardisation of the model that is trained.
     seed
@@ -222,9 +116,9 @@ class CropMaker(torch.utils.data.Dataset[Batch]):
         weights: npt.NDArray[np.float64] | None = None,
         sizes: tuple[float, float] = (12.0, 96.0),
         augment: bool = True,
-        shapes: Sequence[tuple[int, int]] = _SHAPES,
+        shapes: Sequence[tuple[int, int]] | None = None,
     ) -> None:
-        self._shapes = tuple(shapes)
+        self._shapes = tuple(shapes or _SHAPES)
         self._images = images
         self._frame = frame
         self._seed = seed
@@ -264,102 +158,66 @@ def make_crop(
     """Cut a square crop in which the image's objects have a random diameter from `sizes`."""
     if augment and random.random() < _EMPTY:
         return _noise_crop(side, frame, random)
+    bare = augment and random.random() < _BARE
     diameter = math.exp(random.uniform(*np.log(sizes)))
-    stretch = math.exp(random.uniform(-0.12, 0.12)) if augment else 1.0
+    stretch = math.exp(random.uniform(-_STRETCHED, _STRETCHED)) if augment else 1.0
     scale = np.array([stretch, 1 / stretch]) * diameter / image.object_size
     rotated = augment and random.random() < _ROTATED
     angle = random.uniform(0, 2 * math.pi) if rotated else 0.0
     reach = side * (abs(math.cos(angle)) + abs(math.sin(angle)))  # the square that holds the turned crop
-    height, width = image.labels.shape
-    if random.random() < _CENTRED:
-        centre = (
-            image.centres[int(random.integers(len(image.centres)))]
-            + random.uniform(-side / 4, side / 4, 2) / scale
-        )
-    else:
-        centre = random.uniform(0, 1, 2) * (height, width)
-    spans = np.minimum(np.ceil(reach / scale), (height, width)).astype(int)
-    start = np.clip(np.rint(centre - spans / 2), 0, np.array([height, width]) - spans).astype(int)
-    rows, columns = slice(start[0], start[0] + spans[0]), slice(start[1], start[1] + spans[1])
-    size = np.maximum(np.rint(spans * scale), 1).astype(int)
-    part = torch.from_numpy(image.unit[:, rows, columns].astype(np.float32))[None]
-    part = F.interpolate(part, tuple(size.tolist()), mode="bilinear", antialias=True)[0]
-    labels = torch.from_numpy(image.labels[rows, columns].astype(np.float32))[None, None]
-    labels = F.interpolate(labels, tuple(size.tolist()), mode="nearest-exact")[0]
-    thumb = _thumbnail(image)
+    rows, columns = _choose_area(image, reach / scale, side / scale, random, bare)
+    part, labels = _resize(image, rows, columns, scale)
+    sample = torch.from_numpy(image.whole.astype(np.float32))
     if augment:
-        part, thumb = _vary_intensity(part, thumb, random)
-    mean, std = float(thumb.mean()), max(float(thumb.std()), frame.min_std)
+        part, sample = vary_intensity(part, sample, random)
+    mean, std = float(sample.mean()), max(float(sample.std()), frame.min_std)
     stacked = torch.cat([(part - mean) / std, torch.ones_like(labels), labels])
-    out = _turn(stacked, angle, side) if rotated else _place(stacked, side, random)
+    out = turn(stacked, angle, side) if rotated else place(stacked, side, random)
     if augment:
-        out = out.rot90(int(random.integers(4)), (1, 2))
-        out = out.flip(2) if random.random() < 0.5 else out
+        out = orient(out, random)
     inside, pieces = out[-2] > 0.5, out[-1]
     seen = out[:-2].expand(3, -1, -1) * inside
     kept = (pieces * inside).round().numpy().astype(np.int32)
     return Crop(seen.contiguous(), kept, inside.numpy())
 
 
+def _choose_area(
+    image: TrainingImage, reach: Pair, sides: Pair, random: np.random.Generator, bare: bool
+) -> tuple[slice, slice]:
+    """Choose rows and columns: around an object, anywhere, or where there are no objects."""
+    whole = np.array(image.labels.shape)
+    spans = np.minimum(np.ceil(reach), whole).astype(int)
+
+    def around(centre: Pair) -> tuple[slice, slice]:
+        start = np.clip(np.rint(centre - spans / 2), 0, whole - spans).astype(int)
+        return slice(start[0], start[0] + spans[0]), slice(start[1], start[1] + spans[1])
+
+    if bare:
+        places = [around(random.uniform(0, 1, 2) * whole) for _ in range(_TRIES)]
+        return min(places, key=lambda place: np.count_nonzero(image.labels[place]))
+    if random.random() < _CENTRED:
+        centre = image.centres[int(random.integers(len(image.centres)))]
+        return around(centre + random.uniform(-0.25, 0.25, 2) * sides)
+    return around(random.uniform(0, 1, 2) * whole)
+
+
+def _resize(image: TrainingImage, rows: slice, columns: slice, scale: Pair) -> tuple[Tensor, Tensor]:
+    """Read a part at another scale: its pixels (C, h, w) and its labels (1, h, w), both float32."""
+    spans = np.array([rows.stop - rows.start, columns.stop - columns.start])
+    size = tuple(np.maximum(np.rint(spans * scale), 1).astype(int).tolist())
+    part = torch.from_numpy(image.unit[:, rows, columns].astype(np.float32))[None]
+    labels = torch.from_numpy(image.labels[rows, columns].astype(np.float32))[None, None]
+    return (
+        F.interpolate(part, size, mode="bilinear", antialias=True)[0],
+        F.interpolate(labels, size, mode="nearest-exact")[0],
+    )
+
+
 def _noise_crop(side: int, frame: ObjectFrame, random: np.random.Generator) -> Crop:
-    """Make a crop in which there is nothing to find: white or smooth noise."""
-    sigma = random.uniform(0.5, 2.5) if random.random() < 0.5 else 0.0
-    grain = ndimage.gaussian_filter(random.standard_normal((side, side), np.float32), sigma)
-    grain *= random.uniform(0.02, 0.3) / grain.std()
-    unit = (random.uniform(0.1, 0.9) + grain).clip(0, 1)
+    unit = draw_noise(side, random)
     standard = torch.from_numpy((unit - unit.mean()) / max(float(unit.std()), frame.min_std))
     nothing = np.zeros((side, side), np.int32)
     return Crop(standard.expand(3, -1, -1).float(), nothing, np.ones((side, side), bool))
-
-
-def _thumbnail(image: TrainingImage) -> Tensor:
-    """Return a sparse sample (C, h, w) with the deviation of the whole image."""
-    steps = [max(1, length // _THUMB) for length in image.labels.shape]
-    return torch.from_numpy(image.unit[:, :: steps[0], :: steps[1]].astype(np.float32))
-
-
-def _vary_intensity(part: Tensor, thumb: Tensor, random: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Change contrast, polarity, noise and sharpness; the sample is changed alike, but for the place."""
-    gamma = math.exp(random.normal(0, 0.35))
-    part, thumb = part.clamp(0, 1) ** gamma, thumb.clamp(0, 1) ** gamma
-    gain, offset = random.uniform(0.6, 1.15), random.uniform(-0.1, 0.1)
-    part, thumb = part * gain + offset, thumb * gain + offset
-    if random.random() < 0.25:
-        part, thumb = 1 - part, 1 - thumb
-    if len(part) == 3:
-        order = torch.from_numpy(random.permutation(3))
-        part, thumb = part[order], thumb[order]
-        if random.random() < 0.15:
-            part, thumb = part.mean(0, keepdim=True), thumb.mean(0, keepdim=True)
-    if random.random() < 0.25:
-        sigma = random.uniform(0.3, 1.5)
-        part = torch.from_numpy(ndimage.gaussian_filter(part.numpy(), (0, sigma, sigma)))
-    if random.random() < 0.3:
-        noise = random.uniform(0.01, 0.1)
-        part = part + noise * torch.from_numpy(random.standard_normal(tuple(part.shape), np.float32))
-        thumb = thumb + noise * torch.from_numpy(random.standard_normal(tuple(thumb.shape), np.float32))
-    return part.clamp(0, 1), thumb.clamp(0, 1)
-
-
-def _place(stacked: Tensor, side: int, random: np.random.Generator) -> Tensor:
-    """Cut or pad (zeros right and below) to a square."""
-    height, width = stacked.shape[1:]
-    y = int(random.integers(max(height - side, 0) + 1))
-    x = int(random.integers(max(width - side, 0) + 1))
-    part = stacked[:, y : y + side, x : x + side]
-    return F.pad(part, (0, side - part.shape[2], 0, side - part.shape[1]))
-
-
-def _turn(stacked: Tensor, angle: float, side: int) -> Tensor:
-    """Turn about the middle and cut a square; labels by the nearest pixel."""
-    height, width = stacked.shape[1:]
-    middle = torch.arange(side, dtype=torch.float32) - (side - 1) / 2
-    y, x = torch.meshgrid(middle, middle, indexing="ij")
-    cos, sin = math.cos(angle), math.sin(angle)
-    grid = torch.stack([(cos * x - sin * y) * 2 / width, (sin * x + cos * y) * 2 / height], dim=-1)[None]
-    smooth = F.grid_sample(stacked[None, :-2], grid, align_corners=False, padding_mode="zeros")[0]
-    exact = F.grid_sample(stacked[None, -2:], grid, mode="nearest", align_corners=False)[0]
-    return torch.cat([smooth, exact])
 
 
 def make_batch(crops: Sequence[Crop]) -> Batch:
@@ -384,9 +242,6 @@ def make_batch(crops: Sequence[Crop]) -> Batch:
         distances,
         weights,
     )
-
-
-Floats = npt.NDArray[np.float32]
 
 
 def _objects_of(crop: Crop) -> tuple[npt.NDArray[np.int64], Floats, Floats]:

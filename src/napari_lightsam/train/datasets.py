@@ -1,22 +1,24 @@
-"""Folders of images with instance ground truth: what is in them, how they are split, how they are read.
+"""Folders of images with instance ground truth: what is in them, and how they are read.
 
-Three layouts are recognised, in the folder itself and in its direct subfolders; the folder's name names
+Four layouts are recognised, in the folder itself and in its direct subfolders; the folder's name names
 the set:
 
-- ``images/NAME.png`` and ``labels/NAME.png`` (PNG or TIFF on either side, equal stems),
+- ``images/NAME.png`` and ``labels/NAME.png`` (any type on either side, equal stems), also in equal
+  subfolders of both, which keep related images together when the set is split (see `splits`),
 - ``NAME.tif`` and ``NAME_labels.tif``,
-- ``image.tif`` and ``labels.tif``.
+- ``image.tif`` and ``labels.tif``,
+- ``NAME.zarr`` with labels inside, as OME-Zarr keeps them.
 
-Three-dimensional label files are taken slice by slice.
+Types are PNG, TIFF and zarr (plain arrays and OME-Zarr). Three-dimensional label files are taken slice by
+slice, movies frame by frame.
 """
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -24,9 +26,14 @@ import numpy.typing as npt
 from napari_lightsam.engine.image import LightSamWarning
 from napari_lightsam.errors import ConfigError, FileError
 from napari_lightsam.formats.images import read_image, read_info
+from napari_lightsam.formats.zarrs import SUFFIX as ZARR
+from napari_lightsam.formats.zarrs import find_zarr_labels, is_zarr, read_zarr
+from napari_lightsam.train.splits import Part, split_set
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
+
+    from napari_lightsam.formats.images import ImageFile, ImageInfo
 
 SUFFIXES = (".png", ".tif", ".tiff")
 
@@ -35,17 +42,6 @@ Split = Literal["all", "training", "validation", "tuning", "reporting"]
 
 Group = Literal["all", "fluorescence"]
 """Kind of image within a set."""
-
-VALIDATION_PERCENT = 15
-"""Share of a set without a rule of its own that is kept for validation."""
-
-_VALIDATION_STEMS: dict[str, tuple[str, ...]] = {
-    # Whole fields of view, one tissue, two animals: neighbours of a validation image are never trained on.
-    "usiigaci": tuple(f"train-set{n}_" for n in (41, 42, 43, 44, 45)),
-    "bitdepth_nuclei": ("bone_",),
-    "axon_sem": ("sub-rat7_", "sub-rat8_"),
-}
-_SLICE_SETS = ("neuroproof",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +56,10 @@ class LabelledFile:
         Paths of the two files.
     plane, planes
         Index of the slice and their number; `None` and 1 for a two-dimensional file.
+    movie
+        The planes are time points rather than slices.
+    group
+        Subfolder of ``images/`` that it lies in, or "".
     """
 
     dataset: str
@@ -67,6 +67,8 @@ class LabelledFile:
     labels: Path
     plane: int | None = None
     planes: int = 1
+    movie: bool = False
+    group: str = ""
 
     @property
     def name(self) -> str:
@@ -91,53 +93,6 @@ class LabelledImage:
     image: npt.NDArray[np.generic]
     rgb: bool | None
     labels: npt.NDArray[np.int32]
-
-
-def is_validation(dataset: str, stem: str, plane: int | None = None, planes: int = 1) -> bool:
-    """Tell whether an image is kept from training, by its set's rule.
-
-    Sets of several images per field, tissue or animal are split by field, tissue or animal; the slices of
-    a volume set by their last fifth; everything else by the md5 of the file stem, 15 in 100.
-
-    Parameters
-    ----------
-    dataset
-        Name of the set, for instance ``"dsb2018"``.
-    stem
-        File name of the image without its suffix.
-    plane, planes
-        Slice and number of slices, for a volume.
-
-    Examples
-    --------
-    >>> is_validation("axon_sem", "sub-rat8_sample"), is_validation("axon_sem", "sub-rat1_sample")
-    (True, False)
-    """
-    if dataset in _VALIDATION_STEMS:
-        return stem.startswith(_VALIDATION_STEMS[dataset])
-    if dataset in _SLICE_SETS and plane is not None:
-        return plane >= planes - planes // 5
-    return _stem_number(stem) % 100 < VALIDATION_PERCENT
-
-
-def in_split(file: LabelledFile, split: Split) -> bool:
-    """Tell whether a file belongs to a split.
-
-    Validation is halved by the next digits of the stem's md5, or, in a volume set, into its earlier and
-    later slices: thresholds are chosen on ``tuning``, figures quoted from ``reporting``.
-    """
-    if split not in get_args(Split):
-        raise ConfigError(f"The split is {split!r}; accepted are {', '.join(get_args(Split))}.")
-    if split == "all":
-        return True
-    validation = is_validation(file.dataset, file.image.stem, file.plane, file.planes)
-    if split in ("training", "validation"):
-        return validation == (split == "validation")
-    if file.dataset in _SLICE_SETS and file.plane is not None:
-        second_half = file.plane >= file.planes - file.planes // 10
-    else:
-        second_half = _stem_number(file.image.stem) // 100 % 2 == 1
-    return validation and second_half == (split == "reporting")
 
 
 def is_fluorescence(image: npt.ArrayLike, rgb: bool | None = None) -> bool:
@@ -200,21 +155,25 @@ def find_labelled(
         raise ConfigError(f"The limit is {limit}; it is a number of images per set, at least 1.")
     if group not in get_args(Group):
         raise ConfigError(f"The group is {group!r}; accepted are {', '.join(get_args(Group))}.")
-    sets = [place for place in root.iterdir() if place.is_dir() and place.name not in ("images", "labels")]
-    found = [tuple(_slices(_pairs(place), place.resolve().name)) for place in (root, *sorted(sets))]
+    if split not in get_args(Split):
+        raise ConfigError(f"The split is {split!r}; accepted are {', '.join(get_args(Split))}.")
+    sets = [place for place in _folders(root) if place.name not in ("images", "labels")]
+    found = [tuple(_slices(_pairs(place), place.resolve().name)) for place in (root, *sets)]
     if not any(found):
         raise FileError(
-            f"No image with ground truth in {root}. Accepted: images/NAME.png with labels/NAME.png (PNG or "
-            "TIFF), NAME.tif with NAME_labels.tif, or image.tif with labels.tif."
+            f"No image with ground truth in {root}. Accepted: images/NAME.png with labels/NAME.png (PNG, "
+            "TIFF or zarr), NAME.tif with NAME_labels.tif, image.tif with labels.tif, or NAME.zarr with "
+            "labels inside."
         )
     kept: list[LabelledFile] = []
     for files in found:
-        chosen = [file for file in files if in_split(file, split) and _in_group(file, group)]
+        parts = zip(files, split_set(files), strict=True)
+        chosen = [file for file, part in parts if _in_split(part, split) and _in_group(file, group)]
         kept += _evenly(chosen, limit)
     if not kept:
         raise FileError(
             f"No image in {root} belongs to the split {split!r} and the group {group!r}; "
-            "'all' takes every image."
+            "'all' takes every image. A set needs two images or planes to be split."
         )
     return tuple(kept)
 
@@ -227,7 +186,28 @@ def read_labelled(file: LabelledFile) -> LabelledImage:
     FileError
         A file cannot be read, holds no integer labels, or the two do not show the same pixels.
     """
-    labels, _ = read_image(file.labels).plane(z=file.plane)
+    return next(iter(read_planes([file])))
+
+
+def read_planes(files: Iterable[LabelledFile]) -> Iterator[LabelledImage]:
+    """Read planes one after the other; a file is opened once for all of its planes that follow each other.
+
+    Raises
+    ------
+    FileError
+        As `read_labelled`.
+    """
+    paths: tuple[Path, Path] | None = None
+    for file in files:
+        if paths != (file.image, file.labels):
+            image, labels = _open(file.image), _open(file.labels)
+            paths = file.image, file.labels
+        yield _read_plane(file, image, labels)
+
+
+def _read_plane(file: LabelledFile, stored: ImageFile, truth: ImageFile) -> LabelledImage:
+    place = {"time" if file.movie else "z": file.plane}
+    labels, _ = truth.plane(**place)
     if labels.dtype.kind not in "iu" or labels.ndim != 2:
         raise FileError(
             f"{file.labels} has a plane of shape {labels.shape} and dtype {labels.dtype}; a label image is "
@@ -237,9 +217,8 @@ def read_labelled(file: LabelledFile) -> LabelledImage:
         raise FileError(
             f"{file.labels} holds ids from {labels.min()} to {labels.max()}; ids are 0 or more and fit int32."
         )
-    stored = read_image(file.image)
     channels = tuple(range(stored.n_channels)) if stored.n_channels > 1 else None
-    image, rgb = stored.plane(channel=channels, z=file.plane)
+    image, rgb = stored.plane(channel=channels, **place)
     if image.shape[:2] != labels.shape:
         raise FileError(
             f"{file.image} shows {image.shape[:2]} pixels, {file.labels} {labels.shape}; "
@@ -248,8 +227,12 @@ def read_labelled(file: LabelledFile) -> LabelledImage:
     return LabelledImage(image, rgb if image.ndim == 3 else None, labels.astype(np.int32))
 
 
-def _stem_number(stem: str) -> int:
-    return int(hashlib.md5(stem.encode(), usedforsecurity=False).hexdigest(), 16)
+def _open(path: Path) -> ImageFile:
+    return read_zarr(path) if is_zarr(path) else read_image(path)
+
+
+def _in_split(part: Part, split: Split) -> bool:
+    return split in ("all", part) or (split == "validation" and part != "training")
 
 
 def _in_group(file: LabelledFile, group: Group) -> bool:
@@ -259,51 +242,83 @@ def _in_group(file: LabelledFile, group: Group) -> bool:
     return is_fluorescence(labelled.image, labelled.rgb)
 
 
-def _pairs(folder: Path) -> list[tuple[Path, Path]]:
-    """All (image, labels) paths of one set, in the first layout that it has."""
+class _Pair(NamedTuple):
+    image: Path
+    labels: Path
+    group: str = ""
+
+
+def _pairs(folder: Path) -> list[_Pair]:
+    """All images with labels of one set, in the first layout that it has."""
     if (folder / "images").is_dir() and (folder / "labels").is_dir():
-        labels = {path.stem: path for path in _image_files(folder / "labels")}
-        images = _image_files(folder / "images")
-        missing = [path.name for path in images if path.stem not in labels]
-        if missing:
-            warnings.warn(
-                f"{len(missing)} of {len(images)} images in {folder / 'images'} have no label file and are "
-                f"left out: {', '.join(missing[:3])}{' ...' if len(missing) > 3 else ''}",
-                LightSamWarning,
-                stacklevel=3,
-            )
-        return [(path, labels[path.stem]) for path in images if path.stem in labels]
-    files = {path.stem: path for path in _image_files(folder)}
+        return _pairs_of_folders(folder)
+    files = {_stem(path): path for path in _image_files(folder)}
     if "image" in files and "labels" in files:
-        return [(files["image"], files["labels"])]
-    return [
-        (path, files[f"{stem}_labels"]) for stem, path in sorted(files.items()) if f"{stem}_labels" in files
-    ]
+        return [_Pair(files["image"], files["labels"])]
+    pairs = []
+    for stem, path in sorted(files.items()):
+        labels = files.get(f"{stem}_labels") or find_zarr_labels(path)
+        if labels is not None:
+            pairs.append(_Pair(path, labels))
+    return pairs
+
+
+def _pairs_of_folders(folder: Path) -> list[_Pair]:
+    places = [("", folder / "images"), *((place.name, place) for place in _folders(folder / "images"))]
+    images = [(group, path) for group, place in places for path in _image_files(place)]
+    pairs, missing = [], []
+    for group, path in images:
+        place = folder / "labels" / group
+        labels = {_stem(label): label for label in _image_files(place)} if place.is_dir() else {}
+        if _stem(path) in labels:
+            pairs.append(_Pair(path, labels[_stem(path)], group))
+        else:
+            missing.append(path.name)
+    if missing:
+        warnings.warn(
+            f"{len(missing)} of {len(images)} images in {folder / 'images'} have no label file and are "
+            f"left out: {', '.join(missing[:3])}{' ...' if len(missing) > 3 else ''}",
+            LightSamWarning,
+            stacklevel=4,
+        )
+    return pairs
+
+
+def _stem(path: Path) -> str:
+    """Name without suffix, also without the first part of `.ome.tif` and `.ome.zarr`."""
+    return path.stem.removesuffix(".ome")
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and path.suffix.lower() != ZARR)
 
 
 def _image_files(folder: Path) -> list[Path]:
     return sorted(
         path
         for path in folder.iterdir()
-        if path.is_file() and path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+        if not path.name.startswith(".")
+        and (path.suffix.lower() in SUFFIXES if path.is_file() else path.suffix.lower() == ZARR)
     )
 
 
-def _slices(pairs: Iterable[tuple[Path, Path]], dataset: str) -> Iterable[LabelledFile]:
-    for image, labels in pairs:
-        planes = _plane_count(labels)
+def _slices(pairs: Iterable[_Pair], dataset: str) -> Iterable[LabelledFile]:
+    for image, labels, group in pairs:
+        planes, movie = _count_planes(labels)
         if planes is None:
-            yield LabelledFile(dataset, image, labels)
+            yield LabelledFile(dataset, image, labels, group=group)
         else:
             for plane in range(planes):
-                yield LabelledFile(dataset, image, labels, plane, planes)
+                yield LabelledFile(dataset, image, labels, plane, planes, movie, group)
 
 
-def _plane_count(labels: Path) -> int | None:
-    """Slices of a label volume, from the file's header only; `None` for a plane."""
-    info = read_info(labels)
-    depths = [size for axis, size in zip(info.axes, info.shape, strict=True) if axis in "ZQ" and size > 1]
-    return depths[0] if len(depths) == 1 else None
+def _count_planes(labels: Path) -> tuple[int | None, bool]:
+    """Slices or frames of a label file, from its header only (`None` for a plane), and whether frames."""
+    info: ImageInfo = read_zarr(labels) if is_zarr(labels) else read_info(labels)
+    depths = [
+        (n, axis == "T") for axis, n in zip(info.axes, info.shape, strict=True) if axis in "ZQT" and n > 1
+    ]
+    return depths[0] if len(depths) == 1 else (None, False)
 
 
 def _evenly(files: list[LabelledFile], limit: int | None) -> list[LabelledFile]:

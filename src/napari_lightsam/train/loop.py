@@ -3,39 +3,45 @@
 from __future__ import annotations
 
 import copy
-import csv
 import math
 import sys
 import time
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.data import DataLoader, Dataset
 
 from napari_lightsam.engine.progress import Progress
 from napari_lightsam.errors import FileError, TrainError
 from napari_lightsam.formats.atomic import written_whole
-from napari_lightsam.model.build import build_sam, published_state_dict, sam_state_dict
+from napari_lightsam.model.build import (
+    build_sam,
+    detect_architecture,
+    published_state_dict,
+    sam_state_dict,
+)
 from napari_lightsam.model.encoders import forget_attention_biases
+from napari_lightsam.train.config import TrainConfig
+from napari_lightsam.train.devices import half_precision, move_batch, sum_in_order
+from napari_lightsam.train.journal import CHECKS, LOSSES, Journal
+from napari_lightsam.train.pictures import draw_answers
 from napari_lightsam.train.step import Check, check, step_losses
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Mapping, Sequence
+    from collections.abc import Generator, Iterable, Mapping, Sequence
 
     from torch import Tensor
 
     from napari_lightsam.model.sam import Sam
-    from napari_lightsam.train.config import TrainConfig
-    from napari_lightsam.train.crops import Batch, CropMaker
+    from napari_lightsam.model.spec import Architecture
+    from napari_lightsam.train.crops import Batch
 
 _TIMED = range(5, 25)  # steps whose duration turns minutes into a number of steps
 _STATE = "training.pt"
-_LOG = "log.csv"
-_CHECKS = "checks.csv"
 _ENDLESS = 1 << 40  # steps that a loader could be asked for
 _FLOOR = 0.02  # of the highest learning rate, where the cosine ends
 
@@ -80,15 +86,17 @@ class Trained:
     checks: tuple[tuple[int, Check], ...]
 
 
-def start_model(tensors: Mapping[str, Tensor] | None, seed: int) -> Sam:
+def start_model(tensors: Mapping[str, Tensor] | None, seed: int, architecture: Architecture = "vit_t") -> Sam:
     """Build the network to train: random, or from a checkpoint's tensors (published names).
 
-    A checkpoint without a proposal head gets a new one.
+    A checkpoint without a proposal head gets a new one. Tensors decide the architecture by themselves.
     """
     torch.manual_seed(seed)
-    model = build_sam("vit_t", proposals=True)
     if tensors is not None:
-        missing, unexpected = model.load_state_dict(sam_state_dict(tensors, "vit_t"), strict=False)
+        architecture = detect_architecture(tensors) or architecture
+    model = build_sam(architecture, proposals=True)
+    if tensors is not None:
+        missing, unexpected = model.load_state_dict(sam_state_dict(tensors, architecture), strict=False)
         wrong = [n for n in missing if not n.startswith("proposal_head.") and "num_batches" not in n]
         if wrong or unexpected:
             raise FileError(
@@ -99,13 +107,17 @@ def start_model(tensors: Mapping[str, Tensor] | None, seed: int) -> Sam:
 
 def train(
     model: Sam,
-    crops: CropMaker,
+    crops: Dataset[Batch],
     validation: Sequence[Batch],
     config: TrainConfig,
     folder: str | Path,
     *,
     objective: Objective = step_losses,
     frozen: Sequence[str] = (),
+    slower: Mapping[str, float] | None = None,
+    workers: int = 1,
+    journal: Journal | None = None,
+    device: str | None = None,
 ) -> Generator[Progress, None, Trained]:
     """Train a model; a generator of `Progress` that returns `Trained`.
 
@@ -125,6 +137,16 @@ def train(
         What a step minimises.
     frozen
         Beginnings of the names of parameters that stay as they are, such as `image_encoder.backbone.`.
+    slower
+        Beginnings of the names of parameters that learn at a part of the rate, with that part.
+    workers
+        Processes that make batches ahead; 0 makes each when it is needed, which suits batches that are kept.
+
+    journal
+        Where losses, checks and pictures go; None: CSV files and pictures in the folder.
+    device
+        `cpu` (bfloat16), `cuda` or `cuda:N` (bfloat16 where the GPU computes in it, else float32); None:
+        where the model is.
 
     Raises
     ------
@@ -133,12 +155,27 @@ def train(
     FileError
         The state in the folder belongs to other settings.
     """
-    run = _Run(model, config, Path(folder), objective, tuple(frozen))
+    if device is not None:
+        model.to(device)
+    journal = journal or Journal(folder)
+    run = _Run(model, config, Path(folder), journal, objective, tuple(frozen), slower)
     start = run.resume()
+    journal.begin(start)
+    try:
+        return (yield from _steps(run, _batches(crops, start, workers), validation, start))
+    finally:
+        journal.close()
+
+
+def _steps(
+    run: _Run, batches: Iterable[Batch], validation: Sequence[Batch], start: int
+) -> Generator[Progress, None, Trained]:
+    config = run.config
+    validation = [move_batch(batch, run.device) for batch in validation]
     checks: list[tuple[int, Check]] = []
     began = time.perf_counter()
     step = start
-    for step, batch in enumerate(_batches(crops, start), start=start):
+    for step, batch in enumerate(batches, start=start):
         if run.steps is not None and step >= run.steps:
             break
         if step == start + _TIMED.start:
@@ -150,7 +187,7 @@ def train(
         done = step + 1
         if done % config.save_every == 0:
             run.save(done)
-        if done % config.check_every == 0:
+        if done % config.check_every == 0 and done != run.steps:
             checks.append((done, run.check(validation, done)))
         yield Progress("training", done, run.steps or 0)
     run.save(step)
@@ -158,12 +195,14 @@ def train(
     return Trained(run.export(), step, tuple(checks))
 
 
-def _batches(crops: CropMaker, start: int) -> DataLoader[Batch]:
+def _batches(crops: Dataset[Batch], start: int, workers: int) -> DataLoader[Batch]:
+    if not workers:
+        return DataLoader(crops, batch_size=None, sampler=range(start, _ENDLESS))
     return DataLoader(
         crops,
         batch_size=None,
         sampler=range(start, _ENDLESS),
-        num_workers=1,
+        num_workers=workers,
         prefetch_factor=4,
         # A forked worker shares the images in memory; where processes are spawned it gets a copy.
         multiprocessing_context="fork" if sys.platform == "linux" else "spawn",
@@ -178,10 +217,13 @@ class _Run:
         model: Sam,
         config: TrainConfig,
         folder: Path,
+        journal: Journal,
         objective: Objective = step_losses,
         frozen: tuple[str, ...] = (),
+        slower: Mapping[str, float] | None = None,
     ) -> None:
         self.model, self.config, self.folder, self.objective = model, config, folder, objective
+        self.journal, self.device = journal, next(model.parameters()).device
         self.steps = config.steps
         folder.mkdir(parents=True, exist_ok=True)
         for module in model.modules():
@@ -191,13 +233,8 @@ class _Run:
         self.average = copy.deepcopy(model).eval().requires_grad_(False)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(not name.startswith(frozen))
-        learned = [p for p in model.parameters() if p.requires_grad]
-        matrices, vectors = [p for p in learned if p.ndim > 1], [p for p in learned if p.ndim <= 1]
         self.optimizer = torch.optim.AdamW(
-            [
-                {"params": matrices, "weight_decay": config.weight_decay},
-                {"params": vectors, "weight_decay": 0},
-            ],
+            _parameter_groups(model, config.weight_decay, slower or {}),
             lr=config.learning_rate,
             betas=(0.9, 0.98),
             fused=True,
@@ -209,11 +246,12 @@ class _Run:
         self._training_mode()
         rate = self._rate(step)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
+            group["lr"] = rate * group.get("share", 1.0)
+        generator = torch.Generator(self.device).manual_seed(self.config.seed * 1_000_003 + step)
         torch.manual_seed(self.config.seed * 1_000_003 + step)  # drop path
-        batch = batch._replace(frames=batch.frames.contiguous(memory_format=torch.channels_last))
-        with torch.autocast("cpu", torch.bfloat16):
+        batch = move_batch(batch, self.device)
+        # Few prompt tokens, large window: plain products take half the time of the fused kernel's backward.
+        with half_precision(self.device), sdpa_kernel(SDPBackend.MATH):
             losses = self.objective(self.model, batch, self.config.prompts, self.config.rounds, generator)
         if not bool(torch.isfinite(losses.total)):
             raise TrainError(
@@ -222,14 +260,14 @@ class _Run:
                 f"{self.config.learning_rate:g}."
             )
         self.optimizer.zero_grad(set_to_none=True)
-        with _deterministic():
+        with sum_in_order():
             losses.total.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         self.optimizer.step()
         self._average(step)
         row = {"step": step, "rate": rate, "norm": float(norm), "seconds": time.perf_counter() - start}
         row |= {name: float(value.detach()) for name, value in losses._asdict().items()}
-        _append(self.folder / _LOG, row)
+        self.journal.note(LOSSES, row)
 
     def _training_mode(self) -> None:
         self.model.train()
@@ -256,11 +294,14 @@ class _Run:
             own.copy_(new)
 
     def check(self, validation: Sequence[Batch], step: int) -> Check:
-        """Measure the averaged weights."""
+        """Measure the averaged weights, and show what they answer."""
         forget_attention_biases(self.average)
-        with torch.autocast("cpu", torch.bfloat16):
+        with half_precision(self.device):
             result = check(self.average, validation)
-        _append(self.folder / _CHECKS, {"step": step, **asdict(result), "score": result.score})
+            picture = draw_answers(self.average, validation) if validation else None
+        self.journal.note(CHECKS, {"step": step, **asdict(result), "score": result.score})
+        if picture is not None:
+            self.journal.show(step, picture)
         return result
 
     def save(self, step: int) -> None:
@@ -268,7 +309,7 @@ class _Run:
         state = {
             "step": step,
             "steps": self.steps,
-            "config": asdict(replace(self.config, steps=None)),
+            "config": self.config.identity(),
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -281,8 +322,9 @@ class _Run:
         path = self.folder / _STATE
         if not path.exists():
             return 0
-        state = torch.load(path, weights_only=True)
-        if state["config"] != asdict(replace(self.config, steps=None)):
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        known = {**TrainConfig().identity(), **state["config"]}  # an unknown setting had its default
+        if any(known[name] != value for name, value in self.config.identity().items()):
             raise FileError(
                 f"{path} was written with other settings: {state['config']}. Use the same ones to continue, "
                 "or another folder to start anew."
@@ -296,30 +338,25 @@ class _Run:
     def export(self) -> Path:
         """Write the averaged weights under published names."""
         path = self.folder / "weights.pt"
-        _save(published_state_dict(self.average), path)
+        _save({name: part.cpu() for name, part in published_state_dict(self.average).items()}, path)
         return path
 
 
-@contextmanager
-def _deterministic() -> Iterator[None]:
-    """Add up gradients in a fixed order: those of TinyViT's gathered attention biases are not by default."""
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)
+def _parameter_groups(
+    model: nn.Module, weight_decay: float, slower: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    """Sort what learns by its part of the rate, matrices (whose weights decay) before vectors."""
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            share = next((part for start, part in slower.items() if name.startswith(start)), 1.0)
+            groups.setdefault((share, parameter.ndim > 1), []).append(parameter)
+    return [
+        {"params": groups[share, decays], "weight_decay": weight_decay if decays else 0.0, "share": share}
+        for share, decays in sorted(groups, reverse=True)
+    ]
 
 
 def _save(value: Any, path: Path) -> None:
     with written_whole(path) as temporary:
         torch.save(value, temporary)
-
-
-def _append(path: Path, row: Mapping[str, float]) -> None:
-    fresh = not path.exists()
-    with path.open("a", newline="") as stream:
-        writer = csv.DictWriter(stream, list(row))
-        if fresh:
-            writer.writeheader()
-        writer.writerow(row)

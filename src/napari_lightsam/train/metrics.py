@@ -55,6 +55,13 @@ class Overlaps:
         union = self.truth_areas[self.truth_index] + self.predicted_areas[self.predicted_index] - self.shared
         return self.shared / union
 
+    @property
+    def predicted_iou(self) -> npt.NDArray[np.float64]:
+        """Best IoU of each predicted object with any true one, float64 (m,); 0 where it touches none."""
+        best = np.zeros(len(self.predicted_ids))
+        np.maximum.at(best, self.predicted_index, self.iou)
+        return best
+
 
 def find_overlaps(truth: npt.ArrayLike, predicted: npt.ArrayLike) -> Overlaps:
     """Find all overlapping pairs of objects in two label images.
@@ -289,6 +296,32 @@ def crop_iou(
     shared = int(np.count_nonzero(crop & (window == label)))
     union = area + int(np.count_nonzero(crop)) - shared
     return shared / union if union else 1.0
+
+
+def count_boxed(truth: npt.ArrayLike, proposed: npt.ArrayLike, threshold: float = 0.5) -> int:
+    """Count the true boxes that some proposed box covers with an IoU of at least `threshold`.
+
+    Parameters
+    ----------
+    truth, proposed
+        (N, 4) and (M, 4) as (y0, x0, y1, x1), half-open.
+    threshold
+        Least IoU.
+
+    Examples
+    --------
+    >>> count_boxed([(0, 0, 10, 10), (20, 20, 30, 30)], [(0, 0, 10, 6), (40, 40, 50, 50)])
+    1
+    """
+    wanted, given = (np.asarray(boxes, np.float64).reshape(-1, 4) for boxes in (truth, proposed))
+    given_areas = (given[:, 2:] - given[:, :2]).prod(axis=1)
+    found = 0
+    for box in wanted:  # one by one: thousands of objects times proposals would not fit into memory
+        low, high = np.maximum(box[:2], given[:, :2]), np.minimum(box[2:], given[:, 2:])
+        shared = (high - low).clip(min=0).prod(axis=1)
+        union = (box[2:] - box[:2]).prod() + given_areas - shared
+        found += bool((shared >= threshold * union).any())
+    return found
 
 
 def equivalent_diameter(area: npt.ArrayLike) -> npt.NDArray[np.float64]:

@@ -5,22 +5,30 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from napari_lightsam.engine.checkpoint import read_checkpoint
 from napari_lightsam.engine.download import find_weights
 from napari_lightsam.engine.progress import Progress
-from napari_lightsam.engine.registry import MODELS, find_model
+from napari_lightsam.engine.registry import MODELS, find_model, known_models
+from napari_lightsam.engine.runtime import choose_device
 from napari_lightsam.errors import ConfigError, FileError
-from napari_lightsam.model.spec import ObjectFrame
+from napari_lightsam.model.spec import TINY_VIT_WIDTHS, ObjectFrame
 from napari_lightsam.train.config import TrainConfig
-from napari_lightsam.train.crops import CropMaker, TrainingImage, image_weights, load_training_images
+from napari_lightsam.train.crops import CropMaker
 from napari_lightsam.train.datasets import find_labelled
 from napari_lightsam.train.export import export_weights
+from napari_lightsam.train.images import TrainingImage, image_weights, load_training_images
+from napari_lightsam.train.journal import Journal, has_tensorboard
 from napari_lightsam.train.loop import Trained, start_model, train
+from napari_lightsam.train.storage import ArrayStore
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Generator, Mapping, Sequence
 
     from torch import Tensor
+
+    from napari_lightsam.train.crops import Batch
 
 _CHECK_SIZES = (20.0, 64.0)  # frame pixels
 _CHECK_BATCHES = 14
@@ -34,6 +42,8 @@ def train_model(
     *,
     start: str | Path | None = "lightsam",
     sets: Mapping[str, float] | None = None,
+    device: str = "auto",
+    tensorboard: bool | None = None,
 ) -> Generator[Progress, None, Trained]:
     """Train on the training split of a folder, check on its tuning split, and write the model.
 
@@ -42,42 +52,84 @@ def train_model(
     data
         A set of labelled images or a folder of sets; see `datasets`.
     folder
-        Gets `log.csv`, `checks.csv`, the state that a later call continues from, and the trained model
-        `model.safetensors`, which `load_segmenter` takes by its path.
+        Gets `log.csv`, `checks.csv`, `pictures`, the state that a later call continues from, and the trained
+        model `model.safetensors`, which `load_segmenter` takes by its path.
     config
         Settings; None means the defaults.
     start
         Model or checkpoint to start from; None starts from random weights.
     sets
         How often each set is drawn, by name; 1 unless given.
+    device
+        `auto` (an NVIDIA or ROCm GPU where there is one), `cpu`, `cuda`, `cuda:N` or `mps`.
+    tensorboard
+        Also write events for TensorBoard; None: where it is installed.
 
     Raises
     ------
     FileError
         There are no labelled images in one of the two splits.
     ConfigError
-        `sets` names a set that is not there, or `start` is no model that follows object size.
+        `sets` names a set that is not there, `start` is no model that follows object size, or TensorBoard is
+        asked for and not installed.
     TrainError
         The loss is no number any more.
     """
     config = config or TrainConfig()
+    journal = Journal(folder, tensorboard=has_tensorboard() if tensorboard is None else tensorboard)
+    place = training_device(device)
+    with ArrayStore(config.memory) as store:
+        crops, checks = yield from load_crops(data, config, sets, store=store)
+        model = start_model(None if start is None else start_tensors(start), config.seed)
+        trained = yield from train(
+            model, crops, checks, config, folder, workers=config.workers, journal=journal, device=place
+        )
+    export_weights(trained.checkpoint, Path(folder) / "model.safetensors")
+    return trained
+
+
+def training_device(device: str) -> str:
+    """Say where to train: as `choose_device`, but `auto` stays on the CPU where there is no CUDA or ROCm."""
+    return "cpu" if device == "auto" and not torch.cuda.is_available() else choose_device(device).name
+
+
+def load_crops(
+    data: str | Path,
+    config: TrainConfig,
+    sets: Mapping[str, float] | None = None,
+    *,
+    shapes: Sequence[tuple[int, int]] | None = None,
+    limit: int | None = None,
+    checks: int | None = None,
+    store: ArrayStore | None = None,
+) -> Generator[Progress, None, tuple[CropMaker, list[Batch]]]:
+    """Read a folder's training and tuning splits; returns what makes crops, and fixed batches to check on.
+
+    Parameters
+    ----------
+    data, config, sets
+        As for `train_model`.
+    shapes
+        (crops, side) of the training batches; None for the usual ones.
+    limit
+        At most this many images of each set and split.
+    checks
+        Batches to check on; None for the usual number.
+    store
+        Where pixels are kept; None keeps all of them in memory.
+    """
     yield Progress("reading the images", 0, 2)
-    images = load_training_images(find_labelled(data, split="training"))
+    images = load_training_images(find_labelled(data, split="training", limit=limit), store)
     yield Progress("reading the images", 1, 2)
-    held_out = load_training_images(find_labelled(data, split="tuning"))
+    held_out = load_training_images(find_labelled(data, split="tuning", limit=limit), store)
     _check_sets(sets, images)
     frame = _frame()
-    crops = CropMaker(
-        images, frame, config.seed, image_weights(images, sets), (config.smallest, config.largest)
-    )
+    sizes = (config.smallest, config.largest)
+    crops = CropMaker(images, frame, config.seed, image_weights(images, sets), sizes, shapes=shapes)
     fixed = CropMaker(
         held_out, frame, _CHECK_SEED, image_weights(held_out, sets), _CHECK_SIZES, augment=False
     )
-    model = start_model(None if start is None else _tensors(start), config.seed)
-    checks = [fixed[index] for index in range(_CHECK_BATCHES)]
-    trained = yield from train(model, crops, checks, config, folder)
-    export_weights(trained.checkpoint, Path(folder) / "model.safetensors")
-    return trained
+    return crops, [fixed[index] for index in range(_CHECK_BATCHES if checks is None else checks)]
 
 
 def _frame() -> ObjectFrame:
@@ -86,10 +138,19 @@ def _frame() -> ObjectFrame:
     return frame
 
 
-def _tensors(start: str | Path) -> Mapping[str, Tensor]:
-    if str(start) in MODELS:
+def start_tensors(start: str | Path) -> Mapping[str, Tensor]:
+    """Read a model that can be trained on, by its name or path.
+
+    Raises
+    ------
+    ConfigError
+        Its encoder is not a TinyViT.
+    FileError
+        It is not on this computer.
+    """
+    if str(start) in known_models():
         entry = find_model(str(start))
-        if entry.spec.architecture != "vit_t":
+        if entry.spec.architecture not in TINY_VIT_WIDTHS:
             raise ConfigError(f"Only models with a TinyViT encoder can be trained on; {start} has another.")
         paths = find_weights(str(start))
         if paths is None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from napari_lightsam.train.losses import answer_loss, proposal_loss, true_iou
-from napari_lightsam.train.prompting import Asked, ask
+from napari_lightsam.train.prompting import CHECKED, VARIED, Asked, PromptMix, ask, happens
 from napari_lightsam.train.proposing import match_proposals
 
 if TYPE_CHECKING:
@@ -29,7 +29,12 @@ class StepLosses(NamedTuple):
 
 
 def step_losses(
-    model: Sam, batch: Batch, prompts: int, rounds: int, generator: torch.Generator
+    model: Sam,
+    batch: Batch,
+    prompts: int,
+    rounds: int,
+    generator: torch.Generator,
+    mix: PromptMix = VARIED,
 ) -> StepLosses:
     """Encode a batch once, prompt its objects, correct the answers, and add up the losses.
 
@@ -44,20 +49,30 @@ def step_losses(
     rounds
         Most corrective clicks after the first answer; their number is random.
     generator
-        Of everything random here.
+        Of everything random here, on the batch's device.
+    mix
+        How prompts vary.
     """
-    tokens = model.encode(batch.frames)
+    tokens = encode(model, batch)
     first, later = [], []
-    extra = int(torch.randint(rounds + 1, (), generator=generator)) if rounds else 0
-    for asked, multimask in zip(ask(batch, prompts, generator), (True, False), strict=True):
+    extra = 0
+    if rounds:
+        extra = int(torch.randint(rounds + 1, (), generator=generator, device=generator.device))
+    for asked in ask(batch, prompts, generator, mix):
         if not len(asked.crop):
             continue
         local = asked.cut(tokens)
-        logits, iou = _answer(model, local, asked, None, multimask)
+        logits, iou = decode_asked(model, local, asked, None)
         first.append(answer_loss(logits, iou, asked.truth))
+        if happens(mix.hard, generator):
+            harder = asked.harder(_best(logits, iou), generator)
+            if len(harder.crop):
+                answer = decode_asked(model, harder.cut(tokens), harder, None)
+                first.append(answer_loss(*answer, harder.truth))
         for _ in range(extra):
-            asked, previous = _again(asked, logits, iou, generator)
-            logits, iou = _answer(model, local, asked, previous, False)
+            asked, previous = answer_again(asked, logits, iou, generator)
+            masks = None if happens(mix.bare, generator) else previous
+            logits, iou = decode_asked(model, local, asked, masks)
             later.append(answer_loss(logits, iou, asked.truth))
     zero = tokens.new_zeros((), dtype=torch.float32)
     one = torch.cat(first).mean() if first else zero
@@ -69,17 +84,31 @@ def step_losses(
     return StepLosses(one + more + found, one.detach(), more.detach(), found.detach())
 
 
-def _answer(
-    model: Sam, local: Tensor, asked: Asked, masks: Tensor | None, multimask: bool
-) -> tuple[Tensor, Tensor]:
+def encode(model: Sam, batch: Batch) -> Tensor:
+    """Embed a batch's frames, or go on from the features that it holds."""
+    if batch.features is None:
+        return model.encode(batch.frames)
+    return model.image_encoder.neck(batch.features)  # type: ignore[operator, no-any-return]  # it has one
+
+
+def decode_asked(model: Sam, local: Tensor, asked: Asked, masks: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Answer prompts: logits (N, M, w, w) and predicted IoU (N, M), M = 3 for single clicks."""
+    multimask = asked.ambiguous and masks is None
     logits, iou = model.decode(local, asked.tensors(masks), multimask)
     return logits.float(), iou.float()
 
 
-def _again(asked: Asked, logits: Tensor, iou: Tensor, generator: torch.Generator) -> tuple[Asked, Tensor]:
-    """Correct the mask that the model holds for best by one click."""
+def _best(logits: Tensor, iou: Tensor) -> Tensor:
+    """Return the mask (N, 1, w, w) that the model holds for best."""
     best = iou.detach().argmax(1)
-    previous = logits.detach()[torch.arange(len(best)), best][:, None]
+    return logits.detach()[torch.arange(len(best), device=best.device), best][:, None]
+
+
+def answer_again(
+    asked: Asked, logits: Tensor, iou: Tensor, generator: torch.Generator
+) -> tuple[Asked, Tensor]:
+    """Correct the mask that the model holds for best by one click."""
+    previous = _best(logits, iou)
     return asked.corrected(previous, generator), previous
 
 
@@ -125,21 +154,23 @@ def check(model: Sam, batches: Sequence[Batch], prompts: int = 48) -> Check:
 
     found = objects = proposed = 0
     for number, batch in enumerate(batches):
-        generator = torch.Generator().manual_seed(number)
+        generator = torch.Generator(batch.frames.device).manual_seed(number)
         tokens = model.encode(batch.frames)
-        for asked, name in zip(ask(batch, prompts, generator), ("click", "box"), strict=True):
+        for asked, name in zip(
+            ask(batch, prompts, generator, windows=CHECKED), ("click", "box"), strict=True
+        ):
             if not len(asked.crop):
                 continue
             real = asked.truth.flatten(1).amax(1) > 0
             local = asked.cut(tokens)
-            logits, iou = _answer(model, local, asked, None, name == "click")
+            logits, iou = decode_asked(model, local, asked, None)
             best = iou.argmax(1, keepdim=True)
             reached = true_iou(logits, asked.truth).gather(1, best)[:, 0]
             note("calibration", (iou.gather(1, best)[:, 0] - reached).abs())
             note(name, reached[real])
             for _ in range(3):
-                asked, previous = _again(asked, logits, iou, generator)
-                logits, iou = _answer(model, local, asked, previous, False)
+                asked, previous = answer_again(asked, logits, iou, generator)
+                logits, iou = decode_asked(model, local, asked, previous)
             note("corrected", true_iou(logits, asked.truth)[real, 0])
         maps = model.propose(tokens)
         if maps is not None:
