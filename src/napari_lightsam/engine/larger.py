@@ -11,6 +11,7 @@ import numpy as np
 
 from napari_lightsam.engine.candidates import Candidates, concatenate
 from napari_lightsam.engine.decode import place, window_size
+from napari_lightsam.engine.footprints import count_shared, near_pairs
 from napari_lightsam.engine.prompts import Prompts
 from napari_lightsam.engine.proposals import Proposals, within
 from napari_lightsam.engine.resample import apply_weights, axis_weights, paste
@@ -176,7 +177,7 @@ def _ask_at(
 
 
 def _wider(walk: Walk, cut: CutPrompt) -> Level | None:
-    """Return the scale at which the usual window shows more than the one that cut an object; None if none does."""
+    """Return the scale at which the usual window shows more than the one that cut an object, or None."""
     old, side = cut.level, _side(walk, cut.level)
     if cut.side < side:
         return old
@@ -214,32 +215,28 @@ def _one_each(cut: list[CutPrompt]) -> list[CutPrompt]:
 
 def _disjoint(candidates: Candidates) -> list[int]:
     """Return candidates none of which covers more than half of another, best first."""
-    kept: list[int] = []
-    for i in np.argsort(-(candidates.iou * candidates.stability), kind="stable"):
-        if not any(_shared(candidates, int(i), candidates, k) > _SAME_PART for k in kept):
-            kept.append(int(i))
-    return kept
+    prints = candidates.footprints()
+    first, second = near_pairs(prints.boxes)
+    shared = count_shared(prints, first, second)
+    covered_by: dict[int, list[int]] = defaultdict(list)
+    for one, other in ((first, second), (second, first)):
+        most = shared > _SAME_PART * prints.areas[one]
+        for i, k in zip(one[most].tolist(), other[most].tolist(), strict=True):
+            covered_by[i].append(k)
+    kept = np.zeros(len(candidates), bool)
+    order = np.argsort(-(candidates.iou * candidates.stability), kind="stable").tolist()
+    for i in order:
+        kept[i] = not kept[covered_by[i]].any()
+    return [i for i in order if kept[i]]
 
 
 def _pieces(found: Candidates, whole: Candidates) -> NDArray[np.bool_]:
     """Tell which candidates that a window cut lie for the most part in a whole one."""
-    return np.array(
-        [
-            bool(found.cut[i]) and any(_shared(found, i, whole, k) > _SAME_PART for k in range(len(whole)))
-            for i in range(len(found))
-        ],
-        bool,
-    )
-
-
-def _shared(a: Candidates, i: int, b: Candidates, k: int) -> float:
-    """Return which part of candidate i of `a` candidate k of `b` covers; both on one logit grid."""
-    first, second = a.logits[i] > 0, b.logits[k] > 0
-    low: NDArray[np.intp] = np.maximum(a.origins[i], b.origins[k])
-    high: NDArray[np.intp] = np.minimum(a.origins[i] + first.shape, b.origins[k] + second.shape)
-    if (high <= low).any():
-        return 0.0
-    (y0, x0), (y1, x1) = low - a.origins[i], high - a.origins[i]
-    (v0, u0), (v1, u1) = low - b.origins[k], high - b.origins[k]
-    both = int(np.count_nonzero(first[y0:y1, x0:x1] & second[v0:v1, u0:u1]))
-    return both / max(1, int(np.count_nonzero(first)))
+    prints = concatenate([found, whole], found.level).footprints()
+    piece, owner = near_pairs(prints.boxes)
+    across = (piece < len(found)) & (owner >= len(found))
+    piece, owner = piece[across], owner[across]
+    most = count_shared(prints, piece, owner) > _SAME_PART * prints.areas[piece]
+    inside = np.zeros(len(found), bool)
+    inside[piece[most]] = True
+    return inside & found.cut

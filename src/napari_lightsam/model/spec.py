@@ -109,7 +109,7 @@ class ModelSpec:
     window
         Side, in embedding tokens, of the local window a prompt is decoded in; `None` decodes globally.
     small_windows
-        Smaller sides, rising, that everything mode decodes small objects in; only for weights trained on them.
+        Smaller sides, rising, in which everything mode decodes small objects; only for weights trained so.
     always_multimask
         The model answers every prompt with the best of its three masks (TinySAM).
     everything
