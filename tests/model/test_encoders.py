@@ -4,7 +4,13 @@ import pytest
 import torch
 
 from napari_lightsam.model import encoders
-from napari_lightsam.model.build import build_sam, detect_architecture, fold_batch_norm, sam_state_dict
+from napari_lightsam.model.build import (
+    build_sam,
+    detect_architecture,
+    fold_batch_norm,
+    published_state_dict,
+    sam_state_dict,
+)
 from napari_lightsam.model.encoders import TinyVitEncoder
 
 
@@ -87,11 +93,39 @@ def test_folding_batch_norm_removes_it_and_changes_nothing(pair, frame):
 
 def test_the_architecture_is_told_from_the_tensors():
     patch = "image_encoder.patch_embed.proj.weight"
-    assert detect_architecture({"image_encoder.patch_embed.seq.0.c.weight": torch.zeros(1)}) == "vit_t"
+    stem = "image_encoder.patch_embed.seq.0.c.weight"
+    assert detect_architecture({stem: torch.zeros(32, 3, 3, 3)}) == "vit_t"
+    assert detect_architecture({stem: torch.zeros(24, 3, 3, 3)}) == "vit_t_3m"
+    assert detect_architecture({stem: torch.zeros(16, 3, 3, 3)}) == "vit_t_2m"
+    assert detect_architecture({stem: torch.zeros(7, 3, 3, 3)}) is None
     assert detect_architecture({patch: torch.zeros(768, 3, 16, 16)}) == "vit_b"
     assert detect_architecture({patch: torch.zeros(1280, 3, 16, 16)}) == "vit_h"
     assert detect_architecture({patch: torch.zeros(7, 3, 16, 16)}) is None
     assert detect_architecture({}) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"), [("vit_t", 5.07), ("vit_t_3m", 3.22), ("vit_t_2m", 1.78)], ids=lambda v: str(v)
+)
+def test_a_narrower_encoder_differs_in_width_alone(name, millions):
+    with torch.device("meta"):
+        model, usual = build_sam(name), build_sam("vit_t")
+    backbone = model.image_encoder.backbone
+    assert sum(p.numel() for p in backbone.parameters()) / 1e6 == pytest.approx(millions, abs=0.005)
+    assert model.state_dict().keys() == usual.state_dict().keys()
+    for stage in backbone.stages[1:]:
+        assert all(block.attn.key_dim == 32 for block in stage.blocks)
+    assert detect_architecture(published_state_dict(model)) == name
+
+
+@torch.no_grad()
+def test_a_narrow_encoder_embeds_like_any_and_comes_back_from_its_published_names(frame):
+    torch.manual_seed(4)
+    first, second = build_sam("vit_t_2m").eval(), build_sam("vit_t_2m").eval()
+    second.load_state_dict(sam_state_dict(published_state_dict(first), "vit_t_2m"))
+    tokens = first.encode(frame)
+    assert tokens.shape == (1, 256, 8, 8)
+    assert torch.equal(second.encode(frame), tokens)
 
 
 @pytest.mark.parametrize(

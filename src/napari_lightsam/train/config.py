@@ -32,18 +32,18 @@ class TrainConfig:
     Examples
     --------
     >>> TrainConfig(minutes=5).learning_rate
-    0.0004
+    0.0006
     """
 
     steps: int | None = _setting(None, "Optimiser steps; decides over minutes", 1)
     minutes: float = _setting(60.0, "Time to train; becomes a number of steps after a timed warm-up", 0.01)
     seed: int = _setting(0, "Of crops, prompts and new weights")
-    learning_rate: float = _setting(4e-4, "Highest rate; it rises at first, then falls as a cosine", 1e-8, 1)
-    weight_decay: float = _setting(0.05, "Of matrices (AdamW)", 0, 1)
-    warmup: int = _setting(100, "Steps in which the rate rises")
+    learning_rate: float = _setting(6e-4, "Highest rate; it rises at first, then falls as a cosine", 1e-8, 1)
+    weight_decay: float = _setting(0.05, "Of matrices", 0, 1)
+    warmup: int = _setting(50, "Steps in which the rate rises")
     prompts: int = _setting(32, "Prompts a step", 2, 4096)
     rounds: int = _setting(2, "Most corrective clicks after a prompt", 0, 8)
-    ema: float = _setting(0.998, "Memory of the averaged weights that are saved in the end", 0, 1)
+    ema: float = _setting(0.996, "Memory of the averaged weights that are saved in the end", 0, 1)
     clip: float = _setting(1.0, "Largest norm of the gradient", 1e-6)
     smallest: float = _setting(12.0, "Least typical object diameter of a crop, in frame pixels", 4)
     largest: float = _setting(96.0, "Largest typical object diameter of a crop, in frame pixels", 4)

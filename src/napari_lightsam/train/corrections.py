@@ -68,6 +68,11 @@ class Part(NamedTuple):
     image: int
     box: Box
 
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Rows and columns."""
+        return _slices(self.box)
+
 
 @dataclass(frozen=True, slots=True)
 class Division:

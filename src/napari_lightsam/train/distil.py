@@ -213,7 +213,7 @@ class _Recurring(Dataset[Batch]):
 
 def export_student(source: Path, target: Path, teacher: LoadedModel, distillation: DistilConfig) -> Path:
     """Write a student that `load_segmenter` takes by its path, with the teacher's licence."""
-    about = {"student": distillation.student, "method": distillation.method}
+    about: dict[str, str] = {"student": distillation.student, "method": distillation.method}
     if distillation.method != "supervised":
         spec = teacher.spec
         about |= {

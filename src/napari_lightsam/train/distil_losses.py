@@ -162,7 +162,8 @@ class FullStage:
                 later += more
         truth = _mean([turn.truth for turn in first], own) + _mean([turn.truth for turn in later], own)
         if model.proposal_head is not None:
-            truth = truth + proposal_loss(*model.proposal_head(own), batch)
+            centres, distances = model.proposal_head(own)
+            truth = truth + proposal_loss(centres, distances, batch)
         tokens = _mean([turn.tokens for turn in first + later], own)
         output = _mean([turn.output for turn in first + later], own)
         total = truth + EMBEDDING * embedding + TOKENS * tokens + OUTPUT * output

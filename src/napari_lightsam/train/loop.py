@@ -28,6 +28,7 @@ from napari_lightsam.model.encoders import forget_attention_biases
 from napari_lightsam.train.config import TrainConfig
 from napari_lightsam.train.devices import half_precision, move_batch, sum_in_order
 from napari_lightsam.train.journal import CHECKS, LOSSES, Journal
+from napari_lightsam.train.optim import Optimizer
 from napari_lightsam.train.pictures import draw_answers
 from napari_lightsam.train.step import Check, check, step_losses
 
@@ -233,20 +234,14 @@ class _Run:
         self.average = copy.deepcopy(model).eval().requires_grad_(False)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(not name.startswith(frozen))
-        self.optimizer = torch.optim.AdamW(
-            _parameter_groups(model, config.weight_decay, slower or {}),
-            lr=config.learning_rate,
-            betas=(0.9, 0.98),
-            fused=True,
-        )
+        self.optimizer = Optimizer(model, config.learning_rate, config.weight_decay, slower)
 
     def step(self, batch: Batch, step: int) -> None:
         """Do one optimiser step."""
         start = time.perf_counter()
         self._training_mode()
         rate = self._rate(step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * group.get("share", 1.0)
+        self.optimizer.set_rate(rate)
         generator = torch.Generator(self.device).manual_seed(self.config.seed * 1_000_003 + step)
         torch.manual_seed(self.config.seed * 1_000_003 + step)  # drop path
         batch = move_batch(batch, self.device)
@@ -259,7 +254,7 @@ class _Run:
                 f"checkpoint in {self.folder} with a lower learning rate than "
                 f"{self.config.learning_rate:g}."
             )
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         with sum_in_order():
             losses.total.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
@@ -340,21 +335,6 @@ class _Run:
         path = self.folder / "weights.pt"
         _save({name: part.cpu() for name, part in published_state_dict(self.average).items()}, path)
         return path
-
-
-def _parameter_groups(
-    model: nn.Module, weight_decay: float, slower: Mapping[str, float]
-) -> list[dict[str, Any]]:
-    """Sort what learns by its part of the rate, matrices (whose weights decay) before vectors."""
-    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            share = next((part for start, part in slower.items() if name.startswith(start)), 1.0)
-            groups.setdefault((share, parameter.ndim > 1), []).append(parameter)
-    return [
-        {"params": groups[share, decays], "weight_decay": weight_decay if decays else 0.0, "share": share}
-        for share, decays in sorted(groups, reverse=True)
-    ]
 
 
 def _save(value: Any, path: Path) -> None:
