@@ -192,11 +192,12 @@ def test_choosers_of_models_samples_or_settings_need_no_torch(name):
 
 
 def manifest_modules() -> list[str]:
-    """Modules that the manifest's reader and sample-data commands name."""
+    """Modules that the manifest's reader, writer and sample-data commands name."""
     manifest = yaml.safe_load((PACKAGE / "napari.yaml").read_text(encoding="utf-8"))
     contributions = manifest["contributions"]
     python_names = {command["id"]: command["python_name"] for command in contributions["commands"]}
-    used = [entry["command"] for kind in ("readers", "sample_data") for entry in contributions[kind]]
+    kinds = ("readers", "writers", "sample_data")
+    used = [entry["command"] for kind in kinds for entry in contributions[kind]]
     return sorted({python_names[command].partition(":")[0] for command in used})
 
 

@@ -244,10 +244,11 @@ class _Settings:
 
     def model(self) -> str:
         # Only names: a file from elsewhere must not choose a file of weights to be loaded.
-        from napari_lightsam.engine.registry import ALIASES, MODELS
+        from napari_lightsam.engine.registry import ALIASES, known_models
 
-        known = {*MODELS, *ALIASES}
-        return str(self.get("model", "lightsam", lambda v: v in known, f"one of {', '.join(MODELS)}"))
+        models = known_models()
+        known = {*models, *ALIASES}
+        return str(self.get("model", "lightsam", lambda v: v in known, f"one of {', '.join(models)}"))
 
     def size(self) -> float | None:
         size = self.get(

@@ -108,12 +108,15 @@ def opengl_renderer() -> str:
 
 def _models() -> Iterator[tuple[str, str]]:
     from napari_lightsam.engine.download import cache_folder, list_models, search_folders
+    from napari_lightsam.engine.local import local_folder
 
     cache = cache_folder()
     for folder in search_folders():
         kind = "cache, downloads go here" if folder == cache else "LIGHTSAM_MODEL_PATH, searched first"
         there = "" if folder.is_dir() else ", not there yet"
         yield "Model folder", f"{folder} ({kind}{there})"
+    own = local_folder()
+    yield "Your own models", f"{own}{'' if own.is_dir() else ' (not there yet)'}"
     for model in list_models():
         where = "in the package" if model.embedded else "available" if model.available else "not downloaded"
         yield f"  {model.name}", f"{where}{'. ' + model.problem if model.problem else ''}"

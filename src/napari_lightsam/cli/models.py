@@ -24,6 +24,7 @@ def list_all(
     width = max(len(status.name) for status in statuses)
     for status in statuses:
         there = "in the package" if status.embedded else "available" if status.available else "-"
+        there = "your own" if status.local else there
         size = f"{status.size / 1e6:,.0f} MB"
         typer.echo(f"{status.name:<{width}}  {there:<14}  {size:>8}  {status.title}; {status.licence}")
         if status.problem:

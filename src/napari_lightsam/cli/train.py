@@ -86,7 +86,14 @@ def train(
     }
     settings = {key: value for key, value in given.items() if value is not None}
     if finetune:
-        _refuse({"--out": out is not None, "--weight": bool(weight)}, "cannot be used with")
+        of_no_use = {
+            "--out": out is not None,
+            "--weight": bool(weight),
+            "--memory": memory is not None,
+            "--workers": workers is not None,
+            "--device": device != "auto",
+        }
+        _refuse(of_no_use, "cannot be used with")
         _teach(data, name, start, replace(TEACHING, **settings), replace_model)
         return
     _refuse({"--name": name is not None, "--replace": replace_model}, "needs")

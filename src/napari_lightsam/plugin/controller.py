@@ -18,6 +18,7 @@ from napari_lightsam.plugin.inference import Inference, Ready, Settings
 from napari_lightsam.plugin.messages import report_error, report_info
 from napari_lightsam.plugin.request import PlaneRequest, Source, default_sources, make_request
 from napari_lightsam.plugin.results import Commit, Results
+from napari_lightsam.plugin.teaching import Teaching
 from napari_lightsam.plugin.typical import TypicalObject
 from napari_lightsam.plugin.warned import Warned
 from napari_lightsam.plugin.worker import Lane, Worker
@@ -55,6 +56,8 @@ class Controller:
         What the engine had to say about the image, each sentence once.
     downloads
         Fetches models, when asked.
+    teaching
+        Teaches a model with corrected labels, when asked.
     status
         One sentence: what goes on, or what to do next.
     settings
@@ -80,6 +83,7 @@ class Controller:
         self.everything = Everything(viewer, self.worker, self.inference, self.results, self._say)
         self.typical = TypicalObject(viewer, self.annotator.owner, deliver)
         self.downloads = Downloads(self.worker, self._say)
+        self.teaching = Teaching(viewer, self.worker, self.inference, self._say)
         self.notes: list[str] = []
         self._warned = Warned(lambda text: deliver(lambda: self._on_warning(text)))
         self.settings = Settings()
@@ -94,7 +98,8 @@ class Controller:
         self.closed = False
         self.annotator.edited.connect(self.predict)
         self.annotator.keys.connect(self._on_key)
-        self.downloads.finished.connect(self._on_downloaded)
+        self.downloads.finished.connect(self._on_new_model)
+        self.teaching.taught.connect(self._on_new_model)
         viewer.dims.events.current_step.connect(self._on_plane_change)
         viewer.dims.events.order.connect(self._on_plane_change)
         viewer.dims.events.ndisplay.connect(self._on_plane_change)
@@ -409,6 +414,14 @@ class Controller:
             return False
         return self.everything.start(request, self.settings, {"pixel_size_um": self.pixel_size_um})
 
+    def teach(self) -> bool:
+        """Start teaching the chosen model with corrected labels; tells whether it could be started."""
+        try:
+            return self.teaching.start(self.request(), self.settings.model)
+        except NoPlane as reason:
+            report_info(str(reason))
+            return False
+
     def draw_typical(self) -> None:
         """Let the user draw one typical object, whose size is then used."""
         try:
@@ -426,7 +439,7 @@ class Controller:
             self.notes.append(text)
             self.changed.emit()
 
-    def _on_downloaded(self, name: str) -> None:
+    def _on_new_model(self, name: str) -> None:
         if name == self.settings.model:
             self._renew()
         self.changed.emit()

@@ -70,6 +70,14 @@ class Inference:
             self._segmenters[model] = load(model)
         return self._segmenters[model]
 
+    def forget(self, model: str) -> None:
+        """Let go of a model and all that it answered: its file was replaced."""
+        self._segmenters.pop(model, None)
+        for key in [key for key in self._embeddings if key[1].model == model]:  # type: ignore[index]
+            del self._embeddings[key]
+        for key in [key for key in self._answers if key[1].model == model]:  # type: ignore[index]
+            del self._answers[key]
+
     def _embed(self, request: PlaneRequest, settings: Settings) -> Work[tuple[Segmenter, Embedding]]:
         segmenter = yield from self._load(settings.model)
         key = (request.key, settings)

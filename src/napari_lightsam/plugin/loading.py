@@ -23,6 +23,12 @@ def load(model: str) -> Segmenter:
         return load_segmenter(model)
 
 
+def import_training() -> None:
+    """Import what teaches a model, which takes as long as `load`: windows call it in their worker."""
+    with _no_triton():
+        import napari_lightsam.train.finetune  # noqa: F401  (for its first import to be this one)
+
+
 @contextmanager
 def _no_triton() -> Iterator[None]:
     """Keep torchvision, which timm imports, from importing triton beside a window.

@@ -25,6 +25,7 @@ from napari_lightsam.plugin.widget_parts import (
     wide,
 )
 from napari_lightsam.plugin.widget_size import SizeRow
+from napari_lightsam.plugin.widget_teach import TeachSection
 
 if TYPE_CHECKING:
     import napari
@@ -85,6 +86,8 @@ class LightSamWidget(QWidget):
         for title, section in (("All objects", self.everything), ("Single objects", self.click)):
             column.addWidget(heading(title))
             column.addWidget(section)
+        self.teach = TeachSection(self.controller)
+        column.addWidget(self.teach)
         column.addStretch(1)
         area = self.area = QScrollArea()
         area.setWidgetResizable(True)
@@ -140,6 +143,7 @@ class LightSamWidget(QWidget):
         self.size_row.chosen.connect(self._apply_size)
         self.everything.button.pressed.connect(self._apply_size)  # whatever was typed a moment ago
         self.size_row.unit_changed.connect(self._show_unit)
+        self.teach.used.connect(self.models.refresh)
         self.pixel_box.valueChanged.connect(self._use_pixel_size)
         events = self.viewer.layers.events
         for emitter in (events.inserted, events.removed, events.reordered, events.renamed):
@@ -242,6 +246,7 @@ class LightSamWidget(QWidget):
         self.size_row.refresh(why_not)
         self.everything.refresh(why_not)
         self.click.refresh(why_not)
+        self.teach.refresh(why_not)
 
     def _why_not(self) -> str:
         try:
@@ -270,6 +275,7 @@ class LightSamWidget(QWidget):
         if self.is_open:
             self.everything.finish()
             self.models.finish()
+            self.teach.finish()
             self.controller.typical.stop()
             self.controller.annotator.remove_prompts()
             self.controller.close()

@@ -9,10 +9,12 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QComboBox, QFileDialog, QPushButton, QVBoxLayout, QWidget
 
 from napari_lightsam.engine.download import list_models
-from napari_lightsam.engine.registry import MODELS
+from napari_lightsam.engine.registry import find_model, known_models
 from napari_lightsam.plugin.widget_parts import ProgressRow, wide
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from napari_lightsam.plugin.controller import Controller
 
 _FILE = "\0file"  # no path and no model has this name
@@ -25,6 +27,7 @@ class ModelChooser(QWidget):
         super().__init__()
         self._controller = controller
         self.available = True
+        self._offered: set[str] = set()
         self.combo = wide(QComboBox())
         self.download_button = QPushButton("Download")
         self.download_button.clicked.connect(self._download)
@@ -39,10 +42,9 @@ class ModelChooser(QWidget):
         self._fill()
         self.combo.activated.connect(self._choose)
         controller.downloads.progress.connect(self._show_download)
+        controller.teaching.taught.connect(self._show_taught)
 
     def _fill(self) -> None:
-        for name, entry in MODELS.items():
-            self.combo.addItem(entry.spec.title, name)
         self.combo.addItem("from a file ...", _FILE)
         self.combo.setItemData(
             self.combo.count() - 1,
@@ -52,9 +54,10 @@ class ModelChooser(QWidget):
         self.refresh()
 
     def refresh(self) -> None:
-        """Show which models are on this computer."""
+        """Show which models there are, and which are on this computer."""
         name = self._controller.settings.model
         status = {model.name: model for model in list_models()}
+        self._offer(status)
         for i in range(self.combo.count()):
             model = status.get(self.combo.itemData(i)) if isinstance(self.combo.itemData(i), str) else None
             if model is not None:
@@ -63,13 +66,25 @@ class ModelChooser(QWidget):
                 self.combo.setItemData(i, describe(model.name), Qt.ItemDataRole.ToolTipRole)
         held = [self.combo.itemData(i) for i in range(self.combo.count())]
         self.combo.setCurrentIndex(held.index(name) if name in held else 0)
-        self.combo.setToolTip(describe(name) if name in MODELS else name)
+        self.combo.setToolTip(describe(name) if name in status else name)
         chosen = status.get(name)
         self.available = chosen is None or chosen.available
         self.download_button.setVisible(not self.available and not self.row.isVisibleTo(self))
         if chosen is not None and not chosen.available:
             self.download_button.setText(f"Download ({_megabytes(chosen.size)})")
             self.download_button.setToolTip(_terms(chosen))
+
+    def _offer(self, names: Iterable[str]) -> None:
+        """Add models that are new, such as one that was taught a moment ago; drop those that are gone."""
+        entries = known_models()
+        for i in reversed(range(self.combo.count())):
+            held = self.combo.itemData(i)
+            if held in self._offered and held not in entries:
+                self.combo.removeItem(i)
+        for position, name in enumerate(names):
+            if self.combo.findData(name) < 0:
+                self.combo.insertItem(position, entries[name].spec.title, name)
+        self._offered = set(names)
 
     def _choose(self) -> None:
         choice = self.combo.currentData()
@@ -91,6 +106,9 @@ class ModelChooser(QWidget):
         self.row.show_progress(progress)
         self.refresh()
 
+    def _show_taught(self, _name: str) -> None:
+        self.refresh()
+
     def finish(self) -> None:
         """Leave the activity dock."""
         self.row.finish()
@@ -98,7 +116,7 @@ class ModelChooser(QWidget):
 
 def describe(name: str) -> str:
     """Say in a tooltip what a model was trained on, and what not."""
-    spec = MODELS[name].spec
+    spec = find_model(name).spec
     return (
         f"<b>{spec.title}</b><br>Trained on {spec.trained_on}.<br>Not trained on {spec.not_trained_on}."
         f"<br>Licence: {spec.licence}.<br>Cite: {spec.citation}."

@@ -25,6 +25,7 @@ class Lane(IntEnum):
     PREPARE = 2
     RUN = 3
     DOWNLOAD = 4
+    TEACH = 5
 
 
 @dataclass(slots=True, eq=False)

@@ -1,0 +1,272 @@
+"""Teaching the model with the labels of a layer: what is sent to the worker, and what comes back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from psygnal import Signal
+
+from napari_lightsam.engine.local import check_name, local_models
+from napari_lightsam.engine.progress import Progress, Work
+from napari_lightsam.engine.registry import ALIASES, MODELS, known_models
+from napari_lightsam.errors import ConfigError
+from napari_lightsam.model.spec import ObjectFrame
+from napari_lightsam.plugin import layers
+from napari_lightsam.plugin.axes import METADATA_KEY, NoPlane, Plane
+from napari_lightsam.plugin.loading import import_training
+from napari_lightsam.plugin.messages import report_error, report_info
+from napari_lightsam.plugin.prompts import read_boxes
+from napari_lightsam.plugin.worker import Lane, Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterator
+
+    from napari.components import ViewerModel
+    from napari.layers import Image, Labels, Shapes
+    from numpy.typing import NDArray
+
+    from napari_lightsam.plugin.inference import Inference
+    from napari_lightsam.plugin.request import PlaneRequest
+    from napari_lightsam.plugin.scope import Region
+    from napari_lightsam.train.finetune import FineTuned
+
+_NOT_THE_USERS = ("preview", "boxes", "typical", "lesson")
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What the user chose.
+
+    Attributes
+    ----------
+    labels
+        `unique_id` of the Labels layer that was corrected, or None.
+    regions
+        `unique_id` of a Shapes layer whose rectangles say where every object is labelled; None: the
+        rectangle around all labels.
+    name
+        Of the new model.
+    minutes
+        Time to learn.
+    replace_model
+        An own model of this name is replaced.
+    """
+
+    labels: Hashable | None = None
+    regions: Hashable | None = None
+    name: str = "my-model"
+    minutes: float = 5.0
+    replace_model: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Taught:
+    """A finished lesson, and the plane that it was about."""
+
+    result: FineTuned
+    plane: Plane
+
+
+class Teaching:
+    """Teaches a model in the background, one lesson at a time.
+
+    Parameters
+    ----------
+    viewer, worker, inference
+        Of the controller.
+    say
+        Shows a sentence in the status line.
+
+    Attributes
+    ----------
+    progress
+        Signal(object): `Progress` of the lesson under way, or None when it ended.
+    taught
+        Signal(str): the model of this name exists now.
+    lesson
+        What the next lesson is.
+    last
+        The last finished lesson, or None.
+    """
+
+    progress = Signal(object)
+    taught = Signal(str)
+
+    def __init__(
+        self, viewer: ViewerModel, worker: Worker, inference: Inference, say: Callable[[str], object]
+    ) -> None:
+        self._viewer, self._worker, self._inference, self._say = viewer, worker, inference, say
+        self.lesson = Lesson()
+        self.last: Taught | None = None
+
+    # --- choices -------------------------------------------------------------------------------------
+
+    @property
+    def is_running(self) -> bool:
+        """A lesson is under way."""
+        return self._worker.is_busy(Lane.TEACH)
+
+    @property
+    def name_is_own(self) -> bool:
+        """The chosen name is that of an own model, which would be replaced."""
+        return any(model.name.casefold() == self.lesson.name.casefold() for model in local_models())
+
+    def corrected_layers(self, image: Image, plane: Plane) -> Iterator[Labels]:
+        """Yield the Labels layers that lie on a plane."""
+        from napari.layers import Labels
+
+        for layer in self._viewer.layers:
+            fits = isinstance(layer, Labels) and layers.ours(layer).get("role") not in _NOT_THE_USERS
+            if fits and layers.place_in(layer, image, plane) is not None:
+                yield layer
+
+    def region_layers(self, image: Image) -> Iterator[Shapes]:
+        """Yield the Shapes layers that can say where every object is labelled."""
+        from napari.layers import Shapes
+
+        for layer in self._viewer.layers:
+            role = layers.ours(layer).get("role")
+            if isinstance(layer, Shapes) and layer.ndim == image.ndim and role not in _NOT_THE_USERS:
+                yield layer
+
+    def why_not(self, model: str) -> str:
+        """Say why no lesson can be started with a model, or ""."""
+        if self.lesson.labels is None:
+            return (
+                "Outline objects first: teaching needs a Labels layer of this image, with every object right."
+            )
+        known = known_models().get(model)
+        if known is not None and not isinstance(known.spec.frame, ObjectFrame):
+            return (
+                f"{known.spec.title} cannot be taught. Choose LightSAM, or a model of your own, at the top."
+            )
+        try:
+            check_name(self.lesson.name, [*MODELS, *ALIASES], replace=self.lesson.replace_model)
+        except ConfigError as error:
+            if self.name_is_own:
+                return "You have a model of this name: choose another one, or tick 'Replace it'."
+            return str(error)
+        return ""
+
+    # --- a lesson ------------------------------------------------------------------------------------
+
+    def start(self, request: PlaneRequest, model: str) -> bool:
+        """Start a lesson in the background; tells whether it could be started.
+
+        Parameters
+        ----------
+        request
+            The plane on display.
+        model
+            Name or path of the model to start from.
+        """
+        if self.is_running:
+            report_info("The model is being taught; cancel that first.")
+            return False
+        reason = self.why_not(model)
+        if reason:
+            report_info(reason)
+            return False
+        try:
+            labels, regions, name = self._read(request)
+        except NoPlane as error:
+            report_info(str(error))
+            return False
+        lesson = self.lesson
+        self._worker.submit(
+            Lane.TEACH,
+            self._work(request, model, lesson, labels, regions, name),
+            lambda result: self._on_done(Taught(result, request.plane)),
+            self._on_error,
+            self.progress.emit,
+        )
+        self.progress.emit(Progress("starting", 0, 0))
+        self._say("Teaching the model; you can go on working meanwhile.")
+        return True
+
+    def _read(self, request: PlaneRequest) -> tuple[NDArray[Any], tuple[Region, ...] | None, str]:
+        """Copy what may change while the lesson goes on: labels and rectangles."""
+        plane, lesson = request.plane, self.lesson
+        image = layers.by_id(self._viewer, plane.layer)
+        layer = layers.by_id(self._viewer, lesson.labels)
+        if image is None:
+            raise NoPlane("The image was deleted; choose another one.")
+        place = None if layer is None else layers.place_in(layer, image, plane)
+        if layer is None or place is None:
+            raise NoPlane("The Labels layer does not lie on this image pixel by pixel; choose another one.")
+        labels = np.array(layer.data[tuple(slice(None) if step is None else step for step in place)])
+        shapes = layers.by_id(self._viewer, lesson.regions)
+        if shapes is None:
+            return labels, None, image.name
+        boxes = np.rint(np.array(read_boxes(shapes, image, plane), float).reshape(-1, 4)).astype(int)
+        if not len(boxes):
+            raise NoPlane(
+                f"There is no rectangle on this plane in {shapes.name!r}: draw one around each part that you "
+                "corrected, or choose 'around the labels'."
+            )
+        return labels, tuple((int(a), int(b), int(c), int(d)) for a, b, c, d in boxes), image.name
+
+    def _work(
+        self,
+        request: PlaneRequest,
+        model: str,
+        lesson: Lesson,
+        labels: NDArray[Any],
+        regions: tuple[Region, ...] | None,
+        name: str,
+    ) -> Work[FineTuned]:
+        yield Progress("getting ready", 0, 0)
+        import_training()  # torch comes with it: here, in the worker
+        from napari_lightsam.train.config import TEACHING
+        from napari_lightsam.train.corrections import Corrected, labelled_region
+        from napari_lightsam.train.finetune import finetune
+
+        where = regions or (labelled_region(labels),)
+        corrected = Corrected(request.read(), labels, request.rgb, where, name)
+        config = replace(TEACHING, minutes=lesson.minutes)
+        result = yield from finetune(
+            [corrected], lesson.name, start=model, config=config, replace_model=lesson.replace_model
+        )
+        self._inference.forget(lesson.name)  # on the worker's thread, as all that concerns it
+        return result
+
+    def cancel(self) -> None:
+        """Stop the lesson; nothing is kept."""
+        if self._worker.cancel(Lane.TEACH):
+            self.progress.emit(None)
+            self._say("Teaching cancelled; nothing was kept.")
+
+    def _on_done(self, taught: Taught) -> None:
+        self.last = taught
+        self.lesson = replace(self.lesson, replace_model=False)
+        self.progress.emit(None)
+        self._say(f"{taught.result.name} is taught and saved.")
+        self.taught.emit(taught.result.name)
+
+    def _on_error(self, error: BaseException) -> None:
+        self.progress.emit(None)
+        self._say("The lesson ended without a new model: see the message.")
+        report_error(error)
+
+    # --- what came of it -----------------------------------------------------------------------------
+
+    def show_on_image(self) -> None:
+        """Add what was found in the held-out part before and after as two Labels layers."""
+        taught = self.last
+        image = None if taught is None else layers.by_id(self._viewer, taught.plane.layer)
+        if taught is None or image is None:
+            report_info("The image of this lesson is not open any more.")
+            return
+        result, plane = taught.result, taught.plane
+        y0, x0, _, _ = result.held_out
+        for word, labels in (("before", result.picture.before), ("after", result.picture.after)):
+            shape = layers.plane_shape(plane, *labels.shape)
+            layer = self._viewer.add_labels(
+                labels.reshape(shape),
+                name=f"{word} {result.name}",
+                metadata={METADATA_KEY: {"version": 1, "image": str(image.unique_id), "role": "lesson"}},
+                **layers.on_plane(image, plane, (y0, x0)),
+            )
+            layer.contour = 2  # outlines, so that both can be seen over the image
