@@ -26,17 +26,30 @@ HELP = ("-c", "import sys; from napari_lightsam.cli import main; sys.argv = ['li
 
 def peak_memory() -> float | None:
     """Return the largest resident memory of this process so far in MiB; None where it cannot be told."""
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage would count the parent's memory at the time of the fork, too
-        for line in status.read_text(encoding="ascii", errors="replace").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
+    peak = _from_status("VmHWM")  # getrusage would count the parent's memory at the time of the fork, too
+    if peak is not None:
+        return peak
     try:
         import resource
     except ImportError:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+def resident_memory() -> float | None:
+    """Return the resident memory of this process now in MiB; None where it cannot be told."""
+    return _from_status("VmRSS")
+
+
+def _from_status(name: str) -> float | None:
+    """Return a line of Linux's description of this process in MiB."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) / 1024
+    return None
 
 
 def run_fresh(arguments: Sequence[str]) -> str:

@@ -122,6 +122,12 @@ def machine() -> dict[str, Any]:
     return {"cpu": _cpu_name(), "cores": cores, "system": platform.system(), "versions": versions}
 
 
+def where(about: dict[str, Any]) -> str:
+    """Write what `machine` describes as one line, without a full stop."""
+    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    return f"{about['cpu']}, {about['cores']} cores, {about['system']}; {versions}"
+
+
 def _cpu_name() -> str:
     info = Path("/proc/cpuinfo")
     if info.exists():

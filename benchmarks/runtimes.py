@@ -17,7 +17,7 @@ import torch
 from napari_lightsam import load_segmenter
 from napari_lightsam.model.sam import PromptTensors
 
-from .report import machine, written
+from .report import machine, where, written
 from .timing import interleave
 
 if TYPE_CHECKING:
@@ -68,9 +68,8 @@ def measure(repeat: int) -> dict[str, dict[str, float]]:
 
 def as_markdown(rows: dict[str, dict[str, float]], about: dict[str, Any]) -> str:
     """Write the table."""
-    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     lines = [
-        f"{about['cpu']}, {about['cores']} cores, {about['system']}; {versions}; medians, taken in turns.",
+        f"{where(about)}; medians, taken in turns.",
         "",
         "| step | PyTorch, best | OpenVINO, best | ratio | PyTorch, float32 | OpenVINO, float32 | ratio |",
         "|---|---|---|---|---|---|---|",

@@ -1,14 +1,18 @@
 """`python -m benchmarks.stack`: linked slices against the ground truth of volumes.
 
 Two volumes: synthetic nuclei, ellipsoids blurred and with noise, which are made here; and neurites in FIB-SEM
-(the last fifth of the slices, which no model was trained on), where their folder is given.
+(the last fifth of the slices, which no model was trained on), where their folder is given. Prints a Markdown
+table; where both volumes were measured it is also written, with its figures, to benchmarks/results/stack.md
+and stack.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from dataclasses import dataclass
+import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +23,17 @@ from scipy import ndimage
 from napari_lightsam import EverythingConfig, Segmenter, drain, load_segmenter, segment_stack
 from napari_lightsam.train.metrics import find_overlaps, match, mean_segmentation_accuracy
 
+from .report import machine, where, written
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from napari_lightsam.train.metrics import Overlaps
+
+RESULTS = Path(__file__).resolve().parent / "results" / "stack.json"
+
+_PIECE = 0.2  # of a true object: what a found one must hold of it to be a piece of it
+_MOST = 0.5  # of a true object: what a found one must hold of it to have swallowed it
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +50,14 @@ class VolumeScore:
         Mean, over the true objects, of the IoU with the found object that overlaps it best.
     slices_ap50
         Mean AP .5 of the slices by themselves: what linking could reach at best.
+    split
+        True objects of which two found ones or more hold a fifth of the voxels each.
+    merged
+        Found objects that hold over half of two true ones or more.
     flagged
         Share of the found objects that carry a flag.
+    seconds
+        Time that segmenting and linking took.
     """
 
     true: int
@@ -47,7 +66,10 @@ class VolumeScore:
     msa: float
     iou: float
     slices_ap50: float
+    split: int
+    merged: int
     flagged: float
+    seconds: float
 
 
 def nuclei_volume(
@@ -99,7 +121,9 @@ def score_volume(
 ) -> VolumeScore:
     """Segment a volume slice by slice, link it, and compare it with its ground truth."""
     config = EverythingConfig(object_size=object_size)
+    start = time.perf_counter()
     result = drain(segment_stack(image, config=config, model=segmenter))
+    seconds = time.perf_counter() - start
     overlaps = find_overlaps(labels, result.labels)
     best = np.zeros(len(overlaps.truth_ids))
     np.maximum.at(best, overlaps.truth_index, overlaps.iou)
@@ -109,6 +133,7 @@ def score_volume(
         for t, p in zip(labels, result.labels, strict=True)
         if t.any()
     ]
+    split, merged = count_confused(overlaps)
     flags = result.table[["single_plane", "area_jump", "gap_bridged"]].any(axis=1)
     return VolumeScore(
         true=len(overlaps.truth_ids),
@@ -117,19 +142,37 @@ def score_volume(
         msa=mean_segmentation_accuracy(matched),
         iou=float(best.mean()) if len(best) else 1.0,
         slices_ap50=float(np.mean(planes)) if planes else 1.0,
+        split=split,
+        merged=merged,
         flagged=float(flags.mean()) if len(flags) else 0.0,
+        seconds=seconds,
     )
+
+
+def count_confused(overlaps: Overlaps) -> tuple[int, int]:
+    """Count true objects split between found ones, and found ones that merge true ones.
+
+    Examples
+    --------
+    >>> count_confused(find_overlaps([1, 1, 1, 1, 2, 2, 3, 3], [4, 4, 5, 5, 6, 6, 6, 6]))
+    (1, 1)
+    """
+    part = overlaps.shared / overlaps.truth_areas[overlaps.truth_index]
+    pieces = np.bincount(overlaps.truth_index[part >= _PIECE])
+    swallowed = np.bincount(overlaps.predicted_index[part > _MOST])
+    return int(np.count_nonzero(pieces > 1)), int(np.count_nonzero(swallowed > 1))
 
 
 def to_markdown(scores: dict[str, VolumeScore]) -> str:
     """Write scores as a table."""
     lines = [
-        "| volume | true | found | 3-D AP .5 | 3-D mSA | best IoU | AP .5 of slices | flagged |",
-        "|---|---|---|---|---|---|---|---|",
+        "| volume | true | found | 3-D AP .5 | 3-D mSA | best IoU | split | merged | AP .5 of slices "
+        "| flagged | time |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {name} | {s.true} | {s.found} | {s.ap50:.2f} | {s.msa:.2f} | {s.iou:.2f} | {s.slices_ap50:.2f} | "
-        f"{s.flagged:.0%} |"
+        f"| {name} | {s.true} | {s.found} | {s.ap50:.2f} | {s.msa:.2f} | {s.iou:.2f} | {s.split} "
+        f"| {s.merged} | {s.slices_ap50:.2f} | {s.flagged:.0%} | {written(s.seconds, 's')} |"
         for name, s in scores.items()
     ]
     return "\n".join(lines)
@@ -140,12 +183,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.stack", description=__doc__)
     parser.add_argument("--neurites", type=Path, help="folder with image.tif and labels.tif of a volume")
     parser.add_argument("--neurite-size", type=float, help="object size in pixels; estimated when not given")
+    parser.add_argument("--json", type=Path, default=None, help=f"write the figures here ({RESULTS.name})")
     given = parser.parse_args(arguments)
-    segmenter = load_segmenter()
+    segmenter, about = load_segmenter(), machine()
     scores = {"nuclei, synthetic": score_volume(*nuclei_volume(), segmenter)}
     if given.neurites:
         scores["neurites, FIB-SEM"] = score_volume(*neurites(given.neurites), segmenter, given.neurite_size)
-    print(to_markdown(scores))
+    table = f"{where(about)}.\n\n{to_markdown(scores)}\n"
+    print(table, end="")
+    target = given.json or (RESULTS if given.neurites else None)
+    if target is not None:
+        volumes = {name.partition(",")[0]: asdict(score) for name, score in scores.items()}
+        figures = about | {"weights": segmenter.weights_hash, "volumes": volumes}
+        target.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        target.with_suffix(".md").write_text(table, encoding="utf-8")
     return 0
 
 

@@ -1,9 +1,9 @@
 """Volumes with ground truth: what linked slices make of them is measured in three dimensions."""
 
 import numpy as np
-from benchmarks.stack import VolumeScore, neurites, nuclei_volume, score_volume, to_markdown
+from benchmarks.stack import VolumeScore, count_confused, neurites, nuclei_volume, score_volume, to_markdown
 
-from napari_lightsam.train.metrics import match
+from napari_lightsam.train.metrics import find_overlaps, match
 
 
 def test_the_synthetic_volume_holds_separate_nuclei_of_the_size_asked_for():
@@ -17,8 +17,15 @@ def test_the_synthetic_volume_holds_separate_nuclei_of_the_size_asked_for():
 
 
 def test_the_table_has_a_row_for_each_volume():
-    table = to_markdown({"nuclei": VolumeScore(9, 8, 0.5, 0.25, 0.75, 0.6, 0.125)})
-    assert table.splitlines()[-1] == "| nuclei | 9 | 8 | 0.50 | 0.25 | 0.75 | 0.60 | 12% |"
+    table = to_markdown({"nuclei": VolumeScore(9, 8, 0.5, 0.25, 0.75, 0.6, 2, 1, 0.125, 3.0)})
+    assert table.splitlines()[-1] == "| nuclei | 9 | 8 | 0.50 | 0.25 | 0.75 | 2 | 1 | 0.60 | 12% | 3 s |"
+
+
+def test_split_and_merged_objects_are_counted():
+    truth = np.repeat([1, 2, 3, 4, 0], 10)
+    found = np.repeat([1, 2, 5, 5, 5, 6], [10, 5, 5, 10, 10, 10])  # 2 is split; 5 swallows 3 and 4
+    assert count_confused(find_overlaps(truth, found)) == (1, 1)
+    assert count_confused(find_overlaps(truth, truth)) == (0, 0)
 
 
 def test_synthetic_nuclei_are_found_as_objects_of_the_volume(segmenter):
