@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import pytest
+import roifile
 import tifffile
 from PIL import Image
 from skimage.measure import label as label_objects
@@ -27,7 +28,9 @@ from napari_lightsam.batch.inputs import find_jobs
 from napari_lightsam.engine.config import EverythingConfig
 from napari_lightsam.engine.progress import Progress, drain
 from napari_lightsam.engine.stack import estimate_stack_size, segment_stack
-from napari_lightsam.errors import ConfigError, FileError, LightSamError
+from napari_lightsam.errors import ConfigError, FileError, ImageError, LightSamError
+from napari_lightsam.formats.convert import read_objects
+from napari_lightsam.formats.export import FORMATS
 from napari_lightsam.formats.images import read_image
 from napari_lightsam.formats.sidecar import hash_file, read_record, write_record
 
@@ -561,6 +564,87 @@ def test_pictures_are_added_to_finished_results_and_foreign_ones_kept(data: Path
     (tmp_path / "other" / "a_overlay.png").write_text("somebody's")
     with pytest.raises(ConfigError, match="no usable record"):
         run([data], tmp_path / "other", overlay=True)
+
+
+def test_further_formats_are_written_recorded_and_found_finished(data: Path, tmp_path: Path) -> None:
+    exports = ("roi", "geojson", "coco", "ome-zarr", "ome-tiff", "csv", "tiff")
+    run([data], tmp_path / "out")
+    report = run([data], tmp_path / "out", exports=exports)
+
+    assert {o.status for o in report.outcomes} == {"written"}
+    outputs = report.outcomes[0].outputs
+    endings = ("_labels.tif", "_objects.csv", "_labels.json", *(FORMATS[name].ending for name in exports[:5]))
+    assert [path.name for path in outputs] == [f"a{ending}" for ending in endings]
+    recorded = read_record(tmp_path / "out" / "a_labels.json").outputs
+    assert recorded == {path.name: hash_file(path) for path in outputs if path.name != "a_labels.json"}
+    labels = tifffile.imread(outputs[0])
+    for path in outputs[3:]:
+        if path.suffix != ".json":
+            np.testing.assert_array_equal(read_objects(path).labels, labels)
+    before = tree(tmp_path / "out")
+    assert {o.status for o in run([data], tmp_path / "out", exports=exports).outcomes} == {"skipped"}
+    assert {o.status for o in run([data], tmp_path / "out").outcomes} == {"skipped"}
+    assert tree(tmp_path / "out") == before
+
+
+def test_a_lost_or_changed_export_is_noticed(data: Path, tmp_path: Path) -> None:
+    run([data / "a.tif"], tmp_path / "out", exports=["ome-zarr"])
+    before = tree(tmp_path / "out")
+    changed = tmp_path / "out" / "a_labels.ome.zarr" / ".zattrs"
+    changed.write_text(changed.read_text() + " ")
+    with pytest.raises(ConfigError, match="was changed since"):
+        run([data / "a.tif"], tmp_path / "out", exports=["ome-zarr"])
+
+    shutil.rmtree(changed.parent)
+    report = run([data / "a.tif"], tmp_path / "out", exports=["ome-zarr"])
+    assert [o.status for o in report.outcomes] == ["written"]
+    assert tree(tmp_path / "out") == before
+
+
+def test_foreign_files_named_like_exports_are_kept(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a_rois.zip").write_text("somebody's")
+
+    with pytest.raises(ConfigError, match="no usable record"):
+        run([data / "a.tif"], tmp_path / "out", exports=["roi"])
+    assert tree(tmp_path / "out").keys() == {"a_rois.zip"}
+
+
+def test_an_export_that_fails_leaves_no_part_of_the_result(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ImageError("it does not fit")
+
+    monkeypatch.setattr("napari_lightsam.formats.coco.save_coco", fail)
+    report = run([data / "a.tif"], tmp_path / "out", exports=["roi", "coco", "ome-zarr"])
+
+    assert report.outcomes[0].message == "it does not fit"
+    assert tree(tmp_path / "out") == {}
+
+
+def test_an_unknown_format_is_refused_before_any_work(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'png'"):
+        run([data], tmp_path / "out", exports=["png"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_label_images_of_every_kind_in_the_input_folder_are_no_inputs(data: Path) -> None:
+    run([data / "a.tif"], data, exports=["ome-tiff", "ome-zarr"])
+
+    found = find_jobs([data], data / "out")
+    assert [job.source.name for job in found.jobs] == ["a.tif", "a.tif", "b.ome.tif"]
+
+
+def test_rois_lie_on_the_plane_and_channel_that_were_segmented(tmp_path: Path) -> None:
+    image = np.zeros((3, 2, 150, 150), np.uint16)
+    image[2, 1] = discs()
+    path = write(tmp_path / "a.tif", image, imagej=True, metadata={"axes": "ZCYX"})
+    run([path], tmp_path / "out", BatchSettings(channel=1, z=2), exports=["roi"])
+
+    rois = roifile.roiread(tmp_path / "out" / "a_rois.zip")
+    assert {(one.c_position, one.z_position, one.t_position) for one in rois} == {(2, 3, 0)}
+    assert [one.name for one in rois] == [str(i) for i in range(1, 10)]
 
 
 # --- one runtime, one object size

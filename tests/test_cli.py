@@ -115,6 +115,40 @@ def test_eight_files_in_two_folders_give_exactly_their_results(plates: Path, seg
     assert "Traceback" not in done.stderr + done.stdout
 
 
+def test_labels_are_exported_and_exports_are_read(lightsam, tmp_path: Path) -> None:
+    truth = tifffile.imread(TRUTH / "nuclei_fluorescence_labels.tif")[:96, :96]
+    tifffile.imwrite(tmp_path / "a_labels.tif", truth.astype(np.uint16))
+    done = lightsam("export", tmp_path / "a_labels.tif", "--to", "roi,geojson", "--pixel-size", "0.5")
+
+    assert done.exit_code == 0, done.output
+    assert [line for line in done.stdout.splitlines() if line] == [
+        f"Wrote {tmp_path / name}" for name in ("a_rois.zip", "a_objects.geojson")
+    ]
+    again = lightsam("export", tmp_path / "a_rois.zip", "--to", "tiff", "-o", tmp_path / "out")
+    assert again.exit_code == 0, again.output
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "out" / "a_labels.tif"), truth)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("export", "a.tif", "--to", "png"), "Formats are tiff"),
+        (("export", "a.tif", "--to", "roi"), "does not exist"),
+        (("segment", "a.tif", "-o", "out", "--export", "roi,x"), "No format is called 'x'"),
+    ],
+    ids=["format", "missing", "segment"],
+)
+def test_an_impossible_export_does_nothing(
+    lightsam, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = lightsam(*arguments)
+
+    assert done.exit_code == 2
+    assert message in plain(done.stderr)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_each_result_is_that_of_the_python_call_at_the_common_size(
     plates: Path, segmented, segmenter
 ) -> None:

@@ -4,6 +4,7 @@ import importlib
 import sys
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 from napari_lightsam.plugin import loading
@@ -34,3 +35,15 @@ def test_a_triton_that_is_loaded_already_stays(monkeypatch):
     with loading._no_triton():
         assert sys.modules["triton"] is there
     assert sys.modules["triton"] is there
+
+
+def test_an_image_that_was_open_before_is_not_encoded_again(sample, monkeypatch):
+    image = sample("nuclei_fluorescence")[0][:120, :120]
+    first = loading.load("lightsam")
+    masks = first.predict(first.embed(image, object_size=26), points=[(60, 60)])
+
+    again = loading.load("lightsam")
+    monkeypatch.setattr(again.runtime.runtime, "encode", None)  # would fail if it were asked
+    same = again.predict(again.embed(image, object_size=26), points=[(60, 60)])
+    assert masks.best().any()
+    assert np.array_equal(same.best(), masks.best())

@@ -11,6 +11,7 @@ import yaml
 from napari.components import ViewerModel
 
 import napari_lightsam
+from napari_lightsam.formats.export import FORMATS
 
 FILE = Path(napari_lightsam.__file__).with_name("napari.yaml")
 MANIFEST = yaml.safe_load(FILE.read_text(encoding="utf-8"))
@@ -35,7 +36,9 @@ def test_every_menu_is_one_that_napari_lets_plugins_fill():
 def test_every_contribution_names_a_command():
     commands = {command["id"] for command in CONTRIBUTIONS["commands"]}
     named = [
-        item["command"] for kind in ("widgets", "readers", "sample_data") for item in CONTRIBUTIONS[kind]
+        item["command"]
+        for kind in ("widgets", "readers", "writers", "sample_data")
+        for item in CONTRIBUTIONS[kind]
     ]
     named += [item["command"] for menu in CONTRIBUTIONS["menus"].values() for item in menu]
     assert set(named) == commands
@@ -43,7 +46,16 @@ def test_every_contribution_names_a_command():
 
 def test_plain_image_types_are_not_claimed():
     patterns = [p for reader in CONTRIBUTIONS["readers"] for p in reader["filename_patterns"]]
-    assert patterns == ["*.lightsam"]
+    assert patterns == ["*.lightsam", "*.geojson", "*.roi", "*.zip"]
+    builtins = npe2.PluginManifest.from_distribution("napari")
+    claimed = {p for reader in builtins.contributions.readers for p in reader.filename_patterns}
+    assert claimed.isdisjoint(patterns)
+
+
+def test_every_format_has_a_writer_of_its_name_and_endings():
+    single = [writer for writer in CONTRIBUTIONS["writers"] if writer["layer_types"] == ["labels"]]
+    found = [(writer["display_name"], tuple(writer["filename_extensions"])) for writer in single]
+    assert found == [(format_.title, format_.suffixes) for format_ in FORMATS.values()]
 
 
 @pytest.mark.parametrize("key", SAMPLES)
@@ -63,7 +75,7 @@ def test_the_samples_are_of_several_modalities_and_their_licences_are_named():
     assert all(f"`{key}.tif`" in note for key in SAMPLES)
 
 
-@pytest.mark.parametrize("module", ["reader", "sample_data", "commands", "axes", "controller"])
+@pytest.mark.parametrize("module", ["reader", "writer", "sample_data", "commands", "axes", "controller"])
 def test_nothing_of_the_manifest_imports_torch_or_timm_before_it_is_called(module):
     code = (
         f"import json, sys; import napari_lightsam.plugin.{module}; "

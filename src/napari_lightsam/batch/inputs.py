@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_lightsam.errors import ConfigError, FileError
+from napari_lightsam.formats.export import FORMATS
 from napari_lightsam.formats.images import SUFFIXES
 from napari_lightsam.formats.sidecar import read_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-_LABELS, _OBJECTS, _RECORD, _OVERLAY = "_labels.tif", "_objects.csv", "_labels.json", "_overlay.png"
+_RECORD, _OVERLAY = "_labels.json", "_overlay.png"
+_ENDINGS = (*(format_.ending for format_ in FORMATS.values()), _OVERLAY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +38,12 @@ class Job:
     @property
     def labels(self) -> Path:
         """The label image."""
-        return self.base.with_name(self.base.name + _LABELS)
+        return FORMATS["tiff"].output(self.base)
 
     @property
     def objects(self) -> Path:
         """The table."""
-        return self.base.with_name(self.base.name + _OBJECTS)
+        return FORMATS["csv"].output(self.base)
 
     @property
     def record(self) -> Path:
@@ -53,14 +55,19 @@ class Job:
         """The picture, where one is asked for."""
         return self.base.with_name(self.base.name + _OVERLAY)
 
-    def wanted(self, overlay: bool) -> tuple[Path, ...]:
-        """List the files that a run writes, with or without a picture."""
-        return self.outputs if overlay else self.outputs[:3]
+    def exported(self, formats: Iterable[str]) -> tuple[Path, ...]:
+        """List the files of further formats, by their names in `formats.export.FORMATS`."""
+        return tuple(FORMATS[name].output(self.base) for name in formats)
+
+    def wanted(self, overlay: bool, exports: Iterable[str] = ()) -> tuple[Path, ...]:
+        """List the files that a run writes, with or without a picture and further formats."""
+        picture = (self.overlay,) if overlay else ()
+        return (self.labels, self.objects, self.record, *picture, *self.exported(exports))
 
     @property
     def outputs(self) -> tuple[Path, ...]:
         """All files that a run may write for this input."""
-        return self.labels, self.objects, self.record, self.overlay
+        return tuple(dict.fromkeys([*self.wanted(overlay=True), *self.exported(FORMATS)]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +173,7 @@ def _stem(source: Path) -> str:
 def _is_own_result(source: Path, out: Path, chosen: Path | None) -> bool:
     """Whether a file is what an earlier run wrote: by its record, or by name where results go in there."""
     name = source.name.casefold()
-    if not name.endswith((_LABELS, _OVERLAY)):
+    if not name.endswith(_ENDINGS):
         return False
     if has_record(source):
         return True
@@ -178,7 +185,7 @@ def _is_own_result(source: Path, out: Path, chosen: Path | None) -> bool:
 
 def has_record(output: Path) -> bool:
     """Whether a record beside a file says that this package wrote it."""
-    for end in (_LABELS, _OVERLAY, _OBJECTS):
+    for end in _ENDINGS:
         if output.name.endswith(end):
             record = output.with_name(output.name.removesuffix(end) + _RECORD)
             try:

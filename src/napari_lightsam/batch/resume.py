@@ -35,7 +35,9 @@ class Identity:
     model_sha256: str
 
 
-def find_finished(jobs: Iterable[Job], identity: Identity, *, overlay: bool) -> dict[Job, Record]:
+def find_finished(
+    jobs: Iterable[Job], identity: Identity, *, overlay: bool, exports: tuple[str, ...] = ()
+) -> dict[Job, Record]:
     """Find the jobs that are done already.
 
     Returns
@@ -51,7 +53,7 @@ def find_finished(jobs: Iterable[Job], identity: Identity, *, overlay: bool) -> 
     finished: dict[Job, Record] = {}
     problems: list[str] = []
     for job in jobs:
-        wanted = job.wanted(overlay)
+        wanted = job.wanted(overlay, exports)
         present = [path for path in wanted if path.exists()]
         if not present:
             continue

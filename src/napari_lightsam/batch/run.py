@@ -19,8 +19,10 @@ from napari_lightsam.engine.image import LightSamWarning
 from napari_lightsam.engine.progress import Progress
 from napari_lightsam.errors import FileError, LightSamError
 from napari_lightsam.formats.atomic import WriteError, check_writable, written_whole
+from napari_lightsam.formats.export import FORMATS, check_formats
 from napari_lightsam.formats.images import read_image, read_info
 from napari_lightsam.formats.labels import save_labels
+from napari_lightsam.formats.objects import Objects
 from napari_lightsam.formats.overlay import save_overlay
 from napari_lightsam.formats.sidecar import Record, hash_file, save_record
 
@@ -40,6 +42,8 @@ SAMPLED = 8
 
 DEVIATION = 1.6
 """Images whose objects differ by more than this factor from the size of the batch are flagged."""
+
+_ALWAYS = ("tiff", "csv")  # formats that every batch writes
 
 _FEW = 5  # the median of fewer objects says little about an image
 
@@ -61,6 +65,7 @@ def segment_files(
     model: str | Segmenter = "lightsam",
     overwrite: bool = False,
     overlay: bool = False,
+    exports: Iterable[str] = (),
 ) -> Work[BatchReport]:
     """Segment files, folders and patterns; a generator of `Progress` that returns a `BatchReport`.
 
@@ -85,6 +90,8 @@ def segment_files(
         Make results again, whatever is there. Inputs stay safe.
     overlay
         Also write `<stem>_overlay.png`; of a stack that is linked, its middle plane.
+    exports
+        Also write these formats, by their names in `formats.export.FORMATS`.
 
     Raises
     ------
@@ -92,12 +99,15 @@ def segment_files(
         Before any work: an input is missing, has several channels, planes or time points of which none is
         chosen, or the output folder cannot be written.
     ConfigError
-        Before any work: outputs clash with each other, with inputs, or with other results.
+        Before any work: outputs clash with each other, with inputs, or with other results, or a format is
+        not known.
     WeightsError, DeviceError
         Before any work: the model or the device cannot be used.
     """
     settings = settings or BatchSettings()
     out = Path(out)
+    exports = tuple(name for name in exports if name not in _ALWAYS)
+    exports = check_formats(exports) if exports else ()
     yield Progress("looking for images", 0, 0)
     found = find_jobs(inputs, out)
     damaged = _check_selections(found.jobs, settings)
@@ -105,11 +115,11 @@ def segment_files(
     segmenter = _load(model, settings)
     version, plain = napari_lightsam.__version__, settings.to_plain()
     identity = Identity(version, plain, segmenter.spec.name, segmenter.weights_hash)
-    finished = {} if overwrite else find_finished(found.jobs, identity, overlay=overlay)
+    finished = {} if overwrite else find_finished(found.jobs, identity, overlay=overlay, exports=exports)
     check_writable(out)
     readable = [job for job in found.jobs if job not in damaged]
     size = yield from _fix_size(segmenter, settings, readable, finished)
-    batch = _Batch(segmenter, settings, identity, size, overlay)
+    batch = _Batch(segmenter, settings, identity, size, overlay, exports)
     outcomes = yield from _run_all(batch, found.jobs, finished)
     notes = (f"{len(found.ignored)} results of earlier runs among the inputs were passed over",)
     return BatchReport(
@@ -127,6 +137,11 @@ class _Batch:
     identity: Identity
     size: _Size
     overlay: bool
+    exports: tuple[str, ...]
+
+    def outputs(self, job: Job) -> tuple[Path, ...]:
+        """List what is written for a file."""
+        return job.wanted(self.overlay, self.exports)
 
 
 def _load(model: str | Segmenter, settings: BatchSettings) -> Segmenter:
@@ -192,7 +207,7 @@ def _run_all(
     for i, job in enumerate(jobs):
         if job in finished:
             done = finished[job].n_objects
-            outcomes.append(FileOutcome(job.source, "skipped", job.wanted(batch.overlay), done))
+            outcomes.append(FileOutcome(job.source, "skipped", batch.outputs(job), done))
             continue
         if hopeless:
             outcomes.append(FileOutcome(job.source, "failed", message=f"not tried: {hopeless}"))
@@ -243,8 +258,8 @@ def _segment_file(batch: _Batch, job: Job) -> Work[FileOutcome]:
     flags += _deviation(batch.size, job, table)
     yield Progress("writing", 0, 0)
     record = _record(batch, job, image, input_hash, result.object_size, int(table["label"].nunique()))
-    outputs = _write(job, record, result, table, subject, overlay=batch.overlay)
-    return FileOutcome(job.source, "written", outputs, record.n_objects, flags=tuple(flags))
+    _write(batch, job, record, result, table, subject)
+    return FileOutcome(job.source, "written", batch.outputs(job), record.n_objects, flags=tuple(flags))
 
 
 def _deviation(size: _Size, job: Job, table: pd.DataFrame) -> list[str]:
@@ -285,8 +300,8 @@ def _record(
 
 
 def _write(
-    job: Job, record: Record, result: Result, table: pd.DataFrame, subject: Subject, *, overlay: bool
-) -> tuple[Path, ...]:
+    batch: _Batch, job: Job, record: Record, result: Result, table: pd.DataFrame, subject: Subject
+) -> None:
     """Write all outputs of a file; they take their names together, the record last."""
     with ExitStack() as stack:
         # Leaving runs backwards: what is entered first is renamed last.
@@ -295,9 +310,14 @@ def _write(
         save_labels(labels, result.labels, pixel_size=record.pixel_size, z_step=subject.z_step)
         table.to_csv(parts[job.objects], index=False, lineterminator="\n")
         outputs = {job.labels.name: hash_file(labels), job.objects.name: hash_file(parts[job.objects])}
-        if overlay:
+        if batch.overlay:
             picture = stack.enter_context(written_whole(job.overlay))
             save_overlay(picture, subject.pixels[subject.middle], result.labels[subject.middle])
             outputs[job.overlay.name] = hash_file(picture)
+        objects = Objects(
+            result.labels, pixel_size=record.pixel_size, z_step=subject.z_step, position=subject.position,
+            table=table, name=job.source.name,
+        )  # fmt: skip
+        for name, output in zip(batch.exports, job.exported(batch.exports), strict=True):
+            outputs[output.name] = hash_file(stack.enter_context(FORMATS[name].written(output, objects)))
         save_record(parts[job.record], replace(record, outputs=outputs))
-    return job.wanted(overlay)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from napari_lightsam.engine.image import LightSamWarning
+from napari_lightsam.formats.objects import Position
 from napari_lightsam.formats.tables import measure_objects
 
 if TYPE_CHECKING:
@@ -19,9 +20,12 @@ if TYPE_CHECKING:
     from napari_lightsam.engine.progress import Work
     from napari_lightsam.engine.segmenter import Segmenter
     from napari_lightsam.engine.stack import StackSegmentation
-    from napari_lightsam.formats.images import ImageFile
+    from napari_lightsam.formats.images import ImageFile, PlaneSelection
 
     Result = Segmentation | StackSegmentation
+
+
+_ANYWHERE = Position()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,6 +46,8 @@ class Subject:
         Distance of a stack's planes in micrometres, or None.
     flags
         What a user should know about the choice.
+    position
+        Channel, plane and time point, as far as one of the image's was chosen.
     """
 
     pixels: NDArray[Any]
@@ -50,6 +56,7 @@ class Subject:
     stacked: bool = False
     z_step: float | None = None
     flags: tuple[str, ...] = ()
+    position: Position = _ANYWHERE
 
     @classmethod
     def of(cls, image: ImageFile, settings: BatchSettings) -> Subject:
@@ -62,11 +69,14 @@ class Subject:
         """
         channel, z, time = settings.channel, settings.z, settings.time
         if settings.link and image.count_planes(channel, time) > 1:
-            names = image.name_channels(image.select(channel, "max", time))
-            return cls(*image.stack(channel, time), names, stacked=True, z_step=image.z_step)
-        names = image.name_channels(image.select(channel, z, time))
+            selection = image.select(channel, "max", time)
+            names, at = image.name_channels(selection), _position(selection)
+            stack, rgb = image.stack(channel, time)
+            return cls(stack, rgb, names, stacked=True, z_step=image.z_step, position=at)
+        selection = image.select(channel, z, time)
+        names, at = image.name_channels(selection), _position(selection)
         flags = ("it has a single plane: there is nothing to link",) if settings.link else ()
-        return cls(*image.plane(channel, z, time), names, flags=flags)
+        return cls(*image.plane(channel, z, time), names, flags=flags, position=at)
 
     @property
     def middle(self) -> int | slice:
@@ -117,6 +127,18 @@ class Subject:
         """Raw values of every segmented channel by name."""
         planes = [plane] if plane.ndim == 2 else [plane[..., i] for i in range(plane.shape[-1])]
         return dict(zip(self.channels, planes, strict=True))
+
+
+def _position(selection: PlaneSelection) -> Position:
+    """Read off which single channel, plane and time point were chosen."""
+    steps = {
+        role: step
+        for role, step in zip(selection.roles, selection.index, strict=True)
+        if isinstance(step, int)
+    }
+    channels = selection.channels if "C" in selection.roles else None
+    channel = channels[0] if channels and len(channels) == 1 else None
+    return Position(channel, steps.get("Z"), steps.get("T"))
 
 
 def hear(work: Work[Result], heard: list[str]) -> Work[Result]:

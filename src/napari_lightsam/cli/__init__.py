@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from napari_lightsam import __version__
-from napari_lightsam.cli import cache, demo, evaluate, info, models, quantize, segment, train
+from napari_lightsam.cli import cache, demo, distil, evaluate, export, info, models, quantize, segment, train
 
 app = typer.Typer(
     name="lightsam",
@@ -15,11 +15,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("segment")(segment.segment)
+app.command("export")(export.export)
 app.command("demo")(demo.demo)
 app.command("info")(info.info)
 app.command("evaluate")(evaluate.evaluate)
 app.command("quantize")(quantize.quantize)
 app.command("train")(train.train)
+app.command("distil")(distil.distil)
 app.command("cache")(cache.cache)
 app.add_typer(models.app, name="models")
 

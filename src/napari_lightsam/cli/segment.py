@@ -11,6 +11,7 @@ from napari_lightsam.batch.settings import BatchReport, BatchSettings
 from napari_lightsam.cli.report import follow, reported, warn
 from napari_lightsam.engine.config import EverythingConfig
 from napari_lightsam.errors import ConfigError
+from napari_lightsam.formats.export import FORMATS, parse_formats
 
 _FIELDS = {
     field.name: field for cls in (BatchSettings, EverythingConfig) for field in dataclasses.fields(cls)
@@ -58,6 +59,10 @@ def segment(
     overlay: Annotated[
         bool, typer.Option("--overlay", help="Also write a picture with every object outlined.")
     ] = False,
+    export: Annotated[
+        str | None,
+        typer.Option(help=f"Also write these formats, separated by commas: {', '.join(FORMATS)}."),
+    ] = None,
     balance: Annotated[float, setting("balance")] = default("balance"),
     iou_threshold: Annotated[float | None, setting("iou_threshold")] = default("iou_threshold"),
     stability_threshold: Annotated[float | None, setting("stability_threshold")] = default(
@@ -97,7 +102,10 @@ def segment(
     )
     from napari_lightsam.batch import segment_files
 
-    work = segment_files(inputs, out, settings, model=model, overwrite=overwrite, overlay=overlay)
+    exports = parse_formats(export) if export is not None else ()
+    work = segment_files(
+        inputs, out, settings, model=model, overwrite=overwrite, overlay=overlay, exports=exports
+    )
     raise typer.Exit(show(follow(work), out))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import shutil
 import tempfile
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -75,6 +76,40 @@ def written_whole(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_written_whole(path: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `path` that takes its name only when the block ends well.
+
+    As `written_whole`, for outputs that are folders; an existing one is replaced with all that is in it.
+
+    Raises
+    ------
+    WriteError
+        No space, no permission, or another reason of the file system.
+    """
+    part, aside = (path.with_name(f".{path.name}.{secrets.token_hex(4)}.{end}") for end in ("part", "old"))
+    try:
+        part.mkdir(parents=True)
+        yield part
+        for file in part.rglob("*"):
+            if file.is_file():
+                _flush(file)
+        if path.exists():
+            os.replace(path, aside)
+        try:
+            os.replace(part, path)
+        except OSError:
+            if aside.exists():
+                os.replace(aside, path)
+            raise
+    except OSError as error:
+        raise _explain(path, error) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        if path.exists():
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def check_writable(folder: Path) -> None:

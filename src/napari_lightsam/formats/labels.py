@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import tifffile
 
-from napari_lightsam.errors import ImageError
 from napari_lightsam.formats.atomic import written_whole
+from napari_lightsam.formats.objects import Objects
 
 if TYPE_CHECKING:
     import os
 
     from numpy.typing import NDArray
 
-_LARGEST_UINT16 = 65_535
+LARGEST_UINT16 = 65_535
+"""Labels up to this id are kept in 16 bits, as ImageJ needs them."""
 
 
 def write_labels(
@@ -24,6 +25,8 @@ def write_labels(
     *,
     pixel_size: tuple[float, float] | None = None,
     z_step: float | None = None,
+    axes: str = "",
+    ome: bool = False,
 ) -> None:
     """Write a label image, compressed without loss and never half.
 
@@ -34,11 +37,15 @@ def write_labels(
     path
         File to write; an existing one is replaced.
     labels
-        (H, W) or (Z, H, W) integers from 0 (background).
+        (H, W), (Z, H, W) or (T, Z, H, W) integers from 0 (background).
     pixel_size
         (row, column) size in micrometres, or `None`.
     z_step
         Distance of planes in micrometres, or `None`.
+    axes
+        Where it differs from the above: "TYX".
+    ome
+        Write an OME-TIFF whatever the ids.
 
     Raises
     ------
@@ -56,7 +63,7 @@ def write_labels(
     dtype('uint16')
     """
     with written_whole(Path(path)) as part:
-        save_labels(part, labels, pixel_size=pixel_size, z_step=z_step)
+        save_labels(part, labels, pixel_size=pixel_size, z_step=z_step, axes=axes, ome=ome)
 
 
 def save_labels(
@@ -65,27 +72,24 @@ def save_labels(
     *,
     pixel_size: tuple[float, float] | None = None,
     z_step: float | None = None,
+    axes: str = "",
+    ome: bool = False,
 ) -> None:
     """Write a label image as `write_labels` does, but directly to a file that has no name yet."""
-    if labels.ndim not in (2, 3) or labels.dtype.kind not in "iu" or labels.size == 0:
-        raise ImageError(
-            f"Labels are a 2-D or 3-D array of integers; given: shape {labels.shape}, {labels.dtype}."
-        )
-    if labels.min() < 0:
-        raise ImageError(f"Labels start at 0 (background); given: {labels.min()}.")
-    axes = "ZYX"[-labels.ndim :]
-    options = _options(axes, int(labels.max()), pixel_size, z_step)
+    axes = Objects(labels, axes).axes
+    options = _options(axes, int(labels.max()), pixel_size, z_step, ome)
     values = labels.astype(options.pop("dtype"))
     with tifffile.TiffWriter(path, **options.pop("writer")) as tif:
         tif.write(values, photometric="minisblack", compression="zlib", **options)
 
 
 def _options(
-    axes: str, largest: int, pixel_size: tuple[float, float] | None, z_step: float | None
+    axes: str, largest: int, pixel_size: tuple[float, float] | None, z_step: float | None, ome: bool
 ) -> dict[str, Any]:
     metadata: dict[str, Any] = {"axes": axes}
-    if largest <= _LARGEST_UINT16:
-        options: dict[str, Any] = {"writer": {"imagej": True}, "dtype": "uint16", "metadata": metadata}
+    dtype = "uint16" if largest <= LARGEST_UINT16 else "uint32"
+    if dtype == "uint16" and not ome:
+        options: dict[str, Any] = {"writer": {"imagej": True}, "dtype": dtype, "metadata": metadata}
         # Without a range ImageJ shows 0..65535 and a few hundred objects look black.
         metadata |= {"min": 0.0, "max": float(max(largest, 1))}
         if pixel_size is not None:
@@ -97,4 +101,4 @@ def _options(
     for axis, size in zip("YXZ", (*(pixel_size or (None, None)), z_step), strict=True):
         if size is not None:
             metadata |= {f"PhysicalSize{axis}": size, f"PhysicalSize{axis}Unit": "µm"}
-    return {"writer": {"ome": True}, "dtype": "uint32", "metadata": metadata}
+    return {"writer": {"ome": True}, "dtype": dtype, "metadata": metadata}

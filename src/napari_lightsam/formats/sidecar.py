@@ -141,13 +141,19 @@ def _checked(content: dict[str, Any]) -> Record:
 
 
 def hash_file(path: Path) -> str:
-    """SHA-256 of a file as hexadecimal text.
+    """SHA-256 of a file as hexadecimal text; of a folder, that of the names and hashes of all files in it.
 
     Raises
     ------
     FileError
         The file cannot be read.
     """
+    if path.is_dir():
+        files = sorted(
+            (file.relative_to(path).as_posix(), file) for file in path.rglob("*") if file.is_file()
+        )
+        listed = "".join(f"{name}\0{hash_file(file)}\n" for name, file in files)
+        return hashlib.sha256(listed.encode()).hexdigest()
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -269,7 +269,7 @@ def pixel_size(layer: Image, axes: tuple[int, int] | None = None) -> tuple[float
         Where it is from, in words for a tooltip.
     """
     rows, columns = axes or (layer.ndim - 2, layer.ndim - 1)
-    sides = [_micrometres(layer.units[axis], float(layer.scale[axis])) for axis in (rows, columns)]
+    sides = [micrometres(layer.units[axis], float(layer.scale[axis])) for axis in (rows, columns)]
     if sides[0] is not None and sides[1] is not None:
         return float(np.sqrt(sides[0] * sides[1])), "from the layer's units and scale"
     info = _file_info(layer.source.path)
@@ -283,7 +283,7 @@ def pixel_size(layer: Image, axes: tuple[int, int] | None = None) -> tuple[float
     return None, "neither the layer nor its file says it"
 
 
-def _micrometres(unit: Any, length: float) -> float | None:
+def micrometres(unit: Any, length: float) -> float | None:
     """Convert to micrometres; None for pixels and everything else that is no length."""
     if not unit.is_compatible_with("micrometer"):
         return None

@@ -1,4 +1,4 @@
-"""Opens `*.lightsam` files: the image, and a Labels layer of everything in it."""
+"""Opens `*.lightsam` files, and outlines of objects from ImageJ and QuPath as Labels layers."""
 
 from __future__ import annotations
 
@@ -15,13 +15,52 @@ LayerData = tuple[Any, dict[str, Any], str]
 
 
 def get_reader(path: str | Sequence[str]) -> Callable[[Any], list[LayerData]] | None:
-    """Return the reader of `*.lightsam` files, or None for everything else.
+    """Return the reader of a `*.lightsam` file, of ImageJ ROIs or of GeoJSON, or None for everything else.
 
-    Several files are offered together only when they are to be stacked, which has no meaning here.
+    Several files are offered together only when they are to be stacked, which has no meaning here. A zip file
+    without ROIs is left to others.
     """
-    if not isinstance(path, str) or not path.lower().endswith(".lightsam") or os.path.isdir(path):
+    if not isinstance(path, str) or os.path.isdir(path):
         return None
-    return read_lightsam
+    suffix = Path(path).suffix.casefold()
+    if suffix == ".lightsam":
+        return read_lightsam
+    if suffix in (".roi", ".geojson"):
+        return read_outlines
+    if suffix == ".zip":
+        from napari_lightsam.formats.roi import holds_rois
+
+        return read_outlines if holds_rois(path) else None
+    return None
+
+
+def read_outlines(path: str) -> list[LayerData]:
+    """Read ImageJ ROIs or GeoJSON as Labels layers.
+
+    Parameters
+    ----------
+    path
+        A `.zip` or `.roi` of ImageJ, or `.geojson` as QuPath writes it.
+
+    Returns
+    -------
+    list of LayerData
+        An int32 Labels layer; where cells have nuclei, another one of these, with the ids of their cells.
+
+    Raises
+    ------
+    FileError
+        The file cannot be read or holds no areas.
+    """
+    from napari_lightsam.formats.convert import find_stem, read_objects
+
+    objects = read_objects(path)
+    stem = find_stem(Path(path))
+    layers = [(objects.labels, stem)]
+    if objects.nuclei is not None:
+        layers.append((objects.nuclei, f"{stem} nuclei"))
+    axes = tuple(objects.axes.lower())
+    return [(labels, {"name": name, "axis_labels": axes}, "labels") for labels, name in layers]
 
 
 def read_lightsam(path: str) -> list[LayerData]:

@@ -1,0 +1,163 @@
+"""Saves Labels layers in the formats of other programs, from napari's own save dialog."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_lightsam.errors import ImageError
+from napari_lightsam.formats.export import FORMATS, write_objects
+from napari_lightsam.formats.objects import Objects
+from napari_lightsam.plugin.axes import AxisRole, micrometres, role_from_label
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    Meta = Mapping[str, Any]
+
+_LETTERS = {AxisRole.DEPTH: "Z", AxisRole.TIME: "T", AxisRole.CHANNEL: "C"}
+
+
+def write_tiff(path: str, data: Any, meta: Meta) -> list[str]:
+    """Write a Labels layer as ImageJ TIFF with its calibration."""
+    return _write("tiff", path, layer_objects(data, meta))
+
+
+def write_ome_tiff(path: str, data: Any, meta: Meta) -> list[str]:
+    """Write a Labels layer as OME-TIFF."""
+    return _write("ome-tiff", path, layer_objects(data, meta))
+
+
+def write_ome_zarr(path: str, data: Any, meta: Meta) -> list[str]:
+    """Write a Labels layer as OME-Zarr labels."""
+    return _write("ome-zarr", path, layer_objects(data, meta))
+
+
+def write_rois(path: str, data: Any, meta: Meta) -> list[str]:
+    """Write a Labels layer as a zip of ImageJ ROIs."""
+    return _write("roi", path, layer_objects(data, meta))
+
+
+def write_geojson(path: str, data: Any, meta: Meta) -> list[str]:
+    """Write a Labels layer as QuPath detections."""
+    return _write("geojson", path, layer_objects(data, meta))
+
+
+def write_coco(path: str, data: Any, meta: Meta) -> list[str]:
+    """Write a Labels layer as COCO JSON."""
+    return _write("coco", path, layer_objects(data, meta))
+
+
+def write_csv(path: str, data: Any, meta: Meta) -> list[str]:
+    """Write a table of a Labels layer's objects."""
+    return _write("csv", path, layer_objects(data, {**meta, "features": None}))
+
+
+def write_cells(path: str, layer_data: Sequence[tuple[Any, Meta, str]]) -> list[str]:
+    """Write two Labels layers as QuPath cells with nuclei; the layer that covers less is that of the nuclei.
+
+    Raises
+    ------
+    ImageError
+        The layers differ in shape.
+    """
+    layers = [layer_objects(data, meta) for data, meta, _ in layer_data]
+    nuclei, cells = sorted(layers, key=lambda objects: int(np.count_nonzero(objects.labels)))
+    pair = Objects(
+        cells.labels, cells.axes, cells.pixel_size, cells.z_step,
+        table=cells.table, nuclei=nuclei.labels, name=cells.name,
+    )  # fmt: skip
+    return _write("geojson", path, pair)
+
+
+def _write(name: str, path: str, objects: Objects) -> list[str]:
+    """Write in one format; a path that does not end as that format does gets its ending."""
+    format_ = FORMATS[name]
+    if not path.casefold().endswith(format_.suffixes):
+        path += format_.suffixes[0]
+    write_objects(path, objects, name)
+    return [path]
+
+
+def layer_objects(data: Any, meta: Meta) -> Objects:
+    """Take what files need to know from a Labels layer.
+
+    Parameters
+    ----------
+    data, meta
+        As in napari's layer data: an array, or a list of them where `meta["multiscale"]` says so.
+
+    Returns
+    -------
+    Objects
+        Axes by the layer's axis labels; without them, three are depth, row and column. Axes of length one are
+        dropped. The pixel size in micrometres where the layer's units are lengths, and its features as table
+        where they have an `index`. Coordinates are pixels of the layer.
+
+    Raises
+    ------
+    ImageError
+        Axes other than time, depth, row and column.
+    """
+    labels = np.asarray(data[0] if meta.get("multiscale") else data)
+    letters = _letters(meta.get("axis_labels") or (), labels.shape)
+    kept = [i for i in range(labels.ndim) if i >= labels.ndim - 2 or labels.shape[i] > 1]
+    axes = "".join(axis for axis in "TZCYX" if axis in {letters[i] for i in kept})
+    order = sorted(kept, key=lambda i: "TZCYX".index(letters[i]))
+    squeezed: NDArray[Any] = labels.transpose([*(i for i in range(labels.ndim) if i not in kept), *order])
+    squeezed = squeezed.reshape([labels.shape[i] for i in order])
+    sizes = _sizes(meta, labels.ndim, letters)
+    pixel_size = (sizes["Y"], sizes["X"]) if "Y" in sizes and "X" in sizes else None
+    return Objects(
+        squeezed, axes, pixel_size, sizes.get("Z"), table=_table(meta), name=str(meta.get("name") or "")
+    )
+
+
+def _letters(labels: Sequence[str], shape: Sequence[int]) -> str:
+    """Letter of every axis, those that no label names in the usual order."""
+    if len(shape) < 2:
+        raise ImageError(f"Labels have rows and columns; this layer has the shape {tuple(shape)}.")
+    names = [*labels, *[""] * len(shape)][: len(shape)]
+    letters = [_LETTERS.get(role_from_label(name), "") for name in names]
+    letters[-2:] = "Y", "X"
+    free = [axis for axis in "TZ" if axis not in letters]
+    for i in reversed(range(len(letters))):
+        if not letters[i] and shape[i] > 1 and free:
+            letters[i] = free.pop()
+    unnamed = [
+        i for i, letter in enumerate(letters) if shape[i] > 1 and (not letter or letters.index(letter) != i)
+    ]
+    if unnamed:
+        raise ImageError(
+            f"Labels have the axes time, depth, row and column; this layer has the shape {tuple(shape)} "
+            "and others. Save one plane or stack of it."
+        )
+    return "".join(letter or "C" for letter in letters)
+
+
+def _sizes(meta: Meta, ndim: int, letters: str) -> dict[str, float]:
+    """Micrometres per step of every axis whose unit is a length."""
+    import pint
+
+    registry: Callable[[], Any] = pint.get_application_registry
+    sizes: dict[str, float] = {}
+    units, scale = meta.get("units"), meta.get("scale")
+    if units is None or scale is None:
+        return sizes
+    units = [units] * ndim if isinstance(units, (str, pint.Unit)) else list(units)
+    for letter, unit, step in zip(letters, units, scale, strict=False):
+        length = micrometres(registry().Unit(str(unit)), float(step))
+        if length is not None and length > 0:
+            sizes[letter] = length
+    return sizes
+
+
+def _table(meta: Meta) -> pd.DataFrame | None:
+    features: pd.DataFrame | None = meta.get("features")
+    if features is None or "index" not in features or not features["index"].is_unique:
+        return None
+    return features[features["index"] > 0].rename(columns={"index": "label"})
