@@ -30,7 +30,7 @@ from napari_lightsam.train.distil_teacher import EmbeddingCache, Teacher
 from napari_lightsam.train.recipe import load_crops
 from napari_lightsam.train.step import Check, check
 
-from .report import machine, written
+from .report import machine, where, written
 from .timing import interleave
 
 if TYPE_CHECKING:
@@ -140,11 +140,10 @@ def _encoding(models: dict[str, str | Path], repeat: int) -> dict[str, float]:
 
 def as_markdown(rows: dict[str, dict[str, float]], about: dict[str, Any], used: dict[str, Any]) -> str:
     """Write the table."""
-    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     lines = [
-        f"{about['cpu']}, {about['cores']} cores, {about['system']}; {versions}. Teacher {used['teacher']}, "
-        f"student {used['width']}: {used['steps']} steps of {used['crops']} crops of {used['side']} pixels, "
-        f"at most {used['prompts']} prompts, learning rate {used['learning_rate']:g}, seed {used['seed']}"
+        f"{where(about)}. Teacher {used['teacher']}, student {used['width']}: {used['steps']} steps of "
+        f"{used['crops']} crops of {used['side']} pixels, at most {used['prompts']} prompts, "
+        f"learning rate {used['learning_rate']:g}, seed {used['seed']}"
         + (f"; decoder tuned for {used['tune']} steps after decoupled" if used["tune"] else "")
         + ".",
         "",

@@ -83,6 +83,9 @@ def test_settings_and_start_are_handed_on(asked, data):
         pytest.param(("--finetune",), "--name NAME", id="no name"),
         pytest.param(("--finetune", "--name", "x", "--out", "y"), "--out cannot be used with", id="out"),
         pytest.param(("--finetune", "--name", "x", "--weight", "a=1"), "--weight cannot", id="weight"),
+        pytest.param(
+            ("--finetune", "--name", "x", "--no-tensorboard"), "--tensorboard cannot", id="tensorboard"
+        ),
         pytest.param(("--name", "x"), "--name needs --finetune", id="name alone"),
         pytest.param((), "--out FOLDER", id="nowhere to write"),
     ],

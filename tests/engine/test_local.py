@@ -53,6 +53,8 @@ def test_a_file_never_takes_the_place_of_a_published_model(folder, own):
 def test_files_that_are_none_of_ours_are_left_out(folder, own):
     (folder / "cut.safetensors").write_bytes(own.read_bytes()[:100])
     (folder / "empty.safetensors").write_bytes(b"")
+    listed = b'{"__metadata__": ["napari-lightsam"]}'
+    (folder / "listed.safetensors").write_bytes(len(listed).to_bytes(8, "little") + listed)
     (folder / "with space.safetensors").write_bytes(own.read_bytes())
     (folder / "other.pt").write_bytes(b"x")
     assert [model.name for model in local_models()] == ["my-axons"]

@@ -1,6 +1,7 @@
 """Any size and anything that can go wrong: lazy reading, bounded memory, stopping, given proposals."""
 
 import tracemalloc
+from dataclasses import replace
 from itertools import count
 
 import numpy as np
@@ -10,6 +11,7 @@ from napari_lightsam import EverythingConfig, segment_everything
 from napari_lightsam.engine.image import READ_PIXELS
 from napari_lightsam.engine.progress import drain
 from napari_lightsam.engine.proposals import from_boxes, from_points
+from napari_lightsam.engine.segmenter import Segmenter
 from napari_lightsam.errors import ImageError, PromptError
 
 MODES = ["grid", "hierarchical", "object-aware"]
@@ -193,6 +195,64 @@ def test_the_models_head_is_asked_by_one_box_for_each_object(discs):
     result = everything(discs, image)
     assert len(result.scores) == 8
     assert (discs.runtime.asked, discs.runtime.multimask) == (8, {False})
+
+
+def one_box(y, x):
+    """What a head says that proposes one object 48 px wide, at a cell of 8 px."""
+
+    def heat(tokens):
+        plane = np.full((5, 2 * tokens.shape[2], 2 * tokens.shape[3]), 24, np.float32)
+        plane[0] = 0
+        plane[0, y, x] = 0.9
+        return plane
+
+    return heat
+
+
+@pytest.fixture
+def decoded(discs):
+    """Sides, in tokens, of the windows that were decoded, in their order."""
+    sides, plain = [], discs.runtime.decode
+
+    def decode(tokens, prompts, multimask):
+        sides.append(tokens.shape[-1])
+        return plain(tokens, prompts, multimask)
+
+    discs.runtime.decode = decode
+    return sides
+
+
+def with_small_windows(discs):
+    spec = replace(discs.spec, small_windows=(8, 12))
+    return Segmenter(spec, discs.runtime, discs.weights_hash)
+
+
+def test_a_small_object_is_decoded_in_a_small_window_and_is_the_same(discs, decoded):
+    image = dots(*np.mgrid[:256, :384]).astype(np.uint8)
+    discs.runtime.heat = one_box(8, 24)
+    usual = everything(discs, image)
+    small = everything(with_small_windows(discs), image)
+    assert decoded == [16, 8]
+    assert len(usual.scores) == len(small.scores) == 1
+    assert np.array_equal(small.labels, usual.labels)
+
+
+def test_what_a_small_window_cuts_is_asked_for_in_the_usual_one(discs, decoded):
+    image = np.full((256, 256), 20, np.uint8)
+    image[48:208, 48:208] = 200
+    discs.runtime.heat, plain = one_box(16, 16), discs.runtime.decode
+
+    def square(tokens, prompts, multimask):
+        """The part of the square that a window shows: bright tokens."""
+        logits, iou = plain(tokens, prompts, multimask)
+        bright = np.asarray(tokens[:, :1] > 0.5, np.float32).repeat(4, axis=2).repeat(4, axis=3)
+        return np.where(np.broadcast_to(bright, logits.shape) > 0, 5, -5).astype(np.float32), iou
+
+    discs.runtime.decode = square
+    result = everything(with_small_windows(discs), image)
+    assert decoded == [8, 16]
+    assert len(result.scores) == 1
+    assert np.count_nonzero(result.labels == 1) == pytest.approx(160 * 160, rel=0.05)
 
 
 def test_a_label_image_is_refined_and_its_ids_are_kept(discs):

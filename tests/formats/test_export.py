@@ -159,6 +159,9 @@ def test_two_inputs_with_one_output_are_refused(labels_file: Path, tmp_path: Pat
     with pytest.raises(ConfigError, match="would both be written"):
         drain(convert_files([labels_file, tmp_path / "other" / "a.tif"], ["roi"], tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+    again = labels_file.parent / ".." / "in" / labels_file.name
+    with pytest.raises(ConfigError, match="would both be written"):
+        drain(convert_files([labels_file, again], ["roi"]))
 
 
 def test_nuclei_make_cells_of_one_file(labels_file: Path, tmp_path: Path, small: np.ndarray) -> None:

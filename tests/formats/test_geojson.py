@@ -69,7 +69,7 @@ def test_measurements_of_the_table_are_included_as_numbers(tmp_path: Path, awkwa
 
 
 def test_without_a_table_area_and_centre_are_measured(tmp_path: Path, awkward: np.ndarray) -> None:
-    features_table = pd.DataFrame({"label": [3, 9], "score": [0.5, np.nan]})
+    features_table = pd.DataFrame({"label": [3, 9], "score": [0.5, np.nan], "centroid_y": [-1.0, -1.0]})
     write_objects(tmp_path / "a.geojson", Objects(awkward, pixel_size=(0.5, 0.5), table=features_table))
 
     found = {

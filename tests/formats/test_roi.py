@@ -237,6 +237,24 @@ def test_files_that_are_no_zip_or_not_there_are_refused(tmp_path: Path) -> None:
             read_rois(tmp_path / name)
 
 
+def test_outlines_of_more_corners_than_memory_holds_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = packed(tmp_path / "a.zip", {"1.roi": square(), "2.roi": square()})
+    monkeypatch.setattr(filling, "_MOST_CORNERS", 7)
+    with pytest.raises(FileError, match="outlines of 8 corners"):
+        read_rois(path)
+
+
+def test_names_that_are_no_text_are_refused_and_not_offered_to_the_reader(tmp_path: Path) -> None:
+    path = packed(tmp_path / "a.zip", {"\u00e9.roi": square()})
+    path.write_bytes(path.read_bytes().replace("\u00e9".encode(), b"\xff\xff"))
+
+    assert not holds_rois(path)
+    with pytest.raises(FileError, match="no readable zip"):
+        read_rois(path)
+
+
 def test_a_comment_that_lies_about_the_shape_cannot_take_the_memory(tmp_path: Path) -> None:
     path = packed(tmp_path / "a.zip", {"1.roi": square()})
     for comment in (

@@ -179,6 +179,10 @@ class Desk:
         """Save what is outlined."""
         return self.control.commit()
 
+    def target(self):
+        """Return the Labels layer that objects are saved into."""
+        return next(x for x in self.viewer.layers if x.unique_id == self.control.results.target)
+
 
 @pytest.fixture
 def tiny(monkeypatch):

@@ -17,10 +17,6 @@ from napari_lightsam.plugin.scope import Scope, visible_region
 from napari_lightsam.plugin.worker import Lane
 
 
-def target(desk):
-    return next(x for x in desk.viewer.layers if x.unique_id == desk.control.results.target)
-
-
 def names(desk):
     return [layer.name for layer in desk.viewer.layers]
 
@@ -31,7 +27,7 @@ def run(desk, **choices):
     everything.choose(replace(everything.choices, **choices))
     assert desk.control.segment_everything()
     desk.finish()
-    return target(desk)
+    return desk.target()
 
 
 def slide(desk, balance):
@@ -83,7 +79,7 @@ def test_a_cancelled_run_frees_the_window_at_once_and_keeps_what_was_found(desk,
     desk.finish()
     assert names(desk) == ["image", "image everything (stopped)"]
     assert desk.control.everything.count == 2
-    assert not ours(target(desk))["complete"]
+    assert not ours(desk.target())["complete"]
     assert "Stopped. 2 objects" in desk.control.status
     assert desk.progress[-1] is None
 
@@ -92,7 +88,7 @@ def test_a_run_cancelled_before_anything_was_found_changes_nothing(desk, tiny):
     desk.open(np.zeros((60, 60)))
     desk.click(30, 30)
     desk.commit()
-    before, saved = names(desk), target(desk).data.copy()
+    before, saved = names(desk), desk.target().data.copy()
     tiny.gate = threading.Event()
     desk.control.segment_everything()
     desk.run_until(lambda: len(desk.progress) > 2)
@@ -100,7 +96,7 @@ def test_a_run_cancelled_before_anything_was_found_changes_nothing(desk, tiny):
     assert tiny.closed.wait(10)
     desk.finish()
     assert names(desk) == before
-    np.testing.assert_array_equal(target(desk).data, saved)
+    np.testing.assert_array_equal(desk.target().data, saved)
     assert "nothing was found" in desk.control.status
 
 
@@ -191,7 +187,7 @@ def test_an_edited_layer_is_never_overwritten(desk, edit):
     saved = labels.data.copy()
     slide(desk, -0.5)
     np.testing.assert_array_equal(labels.data, saved)
-    other = target(desk)
+    other = desk.target()
     assert other.unique_id != labels.unique_id
     assert other.data.max() == 2
     assert "stays as it is" in desk.control.status
@@ -320,7 +316,7 @@ def test_of_a_stopped_stack_the_finished_planes_are_kept(desk, tiny):
     desk.run_until(lambda: any(p is not None and p.done == 2 for p in desk.progress))
     everything.stop()
     desk.finish()
-    labels = target(desk)
+    labels = desk.target()
     assert labels.name == "image everything (stopped)"
     assert labels.data[1].any()
     assert not labels.data[-1].any()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from napari_lightsam.engine.local import local_models
 from napari_lightsam.engine.progress import Progress
 from napari_lightsam.errors import TrainError
 from napari_lightsam.plugin.widget import LightSamWidget
+from napari_lightsam.plugin.widget_models import describe
 from napari_lightsam.plugin.worker import Lane
 from napari_lightsam.train import config, held_out
 from napari_lightsam.train import finetune as training
@@ -189,6 +192,45 @@ def test_cancel_ends_the_lesson_and_keeps_nothing(widget, qtbot, teacher):
     assert widget.teach.button.isVisible()
     assert "nothing was kept" in widget.status.text()
     assert widget.controller.teaching.last is None
+
+
+def test_a_cancel_that_comes_too_late_loses_nothing(widget, qtbot, teacher):
+    lay_out(widget, qtbot)
+    widget.teach.button.click()
+    end = time.monotonic() + 60
+    while widget.controller.teaching.is_running and time.monotonic() < end:
+        time.sleep(0.01)  # the window gets no time: the result stays on its way
+    widget.teach.row.cancel_button.click()
+    wait(qtbot, widget)
+    assert widget.controller.teaching.last is not None
+    assert widget.teach.button.isVisible()
+
+
+def save_header(models, name, **metadata):
+    """Save what choosers read of an own model."""
+    metadata = {"format": "napari-lightsam", "spec": "lightsam", **metadata}
+    header = json.dumps({"__metadata__": metadata}).encode()
+    models.mkdir()
+    (models / f"{name}.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+
+
+def test_the_words_of_a_model_file_are_shown_as_they_are(models):
+    save_header(models, "mine", title="<img src='x'>", trained_on="cells < 5 um")
+    shown = describe("mine")
+    assert "<img" not in shown
+    assert "cells &lt; 5 um" in shown
+
+
+def test_replacing_a_model_is_ticked_anew_for_every_lesson(widget, qtbot, teacher, models):
+    save_header(models, "mine")
+    lay_out(widget, qtbot)
+    widget.teach.name.setText("mine")
+    widget.teach.replace.setChecked(True)
+    widget.teach.button.click()
+    wait(qtbot, widget)
+    assert teacher.asked[0][-1]
+    assert not widget.teach.replace.isChecked()
+    assert not widget.teach.button.isEnabled()
 
 
 def test_a_refusal_is_told_and_leaves_everything_as_it_was(widget, qtbot, teacher, notes):

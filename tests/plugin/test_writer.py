@@ -12,7 +12,7 @@ import pytest
 import tifffile
 from napari.components import ViewerModel
 
-from napari_lightsam.errors import ImageError
+from napari_lightsam.errors import FileError, ImageError
 from napari_lightsam.formats.convert import read_objects
 from napari_lightsam.plugin.reader import get_reader
 from napari_lightsam.plugin.writer import layer_objects
@@ -73,6 +73,21 @@ def test_a_chosen_format_gives_its_ending_to_a_bare_name(
             assert path == str(tmp_path / "bare") + writer.filename_extensions[0]
 
 
+def test_a_bare_name_never_replaces_a_file_that_nobody_was_asked_about(
+    viewer: ViewerModel, tmp_path: Path, labels: np.ndarray
+) -> None:
+    viewer.add_labels(labels)
+    (tmp_path / "bare.zip").write_text("somebody's")
+    writers = npe2.PluginManager.instance().iter_compatible_writers(["labels"])
+    rois = next(writer for writer in writers if writer.command == f"{PLUGIN}.write_rois")
+
+    with pytest.raises(FileError, match=r"bare\.zip is there already"):
+        viewer.layers.save(str(tmp_path / "bare"), _writer=rois)
+    assert (tmp_path / "bare.zip").read_text() == "somebody's"
+    viewer.layers.save(str(tmp_path / "bare.zip"), _writer=rois)
+    np.testing.assert_array_equal(read_objects(tmp_path / "bare.zip").labels, labels)
+
+
 def test_pixel_size_and_time_axis_of_the_layer_are_kept(
     viewer: ViewerModel, tmp_path: Path, labels: np.ndarray
 ) -> None:
@@ -96,6 +111,12 @@ def test_features_of_the_layer_become_measurements(
     found = json.loads((tmp_path / "a.geojson").read_text())["features"]
     numbers = [f["properties"]["measurements"] for f in found]
     assert [(n["score"], n["area_px"]) for n in numbers] == [(0.5, 16), (0.75, 40)]
+
+
+@pytest.mark.parametrize("index", [["a", "b"], [3, 3]], ids=["words", "one id twice"])
+def test_features_that_name_no_objects_are_left_out(labels: np.ndarray, index: list) -> None:
+    features = pd.DataFrame({"index": index, "score": [1.0, 2.0]})
+    assert layer_objects(labels, {"features": features}).table is None
 
 
 def test_two_layers_are_saved_as_cells_with_nuclei_and_opened_as_two(
@@ -150,8 +171,13 @@ def test_axes_follow_their_labels(shape: tuple, axis_labels: tuple, axes: str) -
 
 @pytest.mark.parametrize(
     ("shape", "axis_labels"),
-    [((3, 5, 6), ("c", "y", "x")), ((2, 2, 2, 5, 6), ("",) * 5), ((4,), ("x",))],
-    ids=["channels", "too many", "a line"],
+    [
+        ((3, 5, 6), ("c", "y", "x")),
+        ((2, 2, 2, 5, 6), ("",) * 5),
+        ((4,), ("x",)),
+        ((5, 6, 4), ("y", "x", "z")),
+    ],
+    ids=["channels", "too many", "a line", "depth last"],
 )
 def test_other_axes_are_refused(shape: tuple, axis_labels: tuple) -> None:
     with pytest.raises(ImageError, match=r"rows and columns|row and column|have the axes"):

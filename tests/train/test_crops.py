@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from napari_lightsam.errors import ConfigError
 from napari_lightsam.model.spec import ObjectFrame
 from napari_lightsam.train.crops import CropMaker, make_crop
 from napari_lightsam.train.images import image_weights, read_unit, training_image
@@ -98,3 +99,5 @@ def test_sets_are_drawn_by_their_weight_and_rare_kinds_are_not_drowned(images):
     assert weights.sum() == pytest.approx(1)
     assert weights[-1] == pytest.approx(0.75)
     assert weights[16] / weights[0] == pytest.approx(4)  # root of 16
+    with pytest.raises(ConfigError, match=r"weight 0 \(other\)"):
+        image_weights(other, {"other": 0.0})

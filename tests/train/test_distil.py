@@ -70,7 +70,8 @@ class Counting:
     def encode(self, frames):
         self.asked, self.seen = self.asked + 1, tuple(frames.shape)
         side = self._side or frames.shape[-1] // 16
-        return frames.mean() * torch.ones(len(frames), 256, side, side) + torch.arange(side) / 8
+        tokens = frames.mean() * torch.ones(len(frames), 256, side, side) + torch.arange(side) / 8
+        return tokens.contiguous(memory_format=torch.channels_last)  # as convolutions leave them
 
 
 def loaded_as(network, frame=None, name="a" * 64):
@@ -208,6 +209,16 @@ def test_a_teacher_of_the_sam_family_sees_each_crop_as_an_image_of_its_own(crops
     assert steps.min() > 0.4  # means of blocks, from left to right
 
 
+def test_what_a_teacher_of_the_sam_family_said_is_kept_too(crops, tmp_path):
+    networks = Counting(side=64), Counting(side=64)
+    said = [
+        Teacher(loaded_as(network, FixedFrame()), EmbeddingCache(tmp_path, "a" * 64, 10**9)).tokens(crops[0])
+        for network in networks
+    ]
+    assert [network.asked for network in networks] == [1, 0]
+    assert torch.equal(*said)
+
+
 def test_crops_are_standardised_as_sam_does(crops):
     frame = FixedFrame(size=224)
     batch = crops[0]
@@ -294,6 +305,7 @@ def test_a_narrow_student_is_a_model_like_any_on_both_runtimes(loaded, tmp_path)
         assert segmenter.spec.architecture == "vit_t_2m"
         assert segmenter.spec.frame == loaded.spec.frame
         assert "distilled from lightsam" in segmenter.spec.title
+        assert "taught by" in segmenter.spec.trained_on
         tokens.append(segmenter.runtime.encode(frame).float())
     torch.testing.assert_close(*tokens, rtol=1e-3, atol=1e-3)
     assert path.stat().st_size < 15e6

@@ -24,6 +24,19 @@ def test_rows_after_the_step_that_is_gone_on_with_are_forgotten(tmp_path):
     assert (tmp_path / CHECKS).read_text().split() == ["step,score", "1,0.5", "2,0.5"]
 
 
+def test_a_run_that_begins_anew_may_have_other_columns(tmp_path):
+    first = Journal(tmp_path)
+    first.begin(0)
+    first.note(LOSSES, {"step": 0, "total": 1.5})
+    (tmp_path / CHECKS).touch()  # the run was killed before it wrote the header
+    again = Journal(tmp_path)
+    again.begin(0)
+    again.note(LOSSES, {"step": 0, "embedding": 2.0})
+    again.note(CHECKS, {"step": 1, "score": 0.5})
+    assert (tmp_path / LOSSES).read_text().split() == ["step,embedding", "0,2.0"]
+    assert (tmp_path / CHECKS).read_text().split() == ["step,score", "1,0.5"]
+
+
 def test_pictures_are_png_files_named_by_step(tmp_path):
     Journal(tmp_path).show(50, np.full((4, 6, 3), 9, np.uint8))
     with Image.open(tmp_path / "pictures" / "step-000050.png") as picture:

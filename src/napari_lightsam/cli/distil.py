@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from napari_lightsam.cli.evaluate import LAYOUT
 from napari_lightsam.cli.report import follow, reported
 from napari_lightsam.cli.train import set_weights
 from napari_lightsam.train.config import DistilConfig, TrainConfig
@@ -19,7 +20,7 @@ _TRAIN, _DISTIL = TrainConfig(freeze_norm=False), DistilConfig()
 
 @reported
 def distil(
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="As for `evaluate`.")],
+    data: Annotated[Path, typer.Argument(metavar="DATA", help=LAYOUT)],
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder for student and log; continued from when used.")
     ],
@@ -44,7 +45,7 @@ def distil(
         list[str] | None, typer.Option(help="NAME=WEIGHT of a set, may be repeated; 1 unless given.")
     ] = None,
 ) -> None:
-    """Teach a smaller model by a larger one; writes OUT/model.safetensors, a model like any."""
+    """Teach a smaller, faster model by a larger one; writes OUT/model.safetensors, a model like any."""
     from napari_lightsam.train.distil import distil_model
 
     config = TrainConfig(

@@ -8,12 +8,13 @@ import typer
 from napari_lightsam.cli.report import follow, reported, warn
 from napari_lightsam.errors import ConfigError
 
-_LAYOUT = "Folder with images/ and labels/, or NAME.tif and NAME_labels.tif; or a folder of such folders."
+LAYOUT = "Folder with images/ and labels/, or NAME.tif and NAME_labels.tif; or a folder of such folders."
+"""Help for labelled data, as every command that takes it wants it."""
 
 
 @reported
 def evaluate(
-    data: Annotated[Path, typer.Argument(metavar="DATA", help=_LAYOUT)],
+    data: Annotated[Path, typer.Argument(metavar="DATA", help=LAYOUT)],
     model: Annotated[str, typer.Option(help="Name of a model or path of a checkpoint.")] = "lightsam",
     object_size: Annotated[
         str, typer.Option(help="estimated, true (from the ground truth) or a diameter in pixels.")

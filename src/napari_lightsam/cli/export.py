@@ -16,7 +16,10 @@ _NAMES = ", ".join(FORMATS)
 def export(
     labels: Annotated[
         list[Path],
-        typer.Argument(metavar="LABELS...", help="Label images, ImageJ ROIs (zip) or GeoJSON of objects."),
+        typer.Argument(
+            metavar="LABELS...",
+            help="Label images (TIFF, PNG, OME-Zarr), ImageJ ROIs (.zip, .roi) or QuPath's .geojson.",
+        ),
     ],
     to: Annotated[str, typer.Option("--to", help=f"Formats, separated by commas: {_NAMES}.")],
     out: Annotated[
@@ -34,7 +37,8 @@ def export(
 ) -> None:
     """Write objects in the formats of Fiji, QuPath, COCO tools and others.
 
-    Exit code: 0 all written, 1 an output could not be written, 2 nothing was done.
+    Exit code: 0 all written, 1 labels or an output were refused, 2 the command or an input file is wrong.
+    Files are written one after the other; those before a problem stay.
     """
     from napari_lightsam.formats.convert import convert_files
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from napari_lightsam.cli.evaluate import LAYOUT
 from napari_lightsam.cli.report import follow, reported
 from napari_lightsam.errors import ConfigError
 from napari_lightsam.train.config import TEACHING, TrainConfig
@@ -28,7 +29,7 @@ def _shown(value: Any) -> str:
 
 @reported
 def train(
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="As for `evaluate`.")],
+    data: Annotated[Path, typer.Argument(metavar="DATA", help=LAYOUT)],
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Folder for the model and the log; continued from when used."),
@@ -92,6 +93,7 @@ def train(
             "--memory": memory is not None,
             "--workers": workers is not None,
             "--device": device != "auto",
+            "--tensorboard": tensorboard is not None,
         }
         _refuse(of_no_use, "cannot be used with")
         _teach(data, name, start, replace(TEACHING, **settings), replace_model)

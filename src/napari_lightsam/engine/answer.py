@@ -11,7 +11,7 @@ import numpy as np
 from napari_lightsam.engine.candidates import Candidates, collect
 from napari_lightsam.engine.decode import decode, window_size
 from napari_lightsam.engine.masks import Mask
-from napari_lightsam.engine.prompts import NEGATIVE, PAD, POSITIVE, Prompts
+from napari_lightsam.engine.prompts import PAD, POSITIVE, Prompts
 from napari_lightsam.engine.scales import escape_scale, scales_for
 from napari_lightsam.model.spec import ObjectFrame
 
@@ -32,17 +32,14 @@ Answers = tuple[tuple[Mask, ...], ...]
 def answer(segmenter: Segmenter, embedding: Embedding, prompts: Prompts, multimask: bool | None) -> Answers:
     """Return the candidates of each object, best first; see `Segmenter.predict`.
 
-    Points outside an object are taken as corrections of the answer to the points inside it: our own models
-    met them only so. Those objects are asked twice.
+    Several points are taken as corrections of the answer to the first one inside the object, as our own
+    models learned them: those objects are asked twice.
     """
     asked = _Question(segmenter, embedding, prompts)
     corrected = asked.corrected(multimask)
     if not corrected.any():
         return asked.answers(multimask)
-    labels = np.where(prompts.labels == NEGATIVE, PAD, prompts.labels)
-    used = (labels != PAD).any(axis=0)  # padding is not nothing to the decoder
-    inside = replace(prompts, points=prompts.points[:, used], labels=labels[:, used])
-    found = list(_Question(segmenter, embedding, inside).answers(None))
+    found = list(_Question(segmenter, embedding, _first_alone(prompts, corrected)).answers(None))
     again = [int(i) for i in np.flatnonzero(corrected) if found[i][0].area]
     if again:
         given = replace(prompts.take(again), masks=tuple(found[i][0] for i in again))
@@ -50,6 +47,15 @@ def answer(segmenter: Segmenter, embedding: Embedding, prompts: Prompts, multima
         for i, better in zip(again, answers, strict=True):
             found[i] = better
     return tuple(found)
+
+
+def _first_alone(prompts: Prompts, corrected: NDArray[np.bool_]) -> Prompts:
+    """Keep the first positive point of the objects that are corrected, and all of the others."""
+    inside = prompts.labels == POSITIVE
+    first = inside & (np.cumsum(inside, axis=1) == 1)
+    labels = np.where(corrected[:, None] & ~first, PAD, prompts.labels)
+    used = (labels != PAD).any(axis=0)  # padding is not nothing to the decoder
+    return replace(prompts, points=prompts.points[:, used], labels=labels[:, used])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,12 +67,13 @@ class _Question:
     prompts: Prompts
 
     def corrected(self, multimask: bool | None) -> NDArray[np.bool_]:
-        """Tell which objects have points inside and outside and nothing else."""
+        """Tell which objects have several points, one of them inside, and nothing else."""
         prompts = self.prompts
         if multimask is not None or prompts.boxes is not None or prompts.masks is not None:
             return np.zeros(len(prompts), bool)
-        both = (prompts.labels == NEGATIVE).any(axis=1) & (prompts.labels == POSITIVE).any(axis=1)
-        return np.asarray(both & isinstance(self.segmenter.spec.frame, ObjectFrame))
+        several = (prompts.labels != PAD).sum(axis=1) > 1
+        inside = (prompts.labels == POSITIVE).any(axis=1)
+        return np.asarray(several & inside & isinstance(self.segmenter.spec.frame, ObjectFrame))
 
     def answers(self, multimask: bool | None) -> Answers:
         """Decode every object at the scales that suit it, and rank what comes."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from napari_lightsam.engine.tile import Tile
     from napari_lightsam.engine.walk import CutPrompt, Steps, Walk
 
-_HALVINGS = 4  # an object sixteen windows wide
+_ROUNDS = 5  # the usual window, then four halvings: an object sixteen windows wide
 _MOST, _PART = 16, 8  # prompts asked again: at most so many, or this part of all that were asked
 _SAME_PART = 0.5  # two cut masks that share more are the same object
 _OUTSIDE = -10.0  # logit where nothing was kept
@@ -93,7 +93,7 @@ def ask_larger(walk: Walk, level: Level, parts: list[Candidates]) -> Steps:
     """
     found = concatenate(parts, level)
     budget = max(_MOST, walk.asked // _PART)
-    for _ in range(_HALVINGS):
+    for _ in range(_ROUNDS):
         waiting = _one_each([cut for cut in walk.cut if _wider(walk, cut) is not None])[:budget]
         walk.cut = []
         if not waiting or walk.stopped:

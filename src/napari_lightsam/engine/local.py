@@ -84,7 +84,7 @@ def local_models() -> tuple[LocalModel, ...]:
         try:
             facts = path.stat()
             metadata = _remembered_header(path, facts.st_mtime_ns, facts.st_size)
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):  # the last one from JSON that is nested to no end
             continue
         if metadata.get("format") == FORMAT:
             found.append(LocalModel(path.stem, path, dict(metadata)))
@@ -111,7 +111,9 @@ def read_header(path: Path) -> dict[str, str]:
         if not 2 <= length <= _LARGEST_HEADER:
             raise ValueError(f"{path} has no safetensors header.")
         header = json.loads(stream.read(length))
-    found = header.get("__metadata__", {}) if isinstance(header, dict) else {}
+    found = header.get("__metadata__", {}) if isinstance(header, dict) else None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} has a header that no safetensors file has.")
     return {str(key): str(value) for key, value in found.items()}
 
 

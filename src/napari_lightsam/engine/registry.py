@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ALIASES", "MODELS", "ModelEntry", "RemoteFile", "described_spec", "find_model", "known_models"]
 
+_SIDES = {str(side) for side in range(4, 64)}  # of decoding windows, in tokens, as a header writes them
 _DESCRIPTIVE = ("name", "title", "trained_on", "not_trained_on", "licence", "citation", "source")
 
 
@@ -119,11 +120,12 @@ def _lightsam() -> ModelEntry:
         title="LightSAM",
         frame=ObjectFrame(),
         window=16,
+        small_windows=(8, 12),
         everything=EverythingDefaults(
             points_per_side=None,
             point_spacing=16.0,
-            iou_threshold=0.3,
-            stability_threshold=0.15,
+            iou_threshold=0.5,
+            stability_threshold=0.1,
             stability_offset=1.0,
             proposal_threshold=0.35,
         ),
@@ -316,10 +318,13 @@ def described_spec(base: str, metadata: Mapping[str, str]) -> ModelSpec:
         A key of `MODELS`.
     metadata
         Header entries; `name`, `title`, `trained_on`, `not_trained_on`, `licence`, `citation` and `source`
-        replace those of the base.
+        replace those of the base. `small_windows`, sides in tokens with commas between, says that the
+        weights were trained in such windows; without it they were not.
     """
     described = {key: metadata[key] for key in _DESCRIPTIVE if key in metadata}
-    return replace(MODELS[base].spec, **described)  # type: ignore[arg-type]
+    sides = [side.strip() for side in metadata.get("small_windows", "").split(",")]
+    windows = tuple(sorted(int(side) for side in sides if side in _SIDES))
+    return replace(MODELS[base].spec, small_windows=windows, **described)  # type: ignore[arg-type]
 
 
 def find_model(name: str) -> ModelEntry:

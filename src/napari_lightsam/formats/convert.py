@@ -153,7 +153,8 @@ def _check_outputs(
     for source, base in zip(sources, bases, strict=True):
         for name in formats:
             output = FORMATS[name].output(base)
-            first = owners.setdefault(os.path.normcase(output), source)
+            place = output.parent.resolve() / output.name  # one folder may be written in several ways
+            first = owners.setdefault(os.path.normcase(place), source)
             if first is not source:
                 raise ConfigError(f"{first} and {source} would both be written to {output}. Rename one.")
             if not os.path.lexists(output):

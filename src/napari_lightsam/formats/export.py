@@ -222,7 +222,12 @@ def write_objects(path: str | os.PathLike[str], objects: Objects, format: str | 
 
 
 def export_objects(base: Path, objects: Objects, formats: Iterable[str]) -> tuple[Path, ...]:
-    """Write objects in several formats, `base` with each one's ending; all of them take their names, or none.
+    """Write objects in several formats, `base` with each one's ending; no name is taken before all are whole.
+
+    Returns
+    -------
+    outputs
+        One for each format.
 
     Raises
     ------

@@ -27,6 +27,7 @@ MOST_PIXELS = 1 << 30
 _LARGEST_ID = 2**31 - 1
 _FARTHEST = 1e9  # pixels; beyond it a number is no coordinate
 _BATCH = 1 << 21  # crossings and pixels handled together
+_MOST_CORNERS = 1 << 26  # of all outlines: some 5 GiB while they are drawn; a small zip can hold many more
 _MOST_CROSSINGS = 20_000_000  # of one object: memory is bounded, and no real outline comes near
 
 
@@ -97,8 +98,13 @@ def find_shape(path: Path, drawn: Sequence[Drawn], plane: tuple[int, int] | None
     Raises
     ------
     FileError
-        Coordinates that are no pixels, or more of them than fit into memory.
+        Coordinates that are no pixels, or more corners or pixels than fit into memory.
     """
+    count = sum(len(ring) for one in drawn for ring in one.rings)
+    if count > _MOST_CORNERS:
+        raise FileError(
+            f"{path} has outlines of {count:,} corners; at most {_MOST_CORNERS:,} are read. Save it in parts."
+        )
     corners, _, owner = _gather(drawn)
     wrong = ~(np.isfinite(corners).all(axis=1) & (np.abs(corners) <= _FARTHEST).all(axis=1))
     if wrong.any():

@@ -155,7 +155,10 @@ class Plane:
         """Give the numbers of every object by its id; area and centre also where no table has them."""
         if self.table is None or "area_px" not in self.table:
             quick = measure_quickly(self.labels, pixel_size)
-            table = quick if self.table is None else quick.merge(self.table, on="label", how="left")
+            table = quick
+            if self.table is not None:
+                more = [name for name in self.table if name == "label" or name not in quick]
+                table = quick.merge(self.table[more], on="label", how="left")
         else:
             table = self.table
         chosen = table.drop(columns=["z", "t"], errors="ignore").select_dtypes(["number", "bool"])

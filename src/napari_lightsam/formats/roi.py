@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import lzma
+import struct
 import zipfile
 import zlib
 from contextlib import suppress
@@ -31,6 +33,17 @@ _MOST_ENTRIES = 2_000_000
 _LARGEST_ENTRY = 64 << 20  # bytes
 _LARGEST_TOTAL = 1 << 30  # bytes of all entries, unpacked
 _NO_AREA = {3, 4, 5, 6, 9, 10}  # lines, angles, points
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    NotImplementedError,  # a rare compression
+    RuntimeError,  # encrypted entries
+    ValueError,  # among others names that are no UTF-8
+)
+"""What zipfile raises for files that it cannot read."""
 
 
 def save_rois(path: Path, objects: Objects) -> None:
@@ -136,8 +149,7 @@ def read_rois(path: str | os.PathLike[str], shape: tuple[int, int] | None = None
                 drawn = [one for name, data in _entries(path, archive) for one in _decode(path, name, data)]
     except FileNotFoundError:
         raise FileError(f"{path} does not exist. Check the name and the folder.") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        # zipfile raises RuntimeError for encrypted entries, NotImplementedError for rare compressions.
+    except _DAMAGED as error:
         raise FileError(f"{path} is no readable zip file of ROIs ({error}). Save it again.") from error
     except OSError as error:
         raise FileError(f"{path} cannot be read: {error.strerror or error}.") from error
@@ -154,7 +166,7 @@ def holds_rois(path: str | os.PathLike[str]) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.casefold().endswith(".roi") for name in archive.namelist())
-    except (OSError, zipfile.BadZipFile, NotImplementedError):
+    except (OSError, *_DAMAGED):
         return False
 
 

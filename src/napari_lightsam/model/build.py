@@ -57,9 +57,7 @@ def build_sam(architecture: Architecture, *, proposals: bool = False) -> Sam:
     9808452
     """
     widths = TINY_VIT_WIDTHS.get(architecture)
-    encoder: nn.Module = (
-        SamVitEncoder(_VARIANTS[architecture]) if widths is None else TinyVitEncoder(widths)
-    )
+    encoder: nn.Module = SamVitEncoder(_VARIANTS[architecture]) if widths is None else TinyVitEncoder(widths)
     head = ProposalHead() if proposals else None
     return Sam(encoder, PromptEncoder(), MaskDecoder(TwoWayTransformer()), head)
 

@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
-from napari_lightsam.errors import LightSamError
 from napari_lightsam.plugin import layers
 from napari_lightsam.plugin.annotator import Annotator
-from napari_lightsam.plugin.answer import Answer
-from napari_lightsam.plugin.axes import NoPlane, Plane
-from napari_lightsam.plugin.downloads import Downloads
+from napari_lightsam.plugin.axes import NoPlane
+from napari_lightsam.plugin.downloads import Downloads, is_here
 from napari_lightsam.plugin.everything import Everything
 from napari_lightsam.plugin.inference import Inference, Ready, Settings
 from napari_lightsam.plugin.messages import report_error, report_info
 from napari_lightsam.plugin.request import PlaneRequest, Source, default_sources, make_request
-from napari_lightsam.plugin.results import Commit, Results
+from napari_lightsam.plugin.results import Results
+from napari_lightsam.plugin.single import SingleObjects
 from napari_lightsam.plugin.teaching import Teaching
 from napari_lightsam.plugin.typical import TypicalObject
 from napari_lightsam.plugin.warned import Warned
@@ -29,9 +28,9 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Labels
 
-    from napari_lightsam.engine.masks import Mask
     from napari_lightsam.engine.progress import Progress
-    from napari_lightsam.plugin.prompts import ObjectPrompt
+    from napari_lightsam.plugin.answer import Answer
+    from napari_lightsam.plugin.results import Commit
 
 
 class Controller:
@@ -48,6 +47,8 @@ class Controller:
     ----------
     changed
         Signal: something that a user interface shows has changed; see the attributes below.
+    single
+        Outlines prompted objects, and saves them.
     everything
         Segments all objects, and keeps the last result open for other choices.
     typical
@@ -64,8 +65,8 @@ class Controller:
         Model and object size.
     sources
         What the model's inputs are mapped to; empty for the default.
-    replace_others
-        Commits may take pixels of other objects.
+    ready
+        What the displayed plane was embedded with; None before.
     pixel_size_um
         Micrometres a pixel, or None; noted with results.
     closed
@@ -80,6 +81,7 @@ class Controller:
         self.results = Results(viewer)
         self.worker = Worker(deliver)
         self.inference = Inference()
+        self.single = SingleObjects(self.annotator, self.worker, self.inference, self.results, self._say)
         self.everything = Everything(viewer, self.worker, self.inference, self.results, self._say)
         self.typical = TypicalObject(viewer, self.annotator.owner, deliver)
         self.downloads = Downloads(self.worker, self._say)
@@ -88,11 +90,9 @@ class Controller:
         self._warned = Warned(lambda text: deliver(lambda: self._on_warning(text)))
         self.settings = Settings()
         self.sources: tuple[Source, ...] = ()
-        self.replace_others = False
         self.pixel_size_um: float | None = None
         self.status = ""
         self.ready: Ready | None = None
-        self.answer = Answer()
         self._versions: Counter[Hashable] = Counter()
         self._followed: Hashable | None = None
         self.closed = False
@@ -117,7 +117,7 @@ class Controller:
         self.sources = ()
         self.notes.clear()
         self.typical.stop()
-        self._forget()
+        self.single.forget()
         if image is not None:
             self._follow(image)
         self.prepare()
@@ -139,7 +139,7 @@ class Controller:
             self._renew()
 
     def _renew(self) -> None:
-        self._forget()
+        self.single.forget()
         self.prepare()
         if self.annotator.points is not None or self.annotator.boxes is not None:
             self.predict()
@@ -172,7 +172,7 @@ class Controller:
         if gone.unique_id == self.annotator.image_id:
             self.worker.cancel(Lane.PROMPT)
             self.worker.cancel(Lane.PREPARE)
-            self._forget()
+            self.single.forget()
             self.annotator.remove_prompts()
             self.annotator.image_id = None
         if any(source.layer == gone.unique_id for source in self.sources):
@@ -212,20 +212,13 @@ class Controller:
             self._say(str(reason))
             return
         self._followed = request.key
-        if not self.model_is_here():
+        if not is_here(self.settings.model):
             self.worker.cancel(Lane.PREPARE)
             self._say("Download the model first.")
             return
         self._say("Preparing the image ...")
         work = self.inference.prepare(request, self.settings)
         self.worker.submit(Lane.PREPARE, work, self._on_ready, self._on_prepare_error, self._on_stage)
-
-    def model_is_here(self) -> bool:
-        """Tell whether the chosen model is on this computer; never uses the network."""
-        from napari_lightsam.engine.download import list_models
-
-        known = {model.name: model.available for model in list_models()}
-        return known.get(self.settings.model, True)
 
     def _on_stage(self, progress: Progress) -> None:
         self._say(progress.stage.capitalize() + " ...")
@@ -240,79 +233,32 @@ class Controller:
         self._say("This image could not be prepared.")
         report_error(error)
 
+    # --- single objects ------------------------------------------------------------------------------
+
+    @property
+    def answer(self) -> Answer:
+        """The outlines on display."""
+        return self.single.answer
+
+    @property
+    def replace_others(self) -> bool:
+        """Commits may take pixels of other objects."""
+        return self.single.replace_others
+
+    @replace_others.setter
+    def replace_others(self, value: bool) -> None:
+        self.single.replace_others = value
+
     def predict(self) -> None:
         """Answer the prompts in the background; a newer call replaces an older one."""
         if self.closed:
             return
         try:
-            objects = self.annotator.read_prompts()
             request = self.request()
-            outside = self.annotator.count_outside()
         except NoPlane as reason:
             self._say(str(reason))
             return
-        if not objects:
-            self.worker.cancel(Lane.PROMPT)
-            self._forget()
-            beside = (
-                "That click is beside the image." if outside else "Click an object, or draw a box around it."
-            )
-            self._say(beside)
-            return
-        if not self.model_is_here():
-            self._say("Download the model first.")
-            return
-        self._say("Finding the outline ...")
-        work = self.inference.predict(request, self.settings, objects)
-        self.worker.submit(
-            Lane.PROMPT,
-            work,
-            lambda found: self._on_candidates(request.plane, objects, found),
-            self._on_predict_error,
-            self._on_stage,
-        )
-
-    def _on_candidates(
-        self, plane: Plane, objects: tuple[ObjectPrompt, ...], found: tuple[tuple[Mask, ...], ...]
-    ) -> None:
-        before = (
-            dict(zip(self.answer.prompts, self.answer.chosen, strict=True))
-            if self.answer.plane == plane
-            else {}
-        )
-        new = [i for i, prompt in enumerate(objects) if prompt not in before]
-        chosen = [before.get(prompt, 0) for prompt in objects]
-        self.answer = Answer(plane, objects, found, chosen, new[-1] if new else len(objects) - 1)
-        self._show_answer()
-
-    def _show_answer(self) -> None:
-        answer = self.answer
-        assert answer.plane is not None
-        masks = answer.masks()
-        self.annotator.show_preview(answer.plane, masks)
-        mine = answer.mine
-        if not masks:
-            self._say("Nothing was found here: click nearer to the object's centre, or draw a box around it.")
-        elif len(masks) > 1:
-            self._say(f"{len(masks)} objects outlined. Press C to save them.")
-        else:
-            which = (
-                f" Outline {answer.chosen[answer.active] + 1} of {len(mine)}, Q shows others."
-                if len(mine) > 1
-                else ""
-            )
-            self._say(f"{masks[0].diameter:.0f} px across. Press C to save.{which}")
-
-    def _on_predict_error(self, error: BaseException) -> None:
-        self._forget()
-        self._say("No outline: see the message.")
-        report_error(error)
-
-    def _forget(self) -> None:
-        self.answer = Answer()
-        self.annotator.hide_preview()
-
-    # --- actions -------------------------------------------------------------------------------------
+        self.single.predict(request, self.settings, self._on_stage)
 
     def _on_key(self, name: str) -> None:
         {
@@ -342,33 +288,7 @@ class Controller:
 
     def commit(self) -> Commit | None:
         """Save the outlined objects; prompts are removed afterwards."""
-        answer = self.answer
-        image = self.annotator.image
-        if image is None or answer.plane is None or not answer.masks():
-            waiting = self.worker.is_busy(Lane.PROMPT)
-            report_info(
-                "The outline is still being found; press again in a moment."
-                if waiting
-                else "There is nothing to save yet: click an object or draw a box around it first."
-            )
-            return None
-        try:
-            done = self.results.commit(
-                image, answer.plane, answer.masks(), replace_others=self.replace_others
-            )
-        except LightSamError as error:
-            report_error(error)
-            return None
-        if not done.ids:
-            report_info(
-                "Nothing was saved: all of these pixels belong to other objects. Tick "
-                "'Replace other objects' to take them over."
-            )
-            return done
-        self.annotator.clear()
-        many = f"Objects {done.ids[0]} to {done.ids[-1]}" if len(done.ids) > 1 else f"Object {done.ids[0]}"
-        self._say(f"{many} saved. Ctrl+Z takes it back.")
-        return done
+        return self.single.commit()
 
     def clear(self) -> None:
         """Remove the prompts; nothing is saved."""
@@ -376,21 +296,11 @@ class Controller:
 
     def cycle(self, step: int) -> None:
         """Show another candidate of the object that was prompted last."""
-        answer = self.answer
-        if not answer.candidates or len(answer.mine) < 2:
-            report_info("There is only one candidate for this object; add a point to change it.")
-            return
-        count = len(answer.mine)
-        answer.chosen[answer.active] = (answer.chosen[answer.active] + step) % count
-        self._show_answer()
+        self.single.cycle(step)
 
     def measured_size(self) -> float | None:
         """Return the diameter of the object outlined last, in pixels; None when there is none."""
-        answer = self.answer
-        if not answer.masks():
-            return None
-        mine = answer.mine
-        return mine[answer.chosen[answer.active]].diameter if mine else answer.masks()[-1].diameter
+        return self.single.measured_size()
 
     # --- everything ----------------------------------------------------------------------------------
 
@@ -409,7 +319,7 @@ class Controller:
         except NoPlane as reason:
             report_info(str(reason))
             return False
-        if not self.model_is_here():
+        if not is_here(self.settings.model):
             report_info("This model is not on your computer: press Download first, or choose another one.")
             return False
         return self.everything.start(request, self.settings, {"pixel_size_um": self.pixel_size_um})

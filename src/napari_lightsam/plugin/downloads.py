@@ -14,6 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+def is_here(model: str) -> bool:
+    """Tell whether a model is on this computer, by name or path; never uses the network."""
+    from napari_lightsam.engine.download import list_models
+
+    known = {status.name: status.available for status in list_models()}
+    return known.get(model, True)
+
+
 class Downloads:
     """Downloads one model at a time, in the worker.
 
@@ -52,10 +60,12 @@ class Downloads:
         self.progress.emit(Progress("connecting", 0, 0))
 
     def cancel(self) -> None:
-        """Stop a download; nothing is kept."""
-        if self._worker.cancel(Lane.DOWNLOAD):
-            self.progress.emit(None)
-            self._say("Download cancelled; nothing was kept.")
+        """Stop a download; nothing is kept. One that has ended is not lost: its result is on the way."""
+        if not self._worker.is_busy(Lane.DOWNLOAD):
+            return
+        self._worker.cancel(Lane.DOWNLOAD)
+        self.progress.emit(None)
+        self._say("Download cancelled; nothing was kept.")
 
     def _on_done(self, name: str) -> None:
         self.progress.emit(None)

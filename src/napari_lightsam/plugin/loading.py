@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 def load(model: str) -> Segmenter:
     """Load a model, as `load_segmenter` does, without crashing a running napari window.
 
-    Embeddings are kept on disk: an image that was open before answers at once. The first call imports torch and timm, which takes seconds: windows call it in their worker.
+    Embeddings are kept on disk: an image that was open before answers at once. The first call imports torch
+    and timm, which takes seconds: windows call it in their worker.
     """
     with _no_triton():
         from napari_lightsam.engine.segmenter import load_segmenter

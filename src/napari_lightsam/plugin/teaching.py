@@ -229,14 +229,16 @@ class Teaching:
         result = yield from finetune(
             [corrected], lesson.name, start=model, config=config, replace_model=lesson.replace_model
         )
-        self._inference.forget(lesson.name)  # on the worker's thread, as all that concerns it
+        self._inference.forget(result.name)  # on the worker's thread, as all that concerns it
         return result
 
     def cancel(self) -> None:
-        """Stop the lesson; nothing is kept."""
-        if self._worker.cancel(Lane.TEACH):
-            self.progress.emit(None)
-            self._say("Teaching cancelled; nothing was kept.")
+        """Stop the lesson; nothing is kept. One that has ended is not lost: its result is on the way."""
+        if not self.is_running:
+            return
+        self._worker.cancel(Lane.TEACH)
+        self.progress.emit(None)
+        self._say("Teaching cancelled; nothing was kept.")
 
     def _on_done(self, taught: Taught) -> None:
         self.last = taught

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -117,10 +118,14 @@ class ModelChooser(QWidget):
 def describe(name: str) -> str:
     """Say in a tooltip what a model was trained on, and what not."""
     spec = find_model(name).spec
-    return (
-        f"<b>{spec.title}</b><br>Trained on {spec.trained_on}.<br>Not trained on {spec.not_trained_on}."
-        f"<br>Licence: {spec.licence}.<br>Cite: {spec.citation}."
+    sentences = (
+        f"Trained on {spec.trained_on}.",
+        f"Not trained on {spec.not_trained_on}.",
+        f"Licence: {spec.licence}.",
+        f"Cite: {spec.citation}.",
     )
+    # the words of an own model come from its file, which somebody else may have made
+    return "<br>".join([f"<b>{html.escape(spec.title)}</b>", *map(html.escape, sentences)])
 
 
 def _terms(model: Any) -> str:

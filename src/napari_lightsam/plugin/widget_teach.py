@@ -35,8 +35,6 @@ _HINT = (
     "In one part of the image, correct every object in a Labels layer: at least a dozen, better 50. The "
     "model learns from most of them and is tested on the others; it is saved only if it got better."
 )
-
-
 _TITLE = "Teach the model your images"
 
 
@@ -234,6 +232,7 @@ class TeachSection(QWidget):
         self.row.show_progress(progress)
         self.button.setVisible(progress is None)
         if progress is None:
+            self.replace.setChecked(self._teaching.lesson.replace_model)  # to be ticked anew for each lesson
             self._show_result()
             self._show_whether()
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_lightsam.errors import ImageError
+from napari_lightsam.errors import FileError, ImageError
 from napari_lightsam.formats.export import FORMATS, write_objects
 from napari_lightsam.formats.objects import Objects
 from napari_lightsam.plugin.axes import AxisRole, micrometres, role_from_label
@@ -75,10 +76,18 @@ def write_cells(path: str, layer_data: Sequence[tuple[Any, Meta, str]]) -> list[
 
 
 def _write(name: str, path: str, objects: Objects) -> list[str]:
-    """Write in one format; a path that does not end as that format does gets its ending."""
+    """Write in one format; a path that does not end as that format does gets its ending.
+
+    Raises
+    ------
+    FileError
+        There is a file of the longer name already: napari asked about the shorter one only.
+    """
     format_ = FORMATS[name]
     if not path.casefold().endswith(format_.suffixes):
         path += format_.suffixes[0]
+        if Path(path).exists():
+            raise FileError(f"{path} is there already. To replace it, choose it by its whole name.")
     write_objects(path, objects, name)
     return [path]
 
@@ -96,7 +105,7 @@ def layer_objects(data: Any, meta: Meta) -> Objects:
     Objects
         Axes by the layer's axis labels; without them, three are depth, row and column. Axes of length one are
         dropped. The pixel size in micrometres where the layer's units are lengths, and its features as table
-        where they have an `index`. Coordinates are pixels of the layer.
+        where they have a unique numeric `index`. Coordinates are pixels of the layer.
 
     Raises
     ------
@@ -122,19 +131,23 @@ def _letters(labels: Sequence[str], shape: Sequence[int]) -> str:
     if len(shape) < 2:
         raise ImageError(f"Labels have rows and columns; this layer has the shape {tuple(shape)}.")
     names = [*labels, *[""] * len(shape)][: len(shape)]
-    letters = [_LETTERS.get(role_from_label(name), "") for name in names]
+    roles = [role_from_label(name) for name in names]
+    letters = [_LETTERS.get(role, "") for role in roles]
     letters[-2:] = "Y", "X"
     free = [axis for axis in "TZ" if axis not in letters]
     for i in reversed(range(len(letters))):
         if not letters[i] and shape[i] > 1 and free:
             letters[i] = free.pop()
-    unnamed = [
-        i for i, letter in enumerate(letters) if shape[i] > 1 and (not letter or letters.index(letter) != i)
+    wrong = [
+        i
+        for i, letter in enumerate(letters)
+        if shape[i] > 1
+        and (not letter or letters.index(letter) != i or (roles[i] is AxisRole.PLANE and i < len(shape) - 2))
     ]
-    if unnamed:
+    if wrong:
         raise ImageError(
-            f"Labels have the axes time, depth, row and column; this layer has the shape {tuple(shape)} "
-            "and others. Save one plane or stack of it."
+            "Labels have the axes time, depth, row and column, the last two at the end; this layer has the "
+            f"shape {tuple(shape)} and the axis labels {', '.join(map(repr, names))}. Save a plane or stack."
         )
     return "".join(letter or "C" for letter in letters)
 
@@ -158,6 +171,9 @@ def _sizes(meta: Meta, ndim: int, letters: str) -> dict[str, float]:
 
 def _table(meta: Meta) -> pd.DataFrame | None:
     features: pd.DataFrame | None = meta.get("features")
-    if features is None or "index" not in features or not features["index"].is_unique:
+    if features is None or "index" not in features:
+        return None
+    index = features["index"]
+    if not index.is_unique or index.dtype.kind not in "iuf":
         return None
     return features[features["index"] > 0].rename(columns={"index": "label"})

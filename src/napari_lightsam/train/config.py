@@ -12,8 +12,7 @@ from napari_lightsam.model.spec import TINY_VIT_WIDTHS, Architecture
 
 Method = Literal["decoupled", "full-stage", "supervised"]
 
-
-_PRACTICAL = ("steps", "memory", "workers")
+_PRACTICAL = ("steps", "memory", "workers")  # what may change while a run is interrupted
 
 
 def _setting(default: Any, text: str, low: float = 0.0, high: float = math.inf) -> Any:
@@ -37,7 +36,7 @@ class TrainConfig:
 
     steps: int | None = _setting(None, "Optimiser steps; decides over minutes", 1)
     minutes: float = _setting(60.0, "Time to train; becomes a number of steps after a timed warm-up", 0.01)
-    seed: int = _setting(0, "Of crops, prompts and new weights")
+    seed: int = _setting(0, "Random seed of crops, prompts and new weights")
     learning_rate: float = _setting(6e-4, "Highest rate; it rises at first, then falls as a cosine", 1e-8, 1)
     weight_decay: float = _setting(0.05, "Of matrices", 0, 1)
     warmup: int = _setting(50, "Steps in which the rate rises")
@@ -54,7 +53,7 @@ class TrainConfig:
     workers: int = _setting(1, "Processes that cut crops ahead; 0 cuts them between steps", 0, 64)
 
     def identity(self) -> dict[str, Any]:
-        """Return the settings that a continued run must share; the others change how, not what it learns."""
+        """Return the settings that a continued run must share; steps, memory and workers may change."""
         return {name: value for name, value in asdict(self).items() if name not in _PRACTICAL}
 
     def __post_init__(self) -> None:

@@ -39,6 +39,13 @@ def half_precision(device: torch.device) -> AbstractContextManager[object]:
 
 
 @contextmanager
+def own_random(device: torch.device) -> Iterator[None]:
+    """Give PyTorch's global random numbers back as they were: those of a running napari are not ours."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        yield
+
+
+@contextmanager
 def sum_in_order() -> Iterator[None]:
     """Add up gradients in a fixed order: those of TinyViT's gathered attention biases are not by default.
 
@@ -46,11 +53,12 @@ def sum_in_order() -> Iterator[None]:
     5% of a step and changes nothing here.
     """
     before = torch.are_deterministic_algorithms_enabled()
+    warned = torch.is_deterministic_algorithms_warn_only_enabled()
     fills = deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     torch.use_deterministic_algorithms(True, warn_only=True)
     deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.use_deterministic_algorithms(before, warn_only=warned)
         deterministic.fill_uninitialized_memory = fills  # type: ignore[attr-defined]

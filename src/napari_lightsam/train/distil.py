@@ -84,9 +84,9 @@ def distil_model(
     check_teacher(loaded, distillation)
     folder = Path(folder)
     first = None if start is None else start_tensors(start)
-    _check_folder(folder, loaded, distillation, start)
-    cache = EmbeddingCache(folder / "embeddings", loaded.weights_hash, round(distillation.cache * 1e9))
     student = make_student(loaded, distillation, config.seed, first).to(training_device(device))
+    _check_folder(folder, loaded, distillation, start)  # once nothing more is refused: it claims the folder
+    cache = EmbeddingCache(folder / "embeddings", loaded.weights_hash, round(distillation.cache * 1e9))
     with ArrayStore(config.memory) as store:
         crops, checks = yield from load_crops(data, config, sets, store=store)
         trained = yield from distil(
@@ -213,11 +213,19 @@ class _Recurring(Dataset[Batch]):
 
 def export_student(source: Path, target: Path, teacher: LoadedModel, distillation: DistilConfig) -> Path:
     """Write a student that `load_segmenter` takes by its path, with the teacher's licence."""
-    about: dict[str, str] = {"student": distillation.student, "method": distillation.method}
+    about: dict[str, str] = {
+        "student": distillation.student,
+        "method": distillation.method,
+        # else it would say of itself what the model that it is fed like says
+        "title": f"{distillation.student}, trained from labels alone",
+        "trained_on": "labelled images of your own",
+        "not_trained_on": "other images",
+    }
     if distillation.method != "supervised":
         spec = teacher.spec
         about |= {
             "title": f"{distillation.student}, distilled from {spec.name}",
+            "trained_on": f"labelled images of your own, taught by {spec.title}",
             "teacher_sha256": teacher.weights_hash,
             "licence": spec.licence,
             "citation": spec.citation,

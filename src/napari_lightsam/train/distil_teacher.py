@@ -127,7 +127,7 @@ class Teacher:
             if not isinstance(frame, FixedFrame):
                 return self.model.encode(batch.frames).half().contiguous()
             tokens = [self.model.encode(crop[None]) for crop in as_fixed_frames(batch, frame)]
-        return F.adaptive_avg_pool2d(torch.cat(tokens).float(), side).half()
+        return F.adaptive_avg_pool2d(torch.cat(tokens).float(), side).half().contiguous()
 
 
 def as_fixed_frames(batch: Batch, frame: FixedFrame) -> Tensor:

@@ -66,7 +66,7 @@ def export_weights(
     WeightsError
         The source is no checkpoint of this family, or `spec` is no known model.
     """
-    find_model(spec)
+    windows = ",".join(str(side) for side in find_model(spec).spec.small_windows)
     checkpoint = read_checkpoint(source)
     tensors = {
         name: _shrink(name, tensor)
@@ -77,6 +77,7 @@ def export_weights(
         "format": "napari-lightsam",
         "spec": spec,
         "source_sha256": checkpoint.sha256,
+        **({"small_windows": windows} if windows else {}),
         **(metadata or {}),
     }
     target = Path(target)

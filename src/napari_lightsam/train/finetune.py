@@ -140,7 +140,8 @@ def finetune(
     >>> taught.in_words()  # doctest: +SKIP
     'one click 0.45 -> 0.66, box 0.60 -> 0.74, everything 0.20 -> 0.49'
     """
-    check_name(name, [*MODELS, *ALIASES], replace=replace_model)
+    # a model that is replaced keeps its name as it is written, capitals and all
+    name = check_name(name, [*MODELS, *ALIASES], replace=replace_model).stem
     check_writable(local_folder())
     yield Progress("checking the labels", 0, 0)
     division = divide(corrected)

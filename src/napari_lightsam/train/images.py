@@ -13,7 +13,7 @@ from scipy import ndimage
 from skimage.measure import label as connected
 
 from napari_lightsam.engine.image import prepare_plane
-from napari_lightsam.errors import FileError
+from napari_lightsam.errors import ConfigError, FileError
 from napari_lightsam.train.datasets import LabelledImage, is_fluorescence, read_labelled, read_planes
 from napari_lightsam.train.storage import ArrayStore, StoredArray
 
@@ -167,6 +167,11 @@ def image_weights(
     """Return the probability of drawing each image.
 
     Each set has its weight (1 unless given); inside a set a kind's share is the root of its count.
+
+    Raises
+    ------
+    ConfigError
+        No image is left, because all of their sets have the weight 0.
     """
     kinds: dict[tuple[str, str], int] = defaultdict(int)
     for image in images:
@@ -182,6 +187,12 @@ def image_weights(
             for image in images
         ]
     )
+    if not weights.any():
+        names = ", ".join(sorted({image.dataset for image in images}))
+        raise ConfigError(
+            f"All images to train on, or all to check on, are of sets with the weight 0 ({names}); give one "
+            "of them a weight above 0."
+        )
     return np.asarray(weights / weights.sum())
 
 

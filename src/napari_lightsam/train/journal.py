@@ -93,11 +93,14 @@ class Journal:
 
 
 def _keep(path: Path, below: int) -> None:
-    """Keep the rows of a CSV file whose step is below a number."""
+    """Keep the rows of a CSV file whose step is below a number; without any, another run may have others."""
     if not path.exists():
         return
     with path.open(newline="") as stream:
-        header, *rows = csv.reader(stream)
+        header, *rows = [*csv.reader(stream)] or [[]]
     kept = [row for row in rows if len(row) == len(header) and int(row[header.index("step")]) < below]
+    if not kept:
+        path.unlink()
+        return
     with written_whole(path) as part, part.open("w", newline="") as stream:
         csv.writer(stream).writerows([header, *kept])

@@ -26,7 +26,7 @@ from napari_lightsam.model.build import (
 )
 from napari_lightsam.model.encoders import forget_attention_biases
 from napari_lightsam.train.config import TrainConfig
-from napari_lightsam.train.devices import half_precision, move_batch, sum_in_order
+from napari_lightsam.train.devices import half_precision, move_batch, own_random, sum_in_order
 from napari_lightsam.train.journal import CHECKS, LOSSES, Journal
 from napari_lightsam.train.optim import Optimizer
 from napari_lightsam.train.pictures import draw_answers
@@ -92,10 +92,11 @@ def start_model(tensors: Mapping[str, Tensor] | None, seed: int, architecture: A
 
     A checkpoint without a proposal head gets a new one. Tensors decide the architecture by themselves.
     """
-    torch.manual_seed(seed)
     if tensors is not None:
         architecture = detect_architecture(tensors) or architecture
-    model = build_sam(architecture, proposals=True)
+    with own_random(torch.device("cpu")):
+        torch.manual_seed(seed)
+        model = build_sam(architecture, proposals=True)
     if tensors is not None:
         missing, unexpected = model.load_state_dict(sam_state_dict(tensors, architecture), strict=False)
         wrong = [n for n in missing if not n.startswith("proposal_head.") and "num_batches" not in n]
@@ -142,7 +143,6 @@ def train(
         Beginnings of the names of parameters that learn at a part of the rate, with that part.
     workers
         Processes that make batches ahead; 0 makes each when it is needed, which suits batches that are kept.
-
     journal
         Where losses, checks and pictures go; None: CSV files and pictures in the folder.
     device
@@ -243,10 +243,10 @@ class _Run:
         rate = self._rate(step)
         self.optimizer.set_rate(rate)
         generator = torch.Generator(self.device).manual_seed(self.config.seed * 1_000_003 + step)
-        torch.manual_seed(self.config.seed * 1_000_003 + step)  # drop path
         batch = move_batch(batch, self.device)
         # Few prompt tokens, large window: plain products take half the time of the fused kernel's backward.
-        with half_precision(self.device), sdpa_kernel(SDPBackend.MATH):
+        with own_random(self.device), half_precision(self.device), sdpa_kernel(SDPBackend.MATH):
+            torch.manual_seed(self.config.seed * 1_000_003 + step)  # drop path
             losses = self.objective(self.model, batch, self.config.prompts, self.config.rounds, generator)
         if not bool(torch.isfinite(losses.total)):
             raise TrainError(

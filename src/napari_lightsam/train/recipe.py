@@ -164,5 +164,5 @@ def _check_sets(sets: Mapping[str, float] | None, images: list[TrainingImage]) -
     unknown = sorted(set(sets or {}) - set(known))
     if unknown:
         raise ConfigError(f"No set is called {', '.join(unknown)}; the data has {', '.join(known)}.")
-    if any(weight < 0 for weight in (sets or {}).values()):
-        raise ConfigError(f"Weights of sets are 0 or more; got {dict(sets or {})}.")
+    if not all(0 <= weight < float("inf") for weight in (sets or {}).values()):
+        raise ConfigError(f"Weights of sets are 0 or more, and finite; got {dict(sets or {})}.")

@@ -1,0 +1,169 @@
+"""Single objects: prompted, previewed, corrected and saved, without a window."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from napari_lightsam.plugin import results
+from napari_lightsam.plugin.axes import METADATA_KEY
+from napari_lightsam.plugin.layers import ours
+
+
+def test_a_click_is_previewed_and_committed_as_one_undoable_step(desk):
+    desk.open(np.zeros((60, 60)), scale=(2, 2), units=("um", "um"))
+    desk.click(30, 20)
+    preview = desk.control.annotator.preview
+    assert preview.visible
+    names = [layer.name for layer in desk.viewer.layers]
+    assert names.index(preview.name) < names.index(desk.control.annotator.points.name)
+    np.testing.assert_allclose(preview.data_to_world((4, 4)), (60, 40))  # the disc's centre
+    done = desk.commit()
+    labels = desk.target()
+    assert (done.ids, labels.data.dtype, labels.units) == ((1,), np.int32, desk.viewer.layers[0].units)
+    assert labels.data[30, 20] == 1
+    saved = labels.data.copy()
+    assert done.written == np.count_nonzero(saved)
+    labels.undo()
+    assert not labels.data.any()
+    labels.redo()
+    np.testing.assert_array_equal(labels.data, saved)
+
+
+def test_after_a_commit_the_prompts_are_gone_and_clicking_goes_on(desk):
+    desk.open(np.zeros((60, 60)))
+    desk.click(30, 20)
+    desk.commit()
+    annotator = desk.control.annotator
+    assert len(annotator.points.data) == 0
+    assert not annotator.preview.visible
+    assert desk.viewer.layers.selection.active.unique_id == annotator.points.unique_id
+    desk.click(10, 10)
+    assert desk.commit().ids == (2,)
+
+
+def test_ids_go_on_from_the_largest_ever_used_also_after_undo_and_painting(desk):
+    desk.open(np.zeros((60, 60)))
+    desk.click(30, 20)
+    desk.commit()
+    labels = desk.target()
+    labels.undo()
+    desk.click(30, 20)
+    assert desk.commit().ids == (2,)
+    labels.selected_label = 40
+    labels.paint((5, 5), 40)
+    desk.click(50, 50)
+    assert desk.commit().ids == (41,)
+    assert labels.metadata[METADATA_KEY]["largest"] == 41
+
+
+def test_only_background_is_written_unless_replacing_is_chosen(desk, notes):
+    desk.open(np.zeros((60, 60)))
+    desk.click(30, 20)
+    desk.commit()
+    before = desk.target().data.copy()
+    desk.click(30, 24)
+    desk.commit()
+    after = desk.target().data
+    np.testing.assert_array_equal(after[before == 1], 1)
+    desk.click(30, 20)
+    assert desk.commit().ids == ()
+    assert "belong to other objects" in notes[-1][1]
+    desk.control.replace_others = True
+    desk.click(30, 20)
+    assert desk.commit().ids == (3,)
+    assert after[30, 20] == 3
+
+
+def test_every_box_becomes_an_object_and_all_are_one_step(desk):
+    desk.open(np.zeros((60, 60)))
+    desk.control.start("boxes")
+    square = np.array([[0, 0], [0, 9], [9, 9], [9, 0]]) - 0.5
+    desk.control.annotator.boxes.add_rectangles([square + 10, square + 30])
+    desk.finish()
+    assert desk.commit().ids == (1, 2)
+    labels = desk.target()
+    assert (np.count_nonzero(labels.data == 1), np.count_nonzero(labels.data == 2)) == (81, 81)
+    labels.undo()
+    assert not labels.data.any()
+
+
+def test_candidates_are_cycled_and_the_chosen_one_is_saved(desk):
+    desk.open(np.zeros((60, 60)))
+    desk.click(30, 30)
+    sizes = []
+    for step in (0, 1, 1, 1, -1):
+        if step:
+            desk.control.cycle(step)
+        sizes.append(desk.control.answer.masks()[0].area)
+    assert sizes[0] < sizes[1] < sizes[2]
+    assert sizes[3:] == [sizes[0], sizes[2]]
+    assert desk.commit().written == sizes[2]
+
+
+def test_the_latest_edit_wins(desk, tiny):
+    desk.open(np.zeros((60, 60)))
+    tiny.gate = threading.Event()
+    desk.control.start("points")
+    points = desk.control.annotator.points
+    points.add([10, 10])
+    points.add([20, 20])
+    points.data = [[40, 40]]
+    tiny.gate.set()
+    desk.finish()
+    assert len(desk.control.answer.prompts) == 1
+    assert desk.control.answer.prompts[0].points == ((40.0, 40.0, True),)
+    assert desk.control.answer.masks()[0].offset == (36, 36)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("out of memory"), ValueError("a defect")])
+def test_an_error_while_predicting_is_reported_and_the_next_click_works(desk, tiny, notes, error):
+    desk.open(np.zeros((60, 60)))
+    tiny.error = error
+    desk.click(30, 30)
+    assert ("error", str(error)) in [(s, m.splitlines()[0].removeprefix("RuntimeError: ")) for s, m in notes]
+    assert desk.control.annotator.preview is None
+    tiny.error = None
+    desk.click(20, 20)
+    assert desk.control.annotator.preview.visible
+
+
+def test_the_user_may_save_into_a_labels_layer_of_his_own(desk):
+    desk.open(np.zeros((60, 60)))
+    mine = desk.viewer.add_labels(np.full((60, 60), 0, np.uint16), name="mine")
+    mine.data[0, 0] = 17
+    other = desk.viewer.add_labels(np.zeros((10, 10), int), name="another size")
+    found = [layer.name for layer in desk.control.targets()]
+    assert found == ["mine"]
+    assert other.name not in found
+    desk.control.results.target = mine.unique_id
+    desk.click(30, 30)
+    assert desk.commit().ids == (18,)
+    assert mine.data[30, 30] == 18
+
+
+def test_a_layer_without_free_labels_is_refused_in_words(desk, notes):
+    desk.open(np.zeros((60, 60)))
+    full = desk.viewer.add_labels(np.zeros((60, 60), np.uint8))
+    full.data[0, 0] = 255
+    desk.control.results.target = full.unique_id
+    desk.click(30, 30)
+    assert desk.commit() is None
+    assert "no free label" in notes[-1][1]
+    assert full.data[30, 30] == 0
+
+
+def test_a_very_large_object_becomes_a_layer_of_its_own(desk, monkeypatch):
+    monkeypatch.setattr(results, "LARGEST_STEP", 100)
+    desk.open(np.zeros((60, 60)))
+    desk.click(30, 30)
+    desk.commit()
+    first = desk.target()
+    desk.click(30, 30)
+    desk.control.cycle(1)
+    done = desk.commit()
+    assert done.layer != first.unique_id
+    assert [ours(layer).get("role") for layer in desk.viewer.layers].count("objects") == 2
+    assert first.data.max() == 1
