@@ -159,7 +159,8 @@ def _check_outputs(
                 raise ConfigError(f"{first} and {source} would both be written to {output}. Rename one.")
             if not os.path.lexists(output):
                 continue
-            if output.exists() and (victim := inputs.get(_identity(output))) is not None:
+            victim = next((path for path in guarded if output.resolve() in path.resolve().parents), None)
+            if output.exists() and (victim := victim or inputs.get(_identity(output))) is not None:
                 raise ConfigError(
                     f"{output} would be written, which is the input {victim}. Inputs are never written: "
                     "choose another output folder."

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from napari_lightsam.formats.objects import Plane, Position
 
-_LARGEST = 1 << 30  # bytes; some millions of objects
+_LARGEST = 1 << 28  # bytes; as Python objects JSON takes some fifteen times as much
 
 
 def save_geojson(path: Path, objects: Objects) -> None:

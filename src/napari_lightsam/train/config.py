@@ -49,7 +49,7 @@ class TrainConfig:
     freeze_norm: bool = _setting(True, "Keep the batch norms' statistics, as fine-tuning on few crops should")
     check_every: int = _setting(500, "Steps between checks on validation crops", 1)
     save_every: int = _setting(200, "Steps between checkpoints", 1)
-    memory: float = _setting(4e9, "Bytes of images kept in memory; the others wait in temporary files")
+    memory: float = _setting(4.0, "GB of images kept in memory; the others wait in temporary files")
     workers: int = _setting(1, "Processes that cut crops ahead; 0 cuts them between steps", 0, 64)
 
     def identity(self) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +11,7 @@ from torch.utils.data import Dataset
 
 from napari_lightsam.engine.checkpoint import read_checkpoint
 from napari_lightsam.engine.weights import load_model
-from napari_lightsam.errors import ConfigError, FileError
-from napari_lightsam.formats.atomic import written_whole
+from napari_lightsam.errors import ConfigError
 from napari_lightsam.model.build import build_sam, detect_architecture
 from napari_lightsam.model.spec import ObjectFrame
 from napari_lightsam.train.config import DistilConfig, TrainConfig
@@ -22,7 +20,7 @@ from napari_lightsam.train.distil_losses import Decoupled, FullStage
 from napari_lightsam.train.distil_teacher import EmbeddingCache, Teacher
 from napari_lightsam.train.export import export_weights
 from napari_lightsam.train.loop import Trained, start_model, train
-from napari_lightsam.train.recipe import load_crops, start_tensors, training_device
+from napari_lightsam.train.recipe import claim_folder, load_crops, start_tensors, training_device
 from napari_lightsam.train.storage import ArrayStore
 
 if TYPE_CHECKING:
@@ -36,7 +34,6 @@ if TYPE_CHECKING:
 
 _DECODER = ("prompt_encoder.", "mask_decoder.", "proposal_head.")
 _ENCODER = ("image_encoder.",)
-_ABOUT = "distil.json"
 
 
 def distil_model(
@@ -87,7 +84,7 @@ def distil_model(
     student = make_student(loaded, distillation, config.seed, first).to(training_device(device))
     _check_folder(folder, loaded, distillation, start)  # once nothing more is refused: it claims the folder
     cache = EmbeddingCache(folder / "embeddings", loaded.weights_hash, round(distillation.cache * 1e9))
-    with ArrayStore(config.memory) as store:
+    with ArrayStore(config.memory * 1e9, folder) as store:
         crops, checks = yield from load_crops(data, config, sets, store=store)
         trained = yield from distil(
             student, Teacher(loaded, cache), crops, checks, config, folder, distillation
@@ -245,14 +242,4 @@ def _check_folder(
         "teacher": teacher.weights_hash,
         "start": None if start is None else str(start),
     }
-    path = folder / _ABOUT
-    if path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found != about:
-            raise FileError(
-                f"{folder} holds another distillation: {found}. Give the same settings to go on with it, or "
-                "another folder to start anew."
-            )
-        return
-    with written_whole(path) as part:
-        part.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    claim_folder(folder, "distillation", about)

@@ -1,7 +1,7 @@
 """Teach a model with a few corrected images: minutes on a CPU, judged on a part that was held out.
 
 The encoder's backbone stays as it is; neck, decoder and proposal head learn. So what the backbone makes of a
-crop is worked out once and kept, which saves each step a quarter to two fifths of its time.
+crop is worked out once and kept, and steps neither make crops nor run the backbone.
 """
 
 from __future__ import annotations

@@ -63,6 +63,8 @@ class Journal:
     def note(self, name: str, row: Mapping[str, float]) -> None:
         """Add a row with its `step` to one of the CSV files, and to TensorBoard."""
         path = self._folder / name
+        if name == CHECKS:
+            _keep(path, below=int(row["step"]))  # a finished run that is given again is checked again
         fresh = not path.exists()
         with path.open("a", newline="") as stream:
             writer = csv.DictWriter(stream, list(row))

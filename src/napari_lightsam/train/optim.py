@@ -20,8 +20,7 @@ class Optimizer:
     """Muon on a model's weight matrices, kernels of convolutions among them; AdamW on the rest.
 
     Muon evens out the directions of a matrix's update, so that rare ones are learned as fast as frequent
-    ones. From equal weights and on equal crops every loss fell faster than with AdamW alone. Its steps are
-    scaled to AdamW's size, so that both go by one learning rate.
+    ones. Its steps are scaled to AdamW's size, so that both go by one learning rate.
 
     Parameters
     ----------

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -13,6 +14,7 @@ from napari_lightsam.engine.progress import Progress
 from napari_lightsam.engine.registry import MODELS, find_model, known_models
 from napari_lightsam.engine.runtime import choose_device
 from napari_lightsam.errors import ConfigError, FileError
+from napari_lightsam.formats.atomic import written_whole
 from napari_lightsam.model.spec import TINY_VIT_WIDTHS, ObjectFrame
 from napari_lightsam.train.config import TrainConfig
 from napari_lightsam.train.crops import CropMaker
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
     from napari_lightsam.train.crops import Batch
 
+_ABOUT = "run.json"
 _CHECK_SIZES = (20.0, 64.0)  # frame pixels
 _CHECK_BATCHES = 14
 _CHECK_SEED = 77
@@ -68,7 +71,7 @@ def train_model(
     Raises
     ------
     FileError
-        There are no labelled images in one of the two splits.
+        There are no labelled images in one of the two splits, or the folder holds another run.
     ConfigError
         `sets` names a set that is not there, `start` is no model that follows object size, or TensorBoard is
         asked for and not installed.
@@ -76,16 +79,58 @@ def train_model(
         The loss is no number any more.
     """
     config = config or TrainConfig()
+    tensors = None if start is None else start_tensors(start)
+    claim_folder(
+        Path(folder),
+        "training run",
+        {
+            "data": str(Path(data).resolve()),
+            "start": None if start is None else str(start),
+            "sets": dict(sorted((sets or {}).items())),
+        },
+    )
     journal = Journal(folder, tensorboard=has_tensorboard() if tensorboard is None else tensorboard)
     place = training_device(device)
-    with ArrayStore(config.memory) as store:
+    with ArrayStore(config.memory * 1e9, folder) as store:
         crops, checks = yield from load_crops(data, config, sets, store=store)
-        model = start_model(None if start is None else start_tensors(start), config.seed)
+        model = start_model(tensors, config.seed)
         trained = yield from train(
             model, crops, checks, config, folder, workers=config.workers, journal=journal, device=place
         )
-    export_weights(trained.checkpoint, Path(folder) / "model.safetensors")
+    about = {
+        "title": f"{Path(folder).resolve().name}, trained by you",
+        "trained_on": f"labelled images of your own ({Path(data).resolve().name})",
+        "not_trained_on": "other images",
+    }
+    export_weights(trained.checkpoint, Path(folder) / "model.safetensors", metadata=about)
     return trained
+
+
+def claim_folder(folder: Path, kind: str, about: Mapping[str, Any]) -> None:
+    """Write down what a folder is for, or make sure that it is for the same.
+
+    Raises
+    ------
+    FileError
+        The folder holds something else, or a file that cannot be read.
+    """
+    path = folder / _ABOUT
+    wanted = {"kind": kind, **about}
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with written_whole(path) as part:
+            part.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
+        return
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise FileError(f"{path} cannot be read ({error}); choose another folder.") from error
+    if found != wanted:
+        other = found.get("kind", "run") if isinstance(found, dict) else "run"
+        raise FileError(
+            f"{folder} holds another {other}: {found}. Give the same settings to go on with it, or another "
+            "folder to start anew."
+        )
 
 
 def training_device(device: str) -> str:
