@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from napari_lightsam.engine.registry import ALIASES, MODELS, ModelEntry, find_model
+from napari_lightsam.engine.registry import ALIASES, MODELS, ModelEntry, described_spec, find_model
 from napari_lightsam.errors import WeightsError
 from napari_lightsam.model.spec import FixedFrame, ObjectFrame
 
@@ -62,8 +62,15 @@ def test_the_embedded_model_is_scaled_by_object_size_and_decoded_in_windows():
     assert spec.window == 16
     assert spec.everything.points_per_side is None
     assert (spec.everything.point_spacing, spec.everything.stability_offset) == (16.0, 1.0)
-    assert 0 < spec.everything.stability_threshold < spec.everything.iou_threshold < 0.5
+    assert 0 < spec.everything.stability_threshold < spec.everything.iou_threshold <= 0.5
     assert 0 < spec.everything.proposal_threshold < 0.5
+
+
+def test_a_file_says_of_itself_which_small_windows_it_was_trained_in():
+    assert MODELS["lightsam"].spec.small_windows
+    assert described_spec("lightsam", {}).small_windows == ()
+    assert described_spec("lightsam", {"small_windows": "12, 8"}).small_windows == (8, 12)
+    assert described_spec("lightsam", {"small_windows": "0,-8,9e9,1000,x,"}).small_windows == ()
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "lightsam"])

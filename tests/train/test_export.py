@@ -45,6 +45,7 @@ def test_the_file_says_what_it_is_and_from_what_it_was_made(trained, tmp_path):
         "format": "napari-lightsam",
         "spec": "lightsam",
         "source_sha256": hashlib.sha256(trained.read_bytes()).hexdigest(),
+        "small_windows": "8,12",
         "title": "Yeast",
     }
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
