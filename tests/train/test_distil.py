@@ -255,7 +255,7 @@ def test_a_random_student_comes_closer_to_its_teacher_in_a_few_steps(loaded, cro
     taught = Teacher(loaded, EmbeddingCache(tmp_path / "said", loaded.weights_hash, 10**9))
     distillation = DistilConfig(distinct=1)
     student = make_student(loaded, distillation, 0)
-    config = replace(CONFIG, steps=8)
+    config = replace(CONFIG, steps=8, learning_rate=3e-3)
 
     def apart():
         with torch.no_grad():
