@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import tempfile
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -30,7 +29,7 @@ from napari_lightsam.train.distil_teacher import EmbeddingCache, Teacher
 from napari_lightsam.train.recipe import load_crops
 from napari_lightsam.train.step import Check, check
 
-from .report import machine, where, written
+from .report import machine, save_results, where, written
 from .timing import interleave
 
 if TYPE_CHECKING:
@@ -199,8 +198,7 @@ def main() -> None:
     table = as_markdown(rows, about, used)
     print(table, end="")
     results = {"machine": about, "settings": used, "rows": rows}
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    RESULTS.with_suffix(".md").write_text(table, encoding="utf-8")
+    save_results(RESULTS, results, table)
 
 
 if __name__ == "__main__":

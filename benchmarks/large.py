@@ -27,7 +27,7 @@ from napari_lightsam.engine.progress import drain
 from napari_lightsam.train.metrics import find_overlaps, match, match_overlaps, pool
 
 from .fresh import peak_memory, run_fresh
-from .report import machine, where, written
+from .report import machine, save_results, where, written
 from .scenes import cells_1024
 
 if TYPE_CHECKING:
@@ -299,8 +299,7 @@ def main(arguments: list[str] | None = None) -> int:
     about, got = machine(), measure(options.side, options.folder)
     table = as_markdown(got, about)
     print(table, end="")
-    options.json.write_text(json.dumps(about | got, indent=1) + "\n", encoding="utf-8")
-    options.json.with_suffix(".md").write_text(table, encoding="utf-8")
+    save_results(options.json, about | got, table)
     return 0
 
 

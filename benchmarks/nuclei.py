@@ -9,7 +9,6 @@ its figures to benchmarks/results/nuclei.md and nuclei.json.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from napari_lightsam.engine.relabel import from_nuclei
 from napari_lightsam.train.datasets import find_labelled, read_labelled
 from napari_lightsam.train.metrics import equivalent_diameter, find_overlaps
 
-from .report import machine, where
+from .report import machine, save_results, where
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -150,8 +149,7 @@ def main(arguments: list[str] | None = None) -> int:
         "weights": segmenter.weights_hash,
         **{key: asdict(score) for key, score in keys.items()},
     }
-    given.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    given.json.with_suffix(".md").write_text(table, encoding="utf-8")
+    save_results(given.json, figures, table)
     return 0
 
 

@@ -33,7 +33,7 @@ from napari_lightsam.model.sam import PromptTensors
 from . import fresh, scenes
 from .bench import segment
 from .profile_tables import AREAS, as_markdown
-from .report import machine
+from .report import machine, save_results
 from .rows import pick_prompts
 from .stopwatch import CLICK, EVERYTHING, Stopwatch, WatchedRuntime
 from .timing import interleave
@@ -359,8 +359,7 @@ def main(arguments: list[str] | None = None) -> int:
     about, found = machine(), measure(options.side, options.repeat, quick=options.quick)
     text = as_markdown(found, about)
     print(text, end="")
-    options.json.write_text(json.dumps(about | found, indent=1) + "\n", encoding="utf-8")
-    options.json.with_suffix(".md").write_text(text, encoding="utf-8")
+    save_results(options.json, about | found, text)
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 from dataclasses import dataclass, field
@@ -126,6 +127,12 @@ def where(about: dict[str, Any]) -> str:
     """Write what `machine` describes as one line, without a full stop."""
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     return f"{about['cpu']}, {about['cores']} cores, {about['system']}; {versions}"
+
+
+def save_results(path: Path, figures: dict[str, Any], table: str) -> None:
+    """Write the figures as JSON, and what was printed as Markdown beside them."""
+    path.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    path.with_suffix(".md").write_text(table, encoding="utf-8")
 
 
 def _cpu_name() -> str:

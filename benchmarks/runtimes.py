@@ -6,7 +6,6 @@ Prints a Markdown table, and writes it and its figures to benchmarks/results/run
 from __future__ import annotations
 
 import argparse
-import json
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ import torch
 from napari_lightsam import load_segmenter
 from napari_lightsam.model.sam import PromptTensors
 
-from .report import machine, where, written
+from .report import machine, save_results, where, written
 from .timing import interleave
 
 if TYPE_CHECKING:
@@ -91,8 +90,7 @@ def main() -> None:
     about, rows = machine(), measure(options.repeat)
     table = as_markdown(rows, about)
     print(table, end="")
-    RESULTS.write_text(json.dumps({"machine": about, "steps": rows}, indent=1) + "\n", encoding="utf-8")
-    RESULTS.with_suffix(".md").write_text(table, encoding="utf-8")
+    save_results(RESULTS, {"machine": about, "steps": rows}, table)
 
 
 if __name__ == "__main__":

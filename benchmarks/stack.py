@@ -9,7 +9,6 @@ and stack.json.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -23,7 +22,7 @@ from scipy import ndimage
 from napari_lightsam import EverythingConfig, Segmenter, drain, load_segmenter, segment_stack
 from napari_lightsam.train.metrics import find_overlaps, match, mean_segmentation_accuracy
 
-from .report import machine, where, written
+from .report import machine, save_results, where, written
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -195,8 +194,7 @@ def main(arguments: list[str] | None = None) -> int:
     if target is not None:
         volumes = {name.partition(",")[0]: asdict(score) for name, score in scores.items()}
         figures = about | {"weights": segmenter.weights_hash, "volumes": volumes}
-        target.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-        target.with_suffix(".md").write_text(table, encoding="utf-8")
+        save_results(target, figures, table)
     return 0
 
 

@@ -9,7 +9,6 @@ benchmarks/results/teaching.md and teaching.json. The models are thrown away.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -26,7 +25,7 @@ from napari_lightsam.train.corrections import Corrected
 from napari_lightsam.train.datasets import find_labelled, read_labelled
 from napari_lightsam.train.finetune import finetune
 
-from .report import machine, where
+from .report import machine, save_results, where
 
 if TYPE_CHECKING:
     from napari_lightsam.train.datasets import LabelledFile
@@ -125,8 +124,7 @@ def main(arguments: list[str] | None = None) -> int:
         "weights": load_segmenter().weights_hash,
         "lessons": {lesson.name: asdict(lesson) for lesson in lessons},
     }
-    given.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    given.json.with_suffix(".md").write_text(table, encoding="utf-8")
+    save_results(given.json, figures, table)
     return 0
 
 

@@ -78,6 +78,12 @@ def number_objects(drawn: Sequence[Drawn]) -> Indices:
     return ids
 
 
+def used_axes(shape: Sequence[int]) -> tuple[str, list[int]]:
+    """Return the axes of a shape (T, Z, H, W), and their lengths, without a T or Z of one."""
+    axes = "T" * (shape[0] > 1) + "Z" * (shape[1] > 1) + "YX"
+    return axes, [n for n, axis in zip(shape, "TZYX", strict=True) if axis in axes]
+
+
 def find_shape(path: Path, drawn: Sequence[Drawn], plane: tuple[int, int] | None) -> tuple[int, ...]:
     """Shape of the label image: of the plane where it is known, else as far as the outlines reach.
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from napari_lightsam.engine.image import LightSamWarning
 from napari_lightsam.errors import FileError
-from napari_lightsam.formats.filling import Drawn, fill_outlines, find_shape, number_objects
+from napari_lightsam.formats.filling import Drawn, fill_outlines, find_shape, number_objects, used_axes
 from napari_lightsam.formats.objects import Objects
 from napari_lightsam.formats.outlines import trace_outlines
 
@@ -166,8 +166,7 @@ def read_geojson(path: str | os.PathLike[str], shape: tuple[int, int] | None = N
         )
     ids = number_objects(drawn)
     full = find_shape(path, [*drawn, *(n for n in nuclei if n is not None)], shape or written)
-    axes = "T" * (full[0] > 1) + "Z" * (full[1] > 1) + "YX"
-    own = [n for n, axis in zip(full, "TZYX", strict=True) if axis in axes]
+    axes, own = used_axes(full)
     inner = None
     if any(n is not None for n in nuclei):
         have = np.array([n is not None for n in nuclei])

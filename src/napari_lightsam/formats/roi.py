@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_lightsam.errors import FileError
-from napari_lightsam.formats.filling import Drawn, fill_outlines, find_shape, number_objects
+from napari_lightsam.formats.filling import Drawn, fill_outlines, find_shape, number_objects, used_axes
 from napari_lightsam.formats.objects import Objects
 from napari_lightsam.formats.outlines import trace_outlines
 
@@ -157,8 +157,8 @@ def read_rois(path: str | os.PathLike[str], shape: tuple[int, int] | None = None
         raise FileError(f"{path} holds no ROIs of areas. Accepted are areas saved by ImageJ's ROI Manager.")
     full = find_shape(path, drawn, shape or written)
     labels = fill_outlines(path, drawn, number_objects(drawn), full)
-    axes = "T" * (full[0] > 1) + "Z" * (full[1] > 1) + "YX"
-    return Objects(labels.reshape([n for n, axis in zip(full, "TZYX", strict=True) if axis in axes]), axes)
+    axes, own = used_axes(full)
+    return Objects(labels.reshape(own), axes)
 
 
 def holds_rois(path: str | os.PathLike[str]) -> bool:
