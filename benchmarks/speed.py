@@ -8,7 +8,6 @@ written only when `--json` names a file.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .bench import Bench
-from .report import as_json, as_markdown, machine
+from .report import as_json, as_markdown, machine, save_results
 from .rows import ROWS, SLOW
 
 if TYPE_CHECKING:
@@ -89,7 +88,5 @@ def main(arguments: list[str] | None = None) -> int:
     target = options.json or (None if options.quick or options.only else RESULTS)
     if target is not None:
         target.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(as_json(rows, about), indent=1) + "\n"
-        target.write_text(text, encoding="utf-8")
-        target.with_suffix(".md").write_text(table, encoding="utf-8")
+        save_results(target, as_json(rows, about), table)
     return 0
