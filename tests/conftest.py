@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
     os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")  # Qt aborts the process without a display
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers that each use all cores slow each other down
+
 DATA = Path(__file__).parent / "data"
 DEVELOPMENT = Path(__file__).parents[2] / "shared"
 

@@ -91,7 +91,7 @@ def test_the_manifest_names_the_project():
     "line",
     [
         'python -m pip install ".[all]" && lightsam demo',
-        'python -m pip install -e ".[all,test]" && python -m pytest',
+        'python -m pip install -e ".[all,test]" && python -m pytest -n 2',
     ],
 )
 def test_the_readme_gives_each_of_its_two_lines_once(line):

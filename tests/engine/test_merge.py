@@ -113,22 +113,22 @@ class OnDisk:
 
     def __init__(self, shape, dtype="int32", chunks=None):
         self.shape, self.dtype, self.chunks = shape, np.dtype(dtype), chunks
-        self.written, self.rows = np.full(shape, 99, dtype), []
+        self.written, self.parts = np.full(shape, 99, dtype), []
 
     def __setitem__(self, index, values):
-        self.rows.append((index[0].start, index[0].stop))
+        self.parts.append(tuple((axis.start, axis.stop) for axis in index))
         self.written[index] = values
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(circles, max_size=8), st.integers(1, 60), st.integers(1, 60))
-def test_labels_do_not_depend_on_how_many_rows_are_written_at_once(items, band, other):
+@given(st.lists(circles, max_size=8), *[st.tuples(st.integers(1, 60), st.integers(1, 60))] * 2)
+def test_labels_do_not_depend_on_how_much_is_written_at_once(items, part, other):
     pieces = [Piece.of(mask(disc(y, x, r))) for y, x, r, _ in items]  # overlapping: the last one lies on top
     whole = write_pieces(pieces, SHAPE)
     old = np.full(SHAPE, 7, np.int16)
-    assert write_pieces(pieces, SHAPE, old, band=band) is old
+    assert write_pieces(pieces, SHAPE, old, part=part) is old
     stored = OnDisk(SHAPE)
-    write_pieces(pieces, SHAPE, stored, band=other)
+    write_pieces(pieces, SHAPE, stored, part=other)
     np.testing.assert_array_equal(old, whole)
     np.testing.assert_array_equal(stored.written, whole)
 
@@ -141,11 +141,16 @@ def test_disjoint_objects_come_out_as_they_were():
         np.testing.assert_array_equal(labels == i + 1, plane)
 
 
-def test_arrays_on_disk_are_written_in_whole_chunks_each_once(monkeypatch):
-    monkeypatch.setattr("napari_lightsam.engine.merge._BAND_PIXELS", 25 * 50)
-    stored = OnDisk(SHAPE, chunks=(10, 50))
+@pytest.mark.parametrize(("pixels", "rows", "columns"), [(10, 10, 20), (450, 10, 40), (25 * 50, 20, 50)])
+def test_arrays_on_disk_are_written_in_whole_chunks_each_once(monkeypatch, pixels, rows, columns):
+    monkeypatch.setattr("napari_lightsam.engine.merge._PART_PIXELS", pixels)
+    stored = OnDisk(SHAPE, chunks=(10, 20))
     paint([mask(disc(20, 20, 10))], SHAPE, out=stored)
-    assert stored.rows == [(0, 20), (20, 40)]
+    assert stored.parts == [
+        ((top, min(top + rows, 40)), (left, min(left + columns, 50)))
+        for top in range(0, 40, rows)
+        for left in range(0, 50, columns)
+    ]
     np.testing.assert_array_equal(stored.written == 1, disc(20, 20, 10))
 
 

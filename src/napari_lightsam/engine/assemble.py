@@ -101,7 +101,7 @@ def to_labels(
         As in `Segmentation.config`. Balance, thresholds, sizes, border and overlap count; an object counts
         as at the border when it touches that of the plane, wherever the plane was cut for the model.
     out
-        Integer array (H, W) on disk or in memory that the labels are written into, band by band.
+        Integer array (H, W) on disk or in memory that the labels are written into, part by part.
 
     Returns
     -------
@@ -125,7 +125,7 @@ def to_labels(
     True
     """
     check_out(out, candidates.level.shape)
-    pile, _ = _pile_objects(candidates, config)
+    pile, _ = pile_objects(candidates, config)
     labels: NDArray[np.int32] = write_pieces(pile.pieces, candidates.level.shape, out)
     return labels, scores_of(pile.pieces)
 
@@ -150,7 +150,7 @@ def to_hierarchy(
         inside one object each: part i belongs to the object `objects[parts == i][0]`.
     """
     shape = candidates.level.shape
-    pile, objects = _pile_objects(candidates, config)
+    pile, objects = pile_objects(candidates, config)
     inner = _passing(candidates, config, _LEAST_PART)
     inner = np.setdiff1d(inner, objects, assume_unique=True)
     parts, owners = parts_of(candidates, objects, inner, config.overlap)
@@ -159,16 +159,16 @@ def to_hierarchy(
     }
     small = Pile()
     for i in suppress(candidates, candidates.quality, config.overlap, parts):
-        small.settle(candidates.piece(int(i)), _least_area(config, _LEAST_PART), within=owner_of[int(i)])
+        small.settle(candidates.piece(int(i)), least_area(config, _LEAST_PART), within=owner_of[int(i)])
     return write_pieces(pile.pieces, shape), write_pieces(small.pieces, shape)
 
 
-def _pile_objects(candidates: Candidates, config: EverythingConfig) -> tuple[Pile, Indices]:
-    """Choose and settle the objects; returns them and which candidates they were."""
+def pile_objects(candidates: Candidates, config: EverythingConfig) -> tuple[Pile, Indices]:
+    """Choose and settle the objects; returns them, and int (K,), which candidates they were."""
     pile, kept = Pile(candidates.remainders), []
     passed = _passing(candidates, config)
     for i in suppress(candidates, candidates.quality, config.overlap, passed):
-        if pile.settle(candidates.piece(int(i)), _least_area(config)):
+        if pile.settle(candidates.piece(int(i)), least_area(config)):
             kept.append(i)
     return pile, np.array(kept, np.intp)
 
@@ -187,6 +187,6 @@ def _passing(candidates: Candidates, config: EverythingConfig, smaller: float = 
     return np.flatnonzero(passed)
 
 
-def _least_area(config: EverythingConfig, smaller: float = 1.0) -> float:
+def least_area(config: EverythingConfig, smaller: float = 1.0) -> float:
     """Return the area below which what is left of an overlapped object is dropped."""
     return float(np.pi / 4 * (smaller * (config.min_size or 0.0)) ** 2 / 2)

@@ -1,7 +1,7 @@
 """Masks into one label image: deterministic, one connected object a label, nothing thin left over.
 
-Objects are settled one by one as cropped bits, each against the better ones near it, and written band by
-band: the label image may be an array on disk that is larger than memory.
+Objects are settled one by one as cropped bits, each against the better ones near it, and written part by
+part: the label image may be an array on disk that is larger than memory.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _LEAST_LEFT = 0.5  # of a mask that earlier objects overlap
 _SQUARE = np.ones((3, 3), bool)
 _CELL = 64  # pixels: side of the squares by which neighbours are found
-_BAND_PIXELS = 4_000_000
+_PART_PIXELS = 4_000_000
 
 Box = tuple[int, int, int, int]
 
@@ -253,9 +253,9 @@ def write_pieces(
     out: Any = None,
     *,
     ids: Sequence[int] | None = None,
-    band: int | None = None,
+    part: tuple[int, int] | None = None,
 ) -> Any:
-    """Write objects that do not overlap into a label image, band by band.
+    """Write objects that do not overlap into a label image, part by part.
 
     Parameters
     ----------
@@ -268,8 +268,8 @@ def write_pieces(
         new int32 array.
     ids
         Label of each object; 1..n by default.
-    band
-        Rows written at once; None: about four million pixels, in whole chunks of `out`.
+    part
+        Rows and columns written at once; None: about four million pixels, in whole chunks of `out`.
 
     Returns
     -------
@@ -289,31 +289,41 @@ def write_pieces(
         raise ConfigError(
             f"out holds {labels.dtype}, which has no room for the label {largest}; give an array of int32."
         )
-    rows = band or _band_rows(labels)
-    waiting: dict[int, list[int]] = defaultdict(list)
+    rows, columns = part or _part_shape(labels)
+    waiting: dict[tuple[int, int], list[int]] = defaultdict(list)
     for i, piece in enumerate(pieces):
-        for number in range(piece.box[0] // rows, (piece.box[2] - 1) // rows + 1):
-            waiting[number].append(i)
+        y0, x0, y1, x1 = piece.box
+        for row in range(y0 // rows, (y1 - 1) // rows + 1):
+            for column in range(x0 // columns, (x1 - 1) // columns + 1):
+                waiting[row, column].append(i)
     in_place = isinstance(labels, np.ndarray)
-    for number, top in enumerate(range(0, shape[0], rows)):
+    for top in range(0, shape[0], rows):
         bottom = min(top + rows, shape[0])
-        part = labels[top:bottom] if in_place else np.zeros((bottom - top, shape[1]), labels.dtype)
-        if in_place and out is not None:
-            part[:] = 0
-        for i in waiting.pop(number, ()):
-            y0, x0, y1, x1 = pieces[i].box
-            low, high = max(y0, top), min(y1, bottom)
-            inside = pieces[i].crop(low, high)
-            part[low - top : high - top, x0:x1][inside] = names[i]
-        if not in_place:
-            labels[top:bottom, 0 : shape[1]] = part
+        for left in range(0, shape[1], columns):
+            right = min(left + columns, shape[1])
+            window = (
+                labels[top:bottom, left:right]
+                if in_place
+                else np.zeros((bottom - top, right - left), labels.dtype)
+            )
+            if in_place and out is not None:
+                window[:] = 0
+            for i in waiting.pop((top // rows, left // columns), ()):
+                y0, x0, y1, x1 = pieces[i].box
+                low, high, first, last = max(y0, top), min(y1, bottom), max(x0, left), min(x1, right)
+                inside = pieces[i].crop(low, high)[:, first - x0 : last - x0]
+                window[low - top : high - top, first - left : last - left][inside] = names[i]
+            if not in_place:
+                labels[top:bottom, left:right] = window
     return labels
 
 
-def _band_rows(labels: LabelArray) -> int:
-    """Return how many rows are written at once: whole chunks where the array has some."""
-    height, width = labels.shape
-    rows = max(1, _BAND_PIXELS // max(1, width))
+def _part_shape(labels: LabelArray) -> tuple[int, int]:
+    """Return how many rows and columns are written at once: whole chunks where the array has some."""
     chunks = getattr(labels, "chunks", None)
-    chunk = int(chunks[0]) if isinstance(chunks, tuple) and isinstance(chunks[0], int) else 1
-    return max(1, min(height, max(1, rows // chunk) * chunk))
+    known = isinstance(chunks, tuple) and len(chunks) == 2 and all(isinstance(side, int) for side in chunks)
+    high, wide = chunks if known else (1, labels.shape[1])
+    columns = max(wide, _PART_PIXELS // max(1, high) // wide * wide)
+    columns = max(1, min(columns, labels.shape[1]))
+    rows = max(high, _PART_PIXELS // columns // high * high)
+    return max(1, min(rows, labels.shape[0])), columns

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +18,7 @@ from torch import Tensor
 
 from napari_lightsam.engine.checkpoint import read_checkpoint
 from napari_lightsam.engine.registry import find_model
+from napari_lightsam.formats.atomic import written_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,6 +64,8 @@ def export_weights(
     ------
     WeightsError
         The source is no checkpoint of this family, or `spec` is no known model.
+    FileError
+        The target cannot be written.
     """
     windows = ",".join(str(side) for side in find_model(spec).spec.small_windows)
     checkpoint = read_checkpoint(source)
@@ -81,7 +82,8 @@ def export_weights(
         **(metadata or {}),
     }
     target = Path(target)
-    _write_atomically(target, _with_metadata(save(tensors), header))
+    with written_whole(target) as part:
+        part.write_bytes(_with_metadata(save(tensors), header))
     return target
 
 
@@ -100,22 +102,6 @@ def _with_metadata(data: bytes, metadata: Mapping[str, str]) -> bytes:
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # the tensors must start at a multiple of 8 bytes
     return len(text).to_bytes(8, "little") + text + data[8 + length :]
-
-
-def _write_atomically(target: Path, data: bytes) -> None:
-    """Write beside the target, then move into place, so that no half file ever has its name."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(name, 0o644)  # mkstemp's 0600 would make an installed file unreadable for other users
-        os.replace(name, target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def main() -> None:
