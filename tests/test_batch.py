@@ -23,8 +23,8 @@ from PIL import Image
 from skimage.measure import label as label_objects
 
 import napari_lightsam
-from napari_lightsam.batch import BatchReport, BatchSettings, segment_files
-from napari_lightsam.batch.inputs import find_jobs
+from napari_lightsam.batch import BatchReport, BatchSettings, Recipe, segment_many
+from napari_lightsam.batch.inputs import BATCH_OUTPUTS, BATCH_RECORD, find_jobs
 from napari_lightsam.engine.config import EverythingConfig
 from napari_lightsam.engine.progress import Progress, drain
 from napari_lightsam.engine.stack import estimate_stack_size, segment_stack
@@ -88,14 +88,24 @@ def write(path: Path, data: np.ndarray | None = None, **options: object) -> Path
     return path
 
 
-def run(inputs: list, out: Path, settings: BatchSettings | None = None, **options: object) -> BatchReport:
-    model = options.pop("model", None) or Thresholder()
-    return drain(segment_files(inputs, out, settings, model=model, **options))
+def run(
+    inputs: list,
+    out: Path,
+    settings: BatchSettings | None = None,
+    *,
+    model: Thresholder | None = None,
+    overwrite: bool = False,
+    outputs: tuple[str, ...] = (),
+) -> BatchReport:
+    recipe = Recipe(settings or BatchSettings(), outputs=outputs)
+    return drain(segment_many(inputs, out, recipe, segmenter=model or Thresholder(), overwrite=overwrite))
 
 
 def tree(folder: Path) -> dict[str, str]:
-    """Hash every file by its path."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    """Hash every file by its path, but those of the batch as a whole."""
+    files = sorted(
+        p for p in folder.rglob("*") if p.is_file() and p.name not in (*BATCH_OUTPUTS, BATCH_RECORD)
+    )
     return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
@@ -243,8 +253,8 @@ def test_results_beside_their_images_are_no_inputs_of_another_folder(data: Path,
 
 def test_inputs_stay_as_they_are(data: Path, tmp_path: Path) -> None:
     before = tree(data)
-    run([data], tmp_path / "out", overlay=True)
-    run([data], tmp_path / "out", overlay=True, overwrite=True)
+    run([data], tmp_path / "out", outputs=("overlay",))
+    run([data], tmp_path / "out", outputs=("overlay",), overwrite=True)
 
     assert tree(data) == before
 
@@ -266,20 +276,20 @@ def test_several_channels_without_a_choice_stop_before_any_work(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("channel", "columns"),
-    [("GFP", ["intensity_max_GFP"]), ((1, 0), ["intensity_max_GFP", "intensity_max_DAPI"])],
-    ids=["one", "two"],
+    ("channel", "brightest"), [("GFP", [0, 500]), ((1, 0), [1000, 500])], ids=["one", "two"]
 )
-def test_the_chosen_channels_are_segmented_and_measured(tmp_path: Path, channel, columns: list[str]) -> None:
-    channels = np.stack([discs(10), discs(15) // 2])
+def test_the_chosen_channels_are_segmented_and_all_measured(
+    tmp_path: Path, channel, brightest: list[int]
+) -> None:
+    channels = np.stack([discs(10) if channel != "GFP" else discs() * 0, discs(15) // 2])
     metadata = {"axes": "CYX", "Channel": {"Name": ["DAPI", "GFP"]}}
     path = write(tmp_path / "b.ome.tif", channels, photometric="minisblack", metadata=metadata)
 
     run([path], tmp_path / "out", BatchSettings(channel=channel))
 
     table = pd.read_csv(tmp_path / "out" / "b_objects.csv")
-    assert [c for c in table if c.startswith("intensity_max")] == columns
-    assert [table[c].max() for c in columns] == [500, 1000][: len(columns)]
+    assert [c for c in table if c.startswith("intensity_max")] == ["intensity_max_DAPI", "intensity_max_GFP"]
+    assert [table[f"intensity_max_{c}"].max() for c in ("DAPI", "GFP")] == brightest
 
 
 @pytest.mark.parametrize(("z", "brightest"), [(1, 2000), ("max", 3000)])
@@ -427,7 +437,7 @@ def test_a_full_disk_leaves_an_earlier_result_whole(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("napari_lightsam.batch.run.save_record", full)
+    monkeypatch.setattr("napari_lightsam.batch.single.save_record", full)
     assert run([data], tmp_path / "out", overwrite=True).exit_code == 1
     assert tree(tmp_path / "out") == before
 
@@ -450,7 +460,7 @@ def test_a_read_only_output_folder_is_refused_before_any_work(data: Path, tmp_pa
 
 
 def test_a_cancelled_batch_keeps_what_is_finished_and_goes_on_from_there(data: Path, tmp_path: Path) -> None:
-    work = segment_files([data], tmp_path / "out", model=Thresholder())
+    work = segment_many([data], tmp_path / "out", segmenter=Thresholder())
     for step in work:
         if step.stage.startswith("a.tif") and step.done == 1:
             break
@@ -553,23 +563,23 @@ def test_a_deleted_result_is_made_again(data: Path, tmp_path: Path, missing: str
 def test_pictures_are_added_to_finished_results_and_foreign_ones_kept(data: Path, tmp_path: Path) -> None:
     run([data], tmp_path / "out")
     before = tree(tmp_path / "out")
-    report = run([data], tmp_path / "out", overlay=True)
+    report = run([data], tmp_path / "out", outputs=("overlay",))
 
     assert {o.status for o in report.outcomes} == {"written"}
     pictures = {f"{stem}_overlay.png" for stem in ("a", "sub/a", "sub/deep/b")}
     assert set(tree(tmp_path / "out")) == set(before) | pictures
-    assert {o.status for o in run([data], tmp_path / "out", overlay=True).outcomes} == {"skipped"}
+    assert {o.status for o in run([data], tmp_path / "out", outputs=("overlay",)).outcomes} == {"skipped"}
 
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "a_overlay.png").write_text("somebody's")
     with pytest.raises(ConfigError, match="no usable record"):
-        run([data], tmp_path / "other", overlay=True)
+        run([data], tmp_path / "other", outputs=("overlay",))
 
 
 def test_further_formats_are_written_recorded_and_found_finished(data: Path, tmp_path: Path) -> None:
     exports = ("roi", "geojson", "coco", "ome-zarr", "ome-tiff", "csv", "tiff")
     run([data], tmp_path / "out")
-    report = run([data], tmp_path / "out", exports=exports)
+    report = run([data], tmp_path / "out", outputs=exports)
 
     assert {o.status for o in report.outcomes} == {"written"}
     outputs = report.outcomes[0].outputs
@@ -582,21 +592,21 @@ def test_further_formats_are_written_recorded_and_found_finished(data: Path, tmp
         if path.suffix != ".json":
             np.testing.assert_array_equal(read_objects(path).labels, labels)
     before = tree(tmp_path / "out")
-    assert {o.status for o in run([data], tmp_path / "out", exports=exports).outcomes} == {"skipped"}
+    assert {o.status for o in run([data], tmp_path / "out", outputs=exports).outcomes} == {"skipped"}
     assert {o.status for o in run([data], tmp_path / "out").outcomes} == {"skipped"}
     assert tree(tmp_path / "out") == before
 
 
 def test_a_lost_or_changed_export_is_noticed(data: Path, tmp_path: Path) -> None:
-    run([data / "a.tif"], tmp_path / "out", exports=["ome-zarr"])
+    run([data / "a.tif"], tmp_path / "out", outputs=("ome-zarr",))
     before = tree(tmp_path / "out")
     changed = tmp_path / "out" / "a_labels.ome.zarr" / ".zattrs"
     changed.write_text(changed.read_text() + " ")
     with pytest.raises(ConfigError, match="was changed since"):
-        run([data / "a.tif"], tmp_path / "out", exports=["ome-zarr"])
+        run([data / "a.tif"], tmp_path / "out", outputs=("ome-zarr",))
 
     shutil.rmtree(changed.parent)
-    report = run([data / "a.tif"], tmp_path / "out", exports=["ome-zarr"])
+    report = run([data / "a.tif"], tmp_path / "out", outputs=("ome-zarr",))
     assert [o.status for o in report.outcomes] == ["written"]
     assert tree(tmp_path / "out") == before
 
@@ -606,7 +616,7 @@ def test_foreign_files_named_like_exports_are_kept(data: Path, tmp_path: Path) -
     (tmp_path / "out" / "a_rois.zip").write_text("somebody's")
 
     with pytest.raises(ConfigError, match="no usable record"):
-        run([data / "a.tif"], tmp_path / "out", exports=["roi"])
+        run([data / "a.tif"], tmp_path / "out", outputs=("roi",))
     assert tree(tmp_path / "out").keys() == {"a_rois.zip"}
 
 
@@ -617,7 +627,7 @@ def test_an_export_that_fails_leaves_no_part_of_the_result(
         raise ImageError("it does not fit")
 
     monkeypatch.setattr("napari_lightsam.formats.coco.save_coco", fail)
-    report = run([data / "a.tif"], tmp_path / "out", exports=["roi", "coco", "ome-zarr"])
+    report = run([data / "a.tif"], tmp_path / "out", outputs=("roi", "coco", "ome-zarr"))
 
     assert report.outcomes[0].message == "it does not fit"
     assert tree(tmp_path / "out") == {}
@@ -625,12 +635,12 @@ def test_an_export_that_fails_leaves_no_part_of_the_result(
 
 def test_an_unknown_format_is_refused_before_any_work(data: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="'png'"):
-        run([data], tmp_path / "out", exports=["png"])
+        run([data], tmp_path / "out", outputs=("png",))
     assert not (tmp_path / "out").exists()
 
 
 def test_label_images_of_every_kind_in_the_input_folder_are_no_inputs(data: Path) -> None:
-    run([data / "a.tif"], data, exports=["ome-tiff", "ome-zarr"])
+    run([data / "a.tif"], data, outputs=("ome-tiff", "ome-zarr"))
 
     found = find_jobs([data], data / "out")
     assert [job.source.name for job in found.jobs] == ["a.tif", "a.tif", "b.ome.tif"]
@@ -640,7 +650,7 @@ def test_rois_lie_on_the_plane_and_channel_that_were_segmented(tmp_path: Path) -
     image = np.zeros((3, 2, 150, 150), np.uint16)
     image[2, 1] = discs()
     path = write(tmp_path / "a.tif", image, imagej=True, metadata={"axes": "ZCYX"})
-    run([path], tmp_path / "out", BatchSettings(channel=1, z=2), exports=["roi"])
+    run([path], tmp_path / "out", BatchSettings(channel=1, z=2), outputs=("roi",))
 
     rois = roifile.roiread(tmp_path / "out" / "a_rois.zip")
     assert {(one.c_position, one.z_position, one.t_position) for one in rois} == {(2, 3, 0)}
@@ -689,7 +699,9 @@ def test_notes_about_a_file_become_its_flags(tmp_path: Path) -> None:
         tif.write(discs()[:40, :40], metadata={"axes": "YX"})
     report = run([tmp_path / "a.tif"], tmp_path / "out")
 
-    assert report.outcomes[0].flags == ("the file holds 2 images; the first is used",)
+    assert report.outcomes[0].flags == (
+        "the file holds 2 images; the first is used (--series all takes each)",
+    )
 
 
 def test_a_batch_runs_in_a_worker_thread(data: Path, tmp_path: Path) -> None:
@@ -703,7 +715,7 @@ def test_a_batch_runs_in_a_worker_thread(data: Path, tmp_path: Path) -> None:
 
 def test_finding_inputs_imports_no_model_and_no_viewer() -> None:
     code = (
-        "import sys; from napari_lightsam.batch import segment_files, BatchSettings;"
+        "import sys; from napari_lightsam.batch import segment_many, Recipe;"
         "print([m for m in ('torch', 'timm', 'napari', 'qtpy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -727,7 +739,7 @@ def test_the_model_is_loaded_once_for_all_images(
     for i in range(300):
         write(tmp_path / "data" / f"{i}.tif", np.zeros((16, 16), np.uint8))
     settings = BatchSettings(device="cpu", precision="float32", runtime="openvino")
-    report = drain(segment_files([tmp_path / "data"], tmp_path / "out", settings))
+    report = drain(segment_many([tmp_path / "data"], tmp_path / "out", Recipe(settings)))
 
     assert loads == [(("lightsam",), {"device": "cpu", "precision": "float32", "runtime": "openvino"})]
     assert [o.n_objects for o in report.outcomes] == [0] * 300
@@ -747,7 +759,7 @@ def test_a_batch_of_one_gives_what_the_python_call_gives(
     image = tifffile.imread(SAMPLES / f"{name}.tif")[part]
     write(tmp_path / "a.tif", image)
 
-    report = drain(segment_files([tmp_path / "a.tif"], tmp_path / "out", model=segmenter))
+    report = drain(segment_many([tmp_path / "a.tif"], tmp_path / "out", segmenter=segmenter))
     expected = napari_lightsam.segment_everything(image, model=segmenter)
 
     assert expected.max() >= 3
@@ -763,7 +775,7 @@ def test_nan_pixels_are_flagged_by_file(tmp_path: Path, segmenter) -> None:
     image[3, 3] = np.nan
     settings = BatchSettings(EverythingConfig(object_size=26))
     path = write(tmp_path / "a.tif", image)
-    report = drain(segment_files([path], tmp_path / "out", settings, model=segmenter))
+    report = drain(segment_many([path], tmp_path / "out", Recipe(settings), segmenter=segmenter))
 
     assert any("NaN" in flag for flag in report.outcomes[0].flags)
 
@@ -845,7 +857,7 @@ def test_an_axis_of_unknown_meaning_is_depth_where_planes_are_linked(
 ) -> None:
     report = run(
         [write(tmp_path / "a.tif", drifting[:2, :64, :64], photometric="minisblack")],
-        tmp_path / "out", LINKED, model=segmenter, overlay=True,
+        tmp_path / "out", LINKED, model=segmenter, outputs=("overlay",),
     )  # fmt: skip
 
     assert read_image(tmp_path / "out" / "a_labels.tif").axes == "ZYX"
@@ -899,7 +911,7 @@ def test_a_linked_stack_is_skipped_when_finished_and_refused_when_made_otherwise
 
 
 def test_a_cancelled_stack_leaves_nothing(tmp_path: Path, segmenter, linked) -> None:
-    work = segment_files([linked.path], tmp_path / "out", LINKED, model=segmenter)
+    work = segment_many([linked.path], tmp_path / "out", Recipe(LINKED), segmenter=segmenter)
     assert next(step.done for step in work if step.stage == "plane 2 of 3") == 1
     work.close()
 

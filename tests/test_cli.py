@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 import napari_lightsam
 from napari_lightsam.batch import BatchSettings
+from napari_lightsam.batch.inputs import BATCH_OUTPUTS, BATCH_RECORD
 from napari_lightsam.cli import app
 from napari_lightsam.cli.report import StageClock, exit_code, follow
 from napari_lightsam.cli.segment import parse_channel, parse_pixel_size, parse_z
@@ -66,7 +67,8 @@ def nuclei(row: int, column: int, size: int = 96) -> np.ndarray:
 
 
 def tree(folder: Path) -> dict[str, str]:
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    of_all = (*BATCH_OUTPUTS, BATCH_RECORD)
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in of_all)
     return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 

@@ -74,7 +74,8 @@ def test_a_relative_path_is_looked_up_beside_the_file_not_in_the_working_folder(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        pytest.param({"version": 2}, "newer version.*Upgrade", id="made by a newer version"),
+        pytest.param({"version": 3}, "newer version.*Upgrade", id="made by a newer version"),
+        pytest.param({"version": 2}, "damaged: a text has version 1", id="the version of an archive"),
         pytest.param({"version": "1"}, "whole number", id="version is text"),
         pytest.param({"format": "other"}, "no LightSAM file", id="another format"),
         pytest.param({"format": ...}, "no LightSAM file", id="no format"),

@@ -16,13 +16,18 @@ _HOME = {
     "Mask": "engine.masks",
     "Masks": "engine.masks",
     "Progress": "engine.progress",
+    "Recipe": "batch.recipe",
     "Segmentation": "engine.everything",
     "Segmenter": "engine.segmenter",
     "StackSegmentation": "engine.stack",
     "drain": "engine.progress",
+    "propagate": "engine.propagate",
     "load_segmenter": "engine.segmenter",
     "open_and_segment": "plugin.commands",
+    "read_recipe": "batch.recipe",
     "segment_everything": "engine.everything",
+    "segment_many": "batch.run",
+    "segment_slide": "batch.slide",
     "segment_stack": "engine.stack",
 }
 
@@ -32,22 +37,31 @@ __all__ = [
     "Mask",
     "Masks",
     "Progress",
+    "Recipe",
     "Segmentation",
     "Segmenter",
     "StackSegmentation",
     "drain",
     "load_segmenter",
     "open_and_segment",
+    "propagate",
+    "read_recipe",
     "segment_everything",
+    "segment_many",
+    "segment_slide",
     "segment_stack",
 ]
 
 if TYPE_CHECKING:
+    from .batch.recipe import Recipe, read_recipe
+    from .batch.run import segment_many
+    from .batch.slide import segment_slide
     from .engine.config import EverythingConfig
     from .engine.everything import Segmentation, segment_everything
     from .engine.level import Embedding
     from .engine.masks import Mask, Masks
     from .engine.progress import Progress, drain
+    from .engine.propagate import propagate
     from .engine.segmenter import Segmenter, load_segmenter
     from .engine.stack import StackSegmentation, segment_stack
     from .plugin.commands import open_and_segment

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from napari_lightsam import EverythingConfig, drain, segment_stack
-from napari_lightsam.engine.stack import _Planes, _Shared
+from napari_lightsam.engine.stack import Planes, _Shared
 from napari_lightsam.errors import ConfigError, ImageError
 
 CONFIG = EverythingConfig(object_size=26)
@@ -58,7 +58,7 @@ def test_a_stack_of_one_plane_is_segmented_like_the_plane(nuclei, segmenter):
 
 
 def test_all_planes_share_one_normalisation(small):
-    planes = _Planes.of(small, 0, None)
+    planes = Planes.of(small, 0, None)
     shared = _Shared.of(planes)
     each = [shared.normalise(planes, i) for i in range(3)]
     assert {(plane.limits, plane.mean, plane.std) for plane in each} == {
@@ -70,7 +70,7 @@ def test_all_planes_share_one_normalisation(small):
 
 def test_blank_planes_do_not_set_the_normalisation(small):
     with_blank = np.concatenate([np.zeros_like(small), small, np.zeros_like(small)])
-    assert _Shared.of(_Planes.of(with_blank, 0, None)).limits[0][1] > 20
+    assert _Shared.of(Planes.of(with_blank, 0, None)).limits[0][1] > 20
 
 
 def test_a_blank_stack_has_no_objects_and_says_why(segmenter):

@@ -1,23 +1,39 @@
-"""Which files a batch reads, and what its outputs are called."""
+"""Which images a batch reads, and what its outputs are called."""
 
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_lightsam.batch import lists
 from napari_lightsam.errors import ConfigError, FileError
+from napari_lightsam.formats import vendors
 from napari_lightsam.formats.export import FORMATS
-from napari_lightsam.formats.images import SUFFIXES
-from napari_lightsam.formats.sidecar import read_record
+from napari_lightsam.formats.images import SUFFIXES, read_info
+from napari_lightsam.formats.sidecar import hash_file, read_record
+from napari_lightsam.formats.zarrs import SUFFIX as ZARR
+from napari_lightsam.formats.zarrs import hash_url, is_url, is_zarr
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from typing import Literal
 
 _RECORD, _OVERLAY = "_labels.json", "_overlay.png"
 _ENDINGS = (*(format_.ending for format_ in FORMATS.values()), _OVERLAY)
+_SEARCHED = (*SUFFIXES, *vendors.SUFFIXES)
+_KINDS = ", ".join((*_SEARCHED, ZARR))
+
+_LONGEST = 200  # bytes of a stem: file systems take 255 for a name, of which endings need up to 45
+
+BATCH_OUTPUTS = ("objects.csv", "images.csv", "report.html")
+"""Files about a batch as a whole, in its output folder."""
+
+BATCH_RECORD = "batch.json"
+"""What tells that these files are ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +43,40 @@ class Job:
     Attributes
     ----------
     source
-        The image file.
+        The image file or zarr folder; text where it is an address.
     base
         Output folder and stem; the outputs append to it.
+    image
+        What tables call it: its path below the folder, pattern or list that it was found by.
+    series
+        Which image of the file; None: the first.
+    facts
+        Name and value of what a list tells about it.
     """
 
-    source: Path
+    source: Path | str
     base: Path
+    image: str = ""
+    series: int | None = None
+    facts: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def name(self) -> str:
+        """File name, as text that any file can hold."""
+        name = (
+            self.source.name if isinstance(self.source, Path) else self.source.rstrip("/").rpartition("/")[2]
+        )
+        return printable(name)
+
+    def hash(self) -> str:
+        """Hash the file; of an address, what its store says about it.
+
+        Raises
+        ------
+        FileError
+            It cannot be read.
+        """
+        return hash_file(self.source) if isinstance(self.source, Path) else hash_url(self.source)
 
     @property
     def labels(self) -> Path:
@@ -49,6 +92,11 @@ class Job:
     def record(self) -> Path:
         """The record of how the result was made; written last."""
         return self.base.with_name(self.base.name + _RECORD)
+
+    @property
+    def pending(self) -> Path:
+        """What a run is about to write, kept while outputs take their names one after the other."""
+        return self.base.with_name(f".{self.base.name}{_RECORD}.pending")
 
     @property
     def overlay(self) -> Path:
@@ -80,78 +128,145 @@ class Found:
         In the order given, folders sorted by name.
     ignored
         Results of earlier runs that lie among the inputs; they are not segmented.
+    fact_names
+        Further columns of the lists that were given, in their order.
     """
 
     jobs: tuple[Job, ...]
     ignored: tuple[Path, ...]
+    fact_names: tuple[str, ...] = ()
 
 
-def find_jobs(inputs: Iterable[str | os.PathLike[str]], out: Path) -> Found:
+def find_jobs(
+    inputs: Iterable[str | os.PathLike[str]],
+    out: Path,
+    series: int | Literal["all"] | None = None,
+    reserved: Iterable[str] = (),
+) -> Found:
     """Find the images and name their outputs.
 
-    Files go into `out`, the contents of a folder keep their subfolders, and the matches of a pattern keep
-    their place below the part of it that has no wildcard. Hidden files are passed over.
+    Files go into `out`, the contents of a folder or list keep their subfolders, and the matches of a pattern
+    keep their place below the part of it that has no wildcard. Hidden files are passed over.
 
     Parameters
     ----------
     inputs
-        Files, folders and patterns (`*`, `?`, `[...]`, `**`).
+        Files, folders, patterns (`*`, `?`, `[...]`, `**`), lists (see `lists.read_list`), zarr folders and
+        addresses.
     out
         Output folder.
+    series
+        Which image of files that hold several; "all" makes a job of each.
+    reserved
+        Names that further columns of a list must not have.
 
     Raises
     ------
     FileError
         Nothing there, or no image in it.
     ConfigError
-        Two inputs have one output name, or an output would replace an input.
+        Two inputs have one output name, an output would replace an input, or a list is none.
     """
-    jobs: dict[Path, Job] = {}
+    jobs: dict[str, Job] = {}
     ignored: list[Path] = []
+    given_lists: list[Path] = []
+    facts: dict[str, None] = {}
     for given in inputs:
-        for source, place, chosen in _expand(os.fspath(given)):
-            if _is_own_result(source, out, chosen):
+        text = os.fspath(given)
+        if text.casefold().endswith(lists.SUFFIXES) and os.path.isfile(text):
+            given_lists.append(Path(text))
+            for row in lists.read_list(Path(text), reserved):
+                facts.update(dict.fromkeys(name for name, _ in row.facts))
+                _add(jobs, _job(row.source, row.place, out, row.facts))
+            continue
+        for source, place, chosen in _expand(text):
+            if isinstance(source, Path) and _is_own_result(source, out, chosen):
                 ignored.append(source)
             else:
-                jobs.setdefault(source.absolute(), Job(source, out / place / _stem(source)))
+                _add(jobs, _job(source, place, out))
     if not jobs:
         earlier = " other than results of earlier runs" if ignored else ""
-        raise FileError(f"No images{earlier} were found in what was given ({', '.join(SUFFIXES)}).")
-    found = Found(tuple(jobs.values()), tuple(ignored))
+        raise FileError(f"No images{earlier} were found in what was given ({_KINDS}).")
+    found = Found(tuple(_choose_series(jobs.values(), series)), tuple(ignored), tuple(facts))
     _refuse_clashes(found.jobs)
-    _protect_inputs(found)
+    _protect_inputs(found, out, given_lists)
     return found
 
 
-def _expand(given: str) -> Iterator[tuple[Path, Path, Path | None]]:
-    """Each file with its subfolder in the output, and the folder it was found in (None: given by name)."""
+def _job(source: Path | str, place: Path, out: Path, facts: tuple[tuple[str, str], ...] = ()) -> Job:
+    job = Job(source, out / place / _stem(source), facts=facts)
+    return replace(job, image=printable((place / job.name).as_posix()))
+
+
+def _add(jobs: dict[str, Job], job: Job) -> None:
+    """Keep a job unless its image is there; one that a list says something about wins."""
+    key = job.source if isinstance(job.source, str) else str(job.source.absolute())
+    if key not in jobs or (job.facts and not jobs[key].facts):
+        jobs[key] = job
+
+
+def _choose_series(jobs: Iterable[Job], series: int | Literal["all"] | None) -> Iterator[Job]:
+    """Set the image of every file; all of them where asked."""
+    for job in jobs:
+        if series != "all":
+            yield replace(job, series=series)
+            continue
+        try:
+            n = read_info(job.source, 0).n_images
+        except FileError:
+            n = 1  # reported when its turn comes
+        for i in range(n):
+            name = f"{job.base.name}_series{i}" if n > 1 else job.base.name
+            image = f"{job.image} [{i}]" if n > 1 else job.image
+            yield replace(job, series=i, base=job.base.with_name(name), image=image)
+
+
+def _expand(given: str) -> Iterator[tuple[Path | str, Path, Path | None]]:
+    """Each image with its subfolder in the output, and the folder it was found in (None: given by name)."""
     path = Path(given)
-    if path.is_dir():
+    if is_url(given) or is_zarr(path):
+        yield given.rstrip("/") if is_url(given) else path, Path(), None
+    elif path.is_dir():
         found = list(_walk(path))
         if not found:
-            raise FileError(f"No images were found in the folder {path} ({', '.join(SUFFIXES)}).")
+            raise FileError(f"No images were found in the folder {path} ({_KINDS}).")
         yield from ((file, file.parent.relative_to(path), path) for file in found)
-    elif path.exists() or not glob.has_magic(given):
+    elif path.exists() or path.is_symlink() or not glob.has_magic(given):
         if not path.exists():
             raise FileError(f"{path} does not exist. Check the name and the folder.")
         yield path, Path(), None
     else:
         root = _fixed_part(path)
-        matches = sorted(Path(m) for m in glob.glob(given, recursive=True))
-        found = [m for m in matches if m.is_file() and m.suffix.casefold() in SUFFIXES]
+        found = list(_match(given, root))
         if not found:
             raise FileError(f"No image matches {given}.")
         yield from ((file, file.parent.relative_to(root), root) for file in found)
 
 
 def _walk(folder: Path) -> Iterator[Path]:
+    """Images below a folder; linked folders are not entered, so that no loop is walked."""
     for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
-        for name in sorted(files):
+        images = [f for f in folders if f.casefold().endswith(ZARR) and is_zarr(Path(parent, f))]
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and f not in images)
+        for name in sorted([*files, *images]):
             file = Path(parent, name)
-            hidden = name.startswith(".") or file.suffix.casefold() not in SUFFIXES
-            if not hidden and (file.is_file() or file.is_symlink()):  # a dangling link is reported later
-                yield file
+            kept = name in images or file.suffix.casefold() in _SEARCHED
+            if kept and not name.startswith(".") and (file.exists() or file.is_symlink()):
+                yield file  # a dangling link is reported later
+
+
+def _match(pattern: str, root: Path) -> Iterator[Path]:
+    """Images that match a pattern, each once, even where linked folders lead around in circles."""
+    seen: set[str] = set()
+    for match in sorted(map(Path, glob.glob(pattern, recursive=True)), key=lambda m: (len(m.parts), m)):
+        kept = match.is_file() and match.suffix.casefold() in _SEARCHED
+        if not kept and not (match.suffix.casefold() == ZARR and is_zarr(match)):
+            continue
+        # Matches are plain within their folder: only a linked folder on the way can lead to one twice.
+        place = os.path.join(os.path.realpath(match.parent), match.name)
+        if place not in seen:
+            seen.add(place)
+            yield match
 
 
 def _fixed_part(pattern: Path) -> Path:
@@ -164,10 +279,23 @@ def _fixed_part(pattern: Path) -> Path:
     return Path(*fixed)
 
 
-def _stem(source: Path) -> str:
-    stem = source.stem
-    is_ome = stem.casefold().endswith(".ome") and source.suffix.casefold() in (".tif", ".tiff")
-    return stem[:-4] if is_ome else stem
+def _stem(source: Path | str) -> str:
+    """Name of the outputs: that of the image without its ending, changed where it is too long or no text."""
+    path = source if isinstance(source, Path) else Path(source.rpartition("/")[2])
+    stem = path.stem
+    kinds = (".tif", ".tiff", ZARR)
+    if stem.casefold().endswith(".ome") and path.suffix.casefold() in kinds:
+        stem = stem[:-4]
+    encoded = os.fsencode(stem)
+    if len(encoded) <= _LONGEST and printable(stem) == stem:
+        return stem
+    kept = encoded[: _LONGEST - 9].decode("utf-8", "ignore")
+    return f"{kept or 'image'}~{hashlib.sha256(encoded).hexdigest()[:8]}"
+
+
+def printable(text: str) -> str:
+    """Replace what no text file can hold: names are bytes on some systems."""
+    return os.fsencode(text).decode("utf-8", "replace")
 
 
 def _is_own_result(source: Path, out: Path, chosen: Path | None) -> bool:
@@ -179,8 +307,8 @@ def _is_own_result(source: Path, out: Path, chosen: Path | None) -> bool:
         return True
     if chosen is None:
         return False
-    folder, results = chosen.resolve(), out.resolve()
-    return results.is_relative_to(folder) and source.resolve().is_relative_to(results)
+    folder, results = (Path(os.path.realpath(path)) for path in (chosen, out))
+    return results.is_relative_to(folder) and Path(os.path.realpath(source)).is_relative_to(results)
 
 
 def has_record(output: Path) -> bool:
@@ -206,19 +334,20 @@ def _refuse_clashes(jobs: tuple[Job, ...]) -> None:
             )
 
 
-def _protect_inputs(found: Found) -> None:
+def _protect_inputs(found: Found, out: Path, lists_given: Iterable[Path]) -> None:
     """Refuse outputs that are an input under any name, be it a link; earlier results may be replaced."""
-    guarded = [job.source for job in found.jobs]
+    guarded = [*lists_given, *(job.source for job in found.jobs if isinstance(job.source, Path))]
     guarded += [path for path in found.ignored if not has_record(path)]
     inputs = {_identity(path): path for path in guarded if path.exists()}
-    for job in found.jobs:
-        for output in job.outputs:
-            victim = inputs.get(_identity(output)) if output.exists() else None
-            if victim is not None:
-                raise ConfigError(
-                    f"The result of {job.source} would be written to {output}, which is the input {victim}. "
-                    "Inputs are never written: choose another output folder."
-                )
+    of_all = [("the batch", out / name) for name in (*BATCH_OUTPUTS, BATCH_RECORD)]
+    of_each = ((str(job.source), output) for job in found.jobs for output in job.outputs)
+    for what, output in (*of_all, *of_each):
+        victim = inputs.get(_identity(output)) if output.exists() else None
+        if victim is not None:
+            raise ConfigError(
+                f"The result of {what} would be written to {output}, which is the input {victim}. "
+                "Inputs are never written: choose another output folder."
+            )
 
 
 def _identity(path: Path) -> tuple[int, int]:

@@ -1,7 +1,11 @@
-"""What earlier runs left: finished results to skip, and others that must not be lost."""
+"""What earlier runs left: finished results to skip, others that must not be lost, and parts to clear away."""
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
     from napari_lightsam.batch.inputs import Job
 
 _SHOWN = 5
+_PART = re.compile(r"\.(.+)\.[0-9a-f]{8}\.(part|old)")  # as `formats.atomic` calls them
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +67,12 @@ def find_finished(
             problem = _difference(job, record, identity) or _change(job, record, present)
         except FileError as error:
             problem = f"{present[0]} has no usable record: {error}"
+        if problem and job.pending.exists() and _is_interrupted(job, present):
+            continue
         if problem:
             problems.append(problem)
         elif len(present) == len(wanted):
-            finished[job] = record
+            finished[job] = replace(record, preview="")  # read again when it is shown
     if problems:
         more = [f"... and {len(problems) - _SHOWN} more."] if len(problems) > _SHOWN else []
         raise ConfigError(
@@ -76,9 +83,43 @@ def find_finished(
     return finished
 
 
+def clear_parts(jobs: Iterable[Job]) -> None:
+    """Remove the parts of results that a killed run left in the output folders."""
+    names: dict[Path, set[str]] = {}
+    for job in jobs:
+        named = names.setdefault(job.base.parent, set())
+        named.update(path.name for path in (*job.outputs, job.pending))
+    for folder, known in names.items():
+        try:
+            entries = list(os.scandir(folder))
+        except OSError:
+            continue  # not there yet
+        for entry in entries:
+            part = _PART.fullmatch(entry.name)
+            if part and part[1] in known:
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    with suppress(OSError):
+                        os.unlink(entry.path)
+
+
+def _is_interrupted(job: Job, present: Iterable[Path]) -> bool:
+    """Whether a run was killed while outputs took their names: each is a new one of it or an old one."""
+    known: dict[str, set[str]] = {}
+    for path in (job.pending, job.record):
+        try:
+            outputs = read_record(path).outputs
+        except FileError:
+            continue
+        for name, digest in outputs.items():
+            known.setdefault(name, set()).add(digest)
+    return all(path == job.record or hash_file(path) in known.get(path.name, ()) for path in present)
+
+
 def _difference(job: Job, record: Record, identity: Identity) -> str:
     now = Record(
-        version=identity.version, input=job.source.name, input_sha256=_input_hash(job, record),
+        version=identity.version, input=job.name, input_sha256=_input_hash(job, record),
         settings=dict(identity.settings), model=identity.model, model_sha256=identity.model_sha256,
         device="", precision="", runtime="", object_size=None, object_size_estimated=False, pixel_size=None,
         pixel_size_source="", n_objects=0, outputs={},
@@ -101,6 +142,6 @@ def _change(job: Job, record: Record, present: Iterable[Path]) -> str:
 def _input_hash(job: Job, record: Record) -> str:
     """Hash of the input; one that cannot be read fails by itself later, not as a difference."""
     try:
-        return hash_file(job.source)
+        return job.hash()
     except FileError:
         return record.input_sha256

@@ -1,157 +1,164 @@
-"""Segment many files with one model, one runtime and one object size."""
+"""Segment many images with one model, one runtime and one object size."""
 
 from __future__ import annotations
 
 import time
 import warnings
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import napari_lightsam
-from napari_lightsam.batch.inputs import Job, find_jobs
-from napari_lightsam.batch.resume import Identity, find_finished
+from napari_lightsam.batch.inputs import Job, find_jobs, printable
+from napari_lightsam.batch.lock import locked
+from napari_lightsam.batch.recipe import Recipe, read_recipe
+from napari_lightsam.batch.resume import Identity, clear_parts, find_finished
+from napari_lightsam.batch.scale_images import run_jobs
 from napari_lightsam.batch.settings import BatchReport, BatchSettings, FileOutcome
-from napari_lightsam.batch.subject import Subject, hear
+from napari_lightsam.batch.single import Batch, segment_job
+from napari_lightsam.batch.subject import Subject
+from napari_lightsam.batch.summary import COLUMNS, write_summary
 from napari_lightsam.engine.image import LightSamWarning
 from napari_lightsam.engine.progress import Progress
 from napari_lightsam.errors import FileError, LightSamError
-from napari_lightsam.formats.atomic import WriteError, check_writable, written_whole
-from napari_lightsam.formats.export import FORMATS, check_formats
+from napari_lightsam.formats.atomic import WriteError, check_writable
 from napari_lightsam.formats.images import read_image, read_info
-from napari_lightsam.formats.labels import save_labels
-from napari_lightsam.formats.objects import Objects
-from napari_lightsam.formats.overlay import save_overlay
-from napari_lightsam.formats.sidecar import Record, hash_file, save_record
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Mapping
 
-    import pandas as pd
-
-    from napari_lightsam.batch.subject import Result
+    from napari_lightsam.batch.inputs import Found
     from napari_lightsam.engine.progress import Work
     from napari_lightsam.engine.segmenter import Segmenter
-    from napari_lightsam.formats.images import ImageFile
+    from napari_lightsam.formats.sidecar import Record
 
 SAMPLED = 8
 """The object size of a batch is estimated from at most this many of its images."""
 
-DEVIATION = 1.6
-"""Images whose objects differ by more than this factor from the size of the batch are flagged."""
+_LEFT = "not tried: another image could not be written"
 
-_ALWAYS = ("tiff", "csv")  # formats that every batch writes
-
-_FEW = 5  # the median of fewer objects says little about an image
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class _Size:
-    """The object size of a batch."""
+    """The object size of a batch, and how it came about."""
 
     value: float | None
     source: str
-    estimates: Mapping[Path, float]
 
 
-def segment_files(
-    inputs: Iterable[str | os.PathLike[str]],
+def segment_many(
+    sources: Iterable[str | os.PathLike[str]],
     out: str | os.PathLike[str],
-    settings: BatchSettings | None = None,
+    recipe: Recipe | str | os.PathLike[str] | None = None,
     *,
-    model: str | Segmenter = "lightsam",
+    segmenter: Segmenter | None = None,
     overwrite: bool = False,
-    overlay: bool = False,
-    exports: Iterable[str] = (),
+    scheduler: Any = None,
+    workers: int | None = None,
+    threads: int | None = None,
 ) -> Work[BatchReport]:
-    """Segment files, folders and patterns; a generator of `Progress` that returns a `BatchReport`.
+    """Segment many images; a generator of `Progress` that returns a `BatchReport`.
 
-    For each input `<stem>_labels.tif`, `<stem>_objects.csv` and, written last, `<stem>_labels.json`
-    appear in `out`, subfolders mirrored. Inputs are never written. Results that are finished with the
-    same input, settings, model and version are skipped. A bad file does not stop the others.
-
-    With `settings.link` a stack gives labels (Z, H, W) with an id per object in all planes, and a row per
-    object and plane.
+    For each image `<stem>_labels.tif`, `<stem>_objects.csv` and, written last, `<stem>_labels.json` appear in
+    `out`, subfolders mirrored; for all of them `objects.csv`, `images.csv` and `report.html`. Inputs are
+    never written. Results that are finished with the same input, settings, model and version are skipped, so
+    that a run that was stopped or killed goes on where it was. A bad file does not stop the others.
 
     Parameters
     ----------
-    inputs
-        As in `batch.inputs.find_jobs`.
+    sources
+        Files, folders, patterns, lists as CSV, zarr folders and addresses; see `batch.inputs.find_jobs`.
     out
-        Output folder; made where missing.
-    settings
-        How images are read and segmented; None means the defaults.
-    model
-        Name, path of a checkpoint, or a loaded `Segmenter`; loaded once.
+        Output folder; made where missing. One run at a time may use it.
+    recipe
+        Model, settings and outputs: a `Recipe`, or the path of one; None means the defaults.
+    segmenter
+        A loaded model, instead of that of the recipe.
     overwrite
         Make results again, whatever is there. Inputs stay safe.
-    overlay
-        Also write `<stem>_overlay.png`; of a stack that is linked, its middle plane.
-    exports
-        Also write these formats, by their names in `formats.export.FORMATS`.
+    scheduler, workers, threads
+        Where images are segmented, each by one worker, as in `batch.slide.segment_slide`; None: one after the
+        other in this process.
 
     Raises
     ------
     FileError
         Before any work: an input is missing, has several channels, planes or time points of which none is
-        chosen, or the output folder cannot be written.
+        chosen, or the output folder cannot be written or is in use.
     ConfigError
-        Before any work: outputs clash with each other, with inputs, or with other results, or a format is
-        not known.
+        Before any work: the recipe is wrong, or outputs clash with each other, with inputs, or with other
+        results.
     WeightsError, DeviceError
         Before any work: the model or the device cannot be used.
+
+    Examples
+    --------
+    >>> import numpy as np, tempfile, tifffile
+    >>> from napari_lightsam import drain
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     tifffile.imwrite(f"{folder}/blank.tif", np.zeros((32, 32), "uint8"))
+    ...     report = drain(segment_many([f"{folder}/blank.tif"], f"{folder}/results"))
+    >>> report.exit_code, report.outcomes[0].n_objects, report.outcomes[0].flags[0][:21]
+    (0, 0, 'No objects were found')
     """
-    settings = settings or BatchSettings()
-    out = Path(out)
-    exports = tuple(name for name in exports if name not in _ALWAYS)
-    exports = check_formats(exports) if exports else ()
+    recipe = _recipe(recipe)
+    settings, out = recipe.settings, Path(out)
     yield Progress("looking for images", 0, 0)
-    found = find_jobs(inputs, out)
+    found = find_jobs(sources, out, settings.series, reserved=COLUMNS)
     damaged = _check_selections(found.jobs, settings)
     yield Progress("loading the model", 0, 1)
-    segmenter = _load(model, settings)
+    segmenter = segmenter or _load(recipe)
     version, plain = napari_lightsam.__version__, settings.to_plain()
     identity = Identity(version, plain, segmenter.spec.name, segmenter.weights_hash)
-    finished = {} if overwrite else find_finished(found.jobs, identity, overlay=overlay, exports=exports)
     check_writable(out)
-    readable = [job for job in found.jobs if job not in damaged]
-    size = yield from _fix_size(segmenter, settings, readable, finished)
-    batch = _Batch(segmenter, settings, identity, size, overlay, exports)
-    outcomes = yield from _run_all(batch, found.jobs, finished)
-    notes = (f"{len(found.ignored)} results of earlier runs among the inputs were passed over",)
-    return BatchReport(
-        outcomes, size.value, size.source, segmenter.spec.name, segmenter.device, segmenter.precision,
-        segmenter.device_reason, notes if found.ignored else (),
-    )  # fmt: skip
+    with locked(out):
+        clear_parts(found.jobs)
+        finished: Mapping[Job, Record] = {}
+        if not overwrite:
+            finished = find_finished(found.jobs, identity, overlay=recipe.overlay, exports=recipe.exports)
+        for job in finished:
+            job.pending.unlink(missing_ok=True)
+        readable = [job for job in found.jobs if job not in damaged]
+        size = yield from _fix_size(segmenter, settings, readable, finished)
+        batch = Batch(segmenter, recipe, identity, size.value)
+        if scheduler is None:
+            outcomes = yield from _run_all(batch, found.jobs, finished)
+        else:
+            left = {i: job for i, job in enumerate(found.jobs) if job not in finished}
+            done = yield from run_jobs(batch, left, attempt_job, out, (scheduler, workers, threads))
+            outcomes = tuple(
+                _skipped(batch, job, finished[job]) if job in finished else done.get(i) or _failed(job, _LEFT)
+                for i, job in enumerate(found.jobs)
+            )
+        report = BatchReport(
+            outcomes, size.value, size.source, segmenter.spec.name, segmenter.device, segmenter.precision,
+            segmenter.device_reason, _notes(found),
+        )  # fmt: skip
+        return (yield from write_summary(out, found, batch, report, overwrite=overwrite))
 
 
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """What is fixed before the first image."""
-
-    segmenter: Segmenter
-    settings: BatchSettings
-    identity: Identity
-    size: _Size
-    overlay: bool
-    exports: tuple[str, ...]
-
-    def outputs(self, job: Job) -> tuple[Path, ...]:
-        """List what is written for a file."""
-        return job.wanted(self.overlay, self.exports)
+def _recipe(given: Recipe | str | os.PathLike[str] | None) -> Recipe:
+    if given is None:
+        return Recipe()
+    return given if isinstance(given, Recipe) else read_recipe(given)
 
 
-def _load(model: str | Segmenter, settings: BatchSettings) -> Segmenter:
-    if not isinstance(model, str):
-        return model
+def _load(recipe: Recipe) -> Segmenter:
     from napari_lightsam.engine.segmenter import load_segmenter
 
+    chosen = recipe.settings
     return load_segmenter(
-        model, device=settings.device, precision=settings.precision, runtime=settings.runtime
+        recipe.model, device=chosen.device, precision=chosen.precision, runtime=chosen.runtime
     )
+
+
+def _notes(found: Found) -> tuple[str, ...]:
+    n = len(found.ignored)
+    return (f"{n} results of earlier runs among the inputs were passed over",) if n else ()
 
 
 def _check_selections(jobs: Iterable[Job], settings: BatchSettings) -> set[Job]:
@@ -159,10 +166,11 @@ def _check_selections(jobs: Iterable[Job], settings: BatchSettings) -> set[Job]:
     damaged = set()
     for job in jobs:
         try:
-            info = read_info(job.source)
+            info = read_info(job.source, job.series)
         except FileError:
             damaged.add(job)  # reported when its turn comes
             continue
+        info = info.with_axes(settings.axes)
         info.select(settings.channel, "max" if settings.link else settings.z, settings.time)
     return damaged
 
@@ -173,151 +181,80 @@ def _fix_size(
     """One object size for all images: as given, as in the finished part, or the median of estimates."""
     given = settings.config.object_size
     if given is not None:
-        return _Size(given, "given", {})
+        return _Size(given, "given")
     earlier = {record.object_size for record in finished.values()}
     if len(earlier) == 1 and (used := earlier.pop()) is not None:
-        return _Size(used, "as in the results that are finished", {})
+        return _Size(used, "as in the results that are finished")
     if all(job in finished for job in jobs):
-        return _Size(None, "nothing to segment", {})
+        return _Size(None, "nothing to segment")
     n = min(SAMPLED, len(jobs))
     sample = [jobs[i * len(jobs) // n] for i in range(n)]
-    estimates: dict[Path, float] = {}
+    estimates: list[float] = []
     for i, job in enumerate(sample):
         yield Progress("estimating the object size", i, n)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", LightSamWarning)
-                subject = Subject.of(read_image(job.source), settings)
+                subject = Subject.of(read_image(job.source, job.series), settings)
                 estimate = subject.estimate_size(segmenter)
         except (LightSamError, MemoryError):
             continue  # reported when its turn comes
         if estimate is not None:
-            estimates[job.source] = estimate
+            estimates.append(estimate)
     if not estimates:
-        return _Size(None, "not estimated", {})
+        return _Size(None, "not estimated")
     files = "1 image" if len(estimates) == 1 else f"{len(estimates)} images"
-    return _Size(float(median(estimates.values())), f"estimated from {files}", estimates)
+    return _Size(float(median(estimates)), f"estimated from {files}")
 
 
 def _run_all(
-    batch: _Batch, jobs: tuple[Job, ...], finished: Mapping[Job, Record]
+    batch: Batch, jobs: tuple[Job, ...], finished: Mapping[Job, Record]
 ) -> Work[tuple[FileOutcome, ...]]:
     outcomes: list[FileOutcome] = []
     hopeless = ""
     for i, job in enumerate(jobs):
         if job in finished:
-            done = finished[job].n_objects
-            outcomes.append(FileOutcome(job.source, "skipped", batch.outputs(job), done))
-            continue
-        if hopeless:
-            outcomes.append(FileOutcome(job.source, "failed", message=f"not tried: {hopeless}"))
-            continue
-        start = time.perf_counter()
-        try:
-            outcome = yield from _numbered(_segment_file(batch, job), job, i, len(jobs))
-        except WriteError as error:
-            outcome = FileOutcome(job.source, "failed", message=str(error))
-            hopeless = str(error) if error.everywhere else ""
-        except LightSamError as error:
-            outcome = FileOutcome(job.source, "failed", message=str(error))
-        except MemoryError:
-            outcome = FileOutcome(job.source, "failed", message="the memory of this machine does not suffice")
-        except Exception as error:  # a fault of ours in one image must not cost the other results
-            outcome = FileOutcome(job.source, "failed", message=f"unexpected {type(error).__name__}: {error}")
-        outcomes.append(replace(outcome, seconds=time.perf_counter() - start))
+            outcomes.append(_skipped(batch, job, finished[job]))
+        elif hopeless:
+            outcomes.append(_failed(job, f"not tried: {hopeless}"))
+        else:
+            outcome, hopeless = yield from _numbered(attempt_job(batch, job), job, i, len(jobs))
+            outcomes.append(outcome)
     return tuple(outcomes)
 
 
-def _numbered(work: Work[FileOutcome], job: Job, index: int, total: int) -> Work[FileOutcome]:
+def attempt_job(batch: Batch, job: Job) -> Work[tuple[FileOutcome, str]]:
+    """Segment one image; returns what became of it, and why all others would fail alike, or nothing."""
+    start, hopeless = time.perf_counter(), ""
+    try:
+        outcome = yield from segment_job(batch, job)
+    except WriteError as error:
+        outcome = _failed(job, str(error))
+        hopeless = str(error) if error.everywhere else ""
+    except LightSamError as error:
+        outcome = _failed(job, str(error))
+    except MemoryError:
+        outcome = _failed(job, "the memory of this machine does not suffice")
+    except Exception as error:  # a fault of ours in one image must not cost the other results
+        outcome = _failed(job, f"unexpected {type(error).__name__}: {error}")
+    return replace(outcome, seconds=time.perf_counter() - start), hopeless
+
+
+def _skipped(batch: Batch, job: Job, record: Record) -> FileOutcome:
+    outputs = batch.outputs(job)
+    return FileOutcome(job.source, "skipped", outputs, record.n_objects, flags=record.flags, image=job.image)
+
+
+def _failed(job: Job, message: str) -> FileOutcome:
+    return FileOutcome(job.source, "failed", message=printable(message), image=job.image)
+
+
+def _numbered(work: Work[T], job: Job, index: int, total: int) -> Work[T]:
     """Pass progress on: that of the file where there is one, else that of the batch."""
     while True:
         try:
             step = next(work)
         except StopIteration as stop:
-            outcome: FileOutcome = stop.value
+            outcome: T = stop.value
             return outcome
-        yield step if total == 1 else Progress(f"{job.source.name}: {step.stage}", index, total)
-
-
-def _segment_file(batch: _Batch, job: Job) -> Work[FileOutcome]:
-    settings = batch.settings
-    yield Progress("reading", 0, 0)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", LightSamWarning)
-        image = read_image(job.source)
-    subject = Subject.of(image, settings)
-    heard = [str(w.message).removeprefix(f"{job.source}: ") for w in caught if w.category is LightSamWarning]
-    input_hash = hash_file(job.source)
-    config = replace(settings.config, object_size=batch.size.value)
-    result = yield from hear(subject.segment(batch.segmenter, config), heard)
-    flags = [*subject.flags, *dict.fromkeys(heard)]
-    yield Progress("measuring the objects", 0, 0)
-    pixel_size = settings.pixel_size or image.pixel_size
-    table = subject.measure(result, pixel_size)
-    flags += [result.advice] if result.advice else []
-    flags += _deviation(batch.size, job, table)
-    yield Progress("writing", 0, 0)
-    record = _record(batch, job, image, input_hash, result.object_size, int(table["label"].nunique()))
-    _write(batch, job, record, result, table, subject)
-    return FileOutcome(job.source, "written", batch.outputs(job), record.n_objects, flags=tuple(flags))
-
-
-def _deviation(size: _Size, job: Job, table: pd.DataFrame) -> list[str]:
-    """Say when an image's own object size is far from that of the batch."""
-    own = size.estimates.get(job.source)
-    if own is None and len(table) >= _FEW:
-        own = float(table["equivalent_diameter_px"].median())
-    if own is None or size.value is None or max(own / size.value, size.value / own) <= DEVIATION:
-        return []
-    return [
-        f"its objects measure about {own:.0f} px, the batch was run at {size.value:.0f} px: "
-        f"segment it alone with --object-size {own:.0f}"
-    ]
-
-
-def _record(
-    batch: _Batch, job: Job, image: ImageFile, input_hash: str, object_size: float | None, n_objects: int
-) -> Record:
-    given = batch.settings.pixel_size
-    identity, segmenter = batch.identity, batch.segmenter
-    return Record(
-        version=identity.version,
-        input=job.source.name,
-        input_sha256=input_hash,
-        settings=dict(identity.settings),
-        model=identity.model,
-        model_sha256=identity.model_sha256,
-        device=segmenter.device,
-        precision=segmenter.precision,
-        runtime=segmenter.runtime_name,
-        object_size=object_size,
-        object_size_estimated=object_size is not None and batch.settings.config.object_size is None,
-        pixel_size=given or image.pixel_size,
-        pixel_size_source="given" if given else image.pixel_size_source if image.pixel_size else "",
-        n_objects=n_objects,
-        outputs={},
-    )
-
-
-def _write(
-    batch: _Batch, job: Job, record: Record, result: Result, table: pd.DataFrame, subject: Subject
-) -> None:
-    """Write all outputs of a file; they take their names together, the record last."""
-    with ExitStack() as stack:
-        # Leaving runs backwards: what is entered first is renamed last.
-        parts = {path: stack.enter_context(written_whole(path)) for path in (job.record, job.objects)}
-        labels = stack.enter_context(written_whole(job.labels))
-        save_labels(labels, result.labels, pixel_size=record.pixel_size, z_step=subject.z_step)
-        table.to_csv(parts[job.objects], index=False, lineterminator="\n")
-        outputs = {job.labels.name: hash_file(labels), job.objects.name: hash_file(parts[job.objects])}
-        if batch.overlay:
-            picture = stack.enter_context(written_whole(job.overlay))
-            save_overlay(picture, subject.pixels[subject.middle], result.labels[subject.middle])
-            outputs[job.overlay.name] = hash_file(picture)
-        objects = Objects(
-            result.labels, pixel_size=record.pixel_size, z_step=subject.z_step, position=subject.position,
-            table=table, name=job.source.name,
-        )  # fmt: skip
-        for name, output in zip(batch.exports, job.exported(batch.exports), strict=True):
-            outputs[output.name] = hash_file(stack.enter_context(FORMATS[name].written(output, objects)))
-        save_record(parts[job.record], replace(record, outputs=outputs))
+        yield step if total == 1 else Progress(f"{job.name}: {step.stage}", index, total)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from napari_lightsam.engine.config import EverythingConfig
 from napari_lightsam.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+Precision = Literal["auto", "float32", "bfloat16", "float16", "int8"]
+Runtime = Literal["auto", "torch", "openvino"]
+
+_MOST_CHANNELS = 3
 
 
 def _setting(text: str, default: Any = None, unit: str = "") -> Any:
@@ -33,13 +39,17 @@ class BatchSettings:
         with the same label in all planes.
     pixel_size
         (row, column) in micrometres, instead of what the files say.
+    series
+        Which image of a file that holds several: its number, or "all"; None takes the first, and says so.
+    axes
+        One letter per dimension (T, C, Z, Y, X, S for colour), instead of what the files say.
     device, precision, runtime
         As in `load_segmenter`.
 
     Raises
     ------
     ConfigError
-        A pixel size is no pair of positive numbers, or a plane is chosen of stacks that are linked.
+        A value is of another kind or outside its range, or a plane is chosen of stacks that are linked.
     """
 
     config: EverythingConfig = field(default_factory=EverythingConfig)
@@ -59,21 +69,38 @@ class BatchSettings:
     pixel_size: tuple[float, float] | None = _setting(
         "Size of a pixel, or HEIGHT,WIDTH of an oblong one; from the file when not given", unit="um"
     )
+    series: int | Literal["all"] | None = _setting(
+        "Image of a file that holds several (from 0), or all for a result of each; the first when not given"
+    )
+    axes: str | None = _setting(
+        "Axes of the files where these do not say it, or say it wrongly: a letter per dimension, such as ZYX"
+    )
     device: str = _setting("auto (CUDA, then MPS, then CPU), cpu, mps, cuda or cuda:N", "auto")
-    precision: Literal["auto", "float32", "bfloat16", "float16", "int8"] = _setting(
+    precision: Precision = _setting(  # noqa: RUF009
         "auto (the fastest that agrees with float32), float32, bfloat16, float16, or int8 (after "
         "`lightsam quantize`)",
         "auto",
     )
-    runtime: Literal["auto", "torch", "openvino"] = _setting(
+    runtime: Runtime = _setting(  # noqa: RUF009
         "auto (openvino on the CPU where it runs the model, else torch), torch or openvino",
         "auto",
     )
 
     def __post_init__(self) -> None:
-        size = self.pixel_size
-        if size is not None and not (len(size) == 2 and all(math.isfinite(s) and s > 0 for s in size)):
-            raise ConfigError(f"The pixel size is one or two positive numbers of micrometres; got {size}.")
+        _check_choice("channel", self.channel, _is_channel, "a number from 0, a name, or up to three of them")
+        _check_choice("z", self.z, lambda v: v == "max" or _is_count(v), "a plane number from 0, or max")
+        _check_choice("time", self.time, _is_count, "a whole number from 0")
+        _check_choice("series", self.series, lambda v: v == "all" or _is_count(v), "a number from 0, or all")
+        _check_choice("axes", self.axes, _is_axes, "different letters of T, C, Z, Y, X and S, with Y and X")
+        _check_choice("pixel_size", self.pixel_size, _is_size, "one or two positive numbers of micrometres")
+        for name, kinds in (("precision", Precision), ("runtime", Runtime)):
+            value = getattr(self, name)
+            if value not in get_args(kinds):
+                raise ConfigError(f"Unknown {name} {value!r}; choose one of {', '.join(get_args(kinds))}.")
+        if not isinstance(self.device, str):
+            raise ConfigError(f"device is auto, cpu, mps, cuda or cuda:N; got {self.device!r}.")
+        if not isinstance(self.link, bool):
+            raise ConfigError(f"link must be True or False; got {self.link!r}.")
         if self.link and self.z is not None:
             raise ConfigError(f"Linking takes all planes of a stack; leave out --z {self.z}.")
 
@@ -84,6 +111,30 @@ class BatchSettings:
         return {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}
 
 
+def _check_choice(name: str, value: Any, accepts: Callable[[Any], bool], wanted: str) -> None:
+    if value is not None and not accepts(value):
+        raise ConfigError(f"{name.replace('_', ' ')} is {wanted}; got {value!r}.")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_channel(value: Any) -> bool:
+    given = value if isinstance(value, tuple) else (value,)
+    return 1 <= len(given) <= _MOST_CHANNELS and all(isinstance(v, str) or _is_count(v) for v in given)
+
+
+def _is_axes(value: Any) -> bool:
+    known = isinstance(value, str) and set(value) <= set("TCZYXS") and {"Y", "X"} <= set(value)
+    return known and len(set(value)) == len(value) and "S" not in value[:-1]
+
+
+def _is_size(value: Any) -> bool:
+    numbers = [v for v in value if isinstance(v, int | float) and not isinstance(v, bool)]
+    return len(value) == len(numbers) == 2 and all(0 < v <= sys.float_info.max for v in numbers)
+
+
 @dataclass(frozen=True, slots=True)
 class FileOutcome:
     """What became of one input.
@@ -91,7 +142,7 @@ class FileOutcome:
     Attributes
     ----------
     source
-        The input file.
+        The input file; text where it is an address.
     status
         `written` now, `skipped` because it was finished before, or `failed`.
     outputs
@@ -104,15 +155,18 @@ class FileOutcome:
         Why it failed.
     flags
         What to look at: notes, warnings, advice, a deviating object size.
+    image
+        What tables call it.
     """
 
-    source: Path
+    source: Path | str
     status: Literal["written", "skipped", "failed"]
     outputs: tuple[Path, ...] = ()
     n_objects: int | None = None
     seconds: float = 0.0
     message: str = ""
     flags: tuple[str, ...] = ()
+    image: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +185,10 @@ class BatchReport:
         What ran, on what, and why.
     notes
         About the batch as a whole.
+    tables
+        Files about the batch as a whole: all objects, all images, and the report.
+    problems
+        What of these could not be written.
     """
 
     outcomes: tuple[FileOutcome, ...]
@@ -141,8 +199,10 @@ class BatchReport:
     precision: str
     device_reason: str
     notes: tuple[str, ...] = ()
+    tables: tuple[Path, ...] = ()
+    problems: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:
         """0 when every input has its result, 1 when one failed."""
-        return 1 if any(o.status == "failed" for o in self.outcomes) else 0
+        return 1 if self.problems or any(o.status == "failed" for o in self.outcomes) else 0

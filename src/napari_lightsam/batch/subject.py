@@ -11,6 +11,8 @@ from napari_lightsam.formats.objects import Position
 from napari_lightsam.formats.tables import measure_objects
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import pandas as pd
     from numpy.typing import NDArray
 
@@ -39,7 +41,7 @@ class Subject:
     rgb
         Whether the last axis is colour.
     channels
-        Name of each channel.
+        Every raw channel of the file by its name, (H, W) or (Z, H, W), segmented or not.
     stacked
         A stack, not a plane.
     z_step
@@ -48,15 +50,18 @@ class Subject:
         What a user should know about the choice.
     position
         Channel, plane and time point, as far as one of the image's was chosen.
+    plane
+        Number of the plane, "max" for the maximum over all, "all" for a stack.
     """
 
     pixels: NDArray[Any]
     rgb: bool
-    channels: tuple[str, ...]
+    channels: Mapping[str, NDArray[Any]]
     stacked: bool = False
     z_step: float | None = None
     flags: tuple[str, ...] = ()
     position: Position = _ANYWHERE
+    plane: str = "0"
 
     @classmethod
     def of(cls, image: ImageFile, settings: BatchSettings) -> Subject:
@@ -67,16 +72,21 @@ class Subject:
         FileError
             As `ImageFile.plane` and `ImageFile.stack`.
         """
+        image = image.with_axes(settings.axes)
         channel, z, time = settings.channel, settings.z, settings.time
         if settings.link and image.count_planes(channel, time) > 1:
             selection = image.select(channel, "max", time)
-            names, at = image.name_channels(selection), _position(selection)
             stack, rgb = image.stack(channel, time)
-            return cls(stack, rgb, names, stacked=True, z_step=image.z_step, position=at)
+            channels = image.channels(selection, depth=True)
+            at = _position(selection)
+            return cls(stack, rgb, channels, stacked=True, z_step=image.z_step, position=at, plane="all")
         selection = image.select(channel, z, time)
-        names, at = image.name_channels(selection), _position(selection)
+        at = _position(selection)
         flags = ("it has a single plane: there is nothing to link",) if settings.link else ()
-        return cls(*image.plane(channel, z, time), names, flags=flags, position=at)
+        several = "Z" in selection.roles and at.z is None
+        plane = "max" if several else str(at.z or 0)
+        pixels, rgb = image.plane(channel, z, time)
+        return cls(pixels, rgb, image.channels(selection), flags=flags, position=at, plane=plane)
 
     @property
     def middle(self) -> int | slice:
@@ -113,20 +123,16 @@ class Subject:
         from napari_lightsam.engine.stack import StackSegmentation
 
         if not isinstance(result, StackSegmentation):
-            return measure_objects(result.labels, self._by_channel(self.pixels), pixel_size, result.scores)
+            return measure_objects(result.labels, self.channels, pixel_size, result.scores)
 
         planes = []
         for z, labels in enumerate(result.labels):
-            table = measure_objects(labels, self._by_channel(self.pixels[z]), pixel_size)
+            raw = {name: stack[z] for name, stack in self.channels.items()}
+            table = measure_objects(labels, raw, pixel_size)
             table.insert(1, "z", z)
             planes.append(table)
         found = [table for table in planes if len(table)] or planes[:1]
         return pd.concat(found, ignore_index=True).merge(result.table, on="label", how="left")
-
-    def _by_channel(self, plane: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        """Raw values of every segmented channel by name."""
-        planes = [plane] if plane.ndim == 2 else [plane[..., i] for i in range(plane.shape[-1])]
-        return dict(zip(self.channels, planes, strict=True))
 
 
 def _position(selection: PlaneSelection) -> Position:

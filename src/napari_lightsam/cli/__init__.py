@@ -5,7 +5,20 @@ from typing import Annotated
 import typer
 
 from napari_lightsam import __version__
-from napari_lightsam.cli import cache, demo, distil, evaluate, export, info, models, quantize, segment, train
+from napari_lightsam.cli import (
+    cache,
+    demo,
+    distil,
+    evaluate,
+    export,
+    info,
+    models,
+    quantize,
+    replay,
+    scale,
+    segment,
+    train,
+)
 
 app = typer.Typer(
     name="lightsam",
@@ -15,7 +28,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("segment")(segment.segment)
+app.command("slide")(scale.slide)
 app.command("export")(export.export)
+app.command("replay")(replay.replay)
 app.command("demo")(demo.demo)
 app.command("info")(info.info)
 app.command("evaluate")(evaluate.evaluate)

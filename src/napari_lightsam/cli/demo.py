@@ -26,17 +26,17 @@ def demo(
     """
     if view:
         check_window()
-    from napari_lightsam.batch import segment_files
+    from napari_lightsam.batch import Recipe, segment_many
 
     clock = StageClock()
     typer.echo(f"Segmenting {SAMPLE.name}, fluorescent nuclei, 696 x 520 pixels.")
-    report = follow(segment_files([SAMPLE], out, overwrite=True, overlay=True), clock)
+    report = follow(segment_many([SAMPLE], out, Recipe(outputs=("overlay",)), overwrite=True), clock)
     times = clock.stop()
     code = show(report, out)
     for stage, seconds in times.items():
         typer.echo(f"  {stage:<30} {seconds:6.2f} s")
     typer.echo(f"  {'in all':<30} {sum(times.values()):6.2f} s")
-    for path in report.outcomes[0].outputs:
+    for path in (*report.outcomes[0].outputs, *report.tables):
         typer.echo(f"Wrote {path}")
     if view and code == 0:
         open_result(SAMPLE, report.outcomes[0].outputs[0])

@@ -1,12 +1,15 @@
-"""`lightsam segment`: files, folders and patterns to label images, tables and records."""
+"""`lightsam segment`: many images to label images, tables and a report."""
 
 import dataclasses
 import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
+from napari_lightsam.batch.inputs import printable
+from napari_lightsam.batch.recipe import OVERLAY, Recipe, read_recipe
 from napari_lightsam.batch.settings import BatchReport, BatchSettings
 from napari_lightsam.cli.report import follow, reported, warn
 from napari_lightsam.engine.config import EverythingConfig
@@ -37,9 +40,20 @@ def default(name: str) -> Any:
 @reported
 def segment(
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT...", help="Image files, folders, or patterns in quotes.")
+        list[str],
+        typer.Argument(
+            metavar="INPUT...",
+            help="Images, folders, patterns in quotes, lists (CSV with a column image), addresses of zarr.",
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Output folder. Inputs are never written.")],
+    context: typer.Context,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(
+            help="Take model, settings and outputs from this file (YAML); options here go before it."
+        ),
+    ] = None,
     mode: Annotated[str, setting("mode")] = default("mode"),
     model: Annotated[
         str, typer.Option(help="Name of a model (see `lightsam models list`) or path of a checkpoint.")
@@ -49,6 +63,8 @@ def segment(
     z: Annotated[str | None, setting("z", "--z")] = default("z"),
     time: Annotated[int | None, setting("time")] = default("time"),
     link: Annotated[bool, setting("link", "--link")] = default("link"),
+    series: Annotated[str | None, setting("series")] = default("series"),
+    axes: Annotated[str | None, setting("axes")] = default("axes"),
     pixel_size: Annotated[str | None, setting("pixel_size")] = default("pixel_size"),
     device: Annotated[str, setting("device")] = default("device"),
     precision: Annotated[str, setting("precision")] = default("precision"),
@@ -59,6 +75,20 @@ def segment(
     overlay: Annotated[
         bool, typer.Option("--overlay", help="Also write a picture with every object outlined.")
     ] = False,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            help="Segment several images at once: threads, processes, or the address of a dask scheduler "
+            "such as tcp://host:8786; one after the other when not given."
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="How many, on this machine; one a core when not given.")
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Threads of the model in each worker; cores / workers, 1 on a cluster."),
+    ] = None,
     export: Annotated[
         str | None,
         typer.Option(help=f"Also write these formats, separated by commas: {', '.join(FORMATS)}."),
@@ -83,30 +113,32 @@ def segment(
     """Segment every object of every image.
 
     For each image OUT receives STEM_labels.tif, STEM_objects.csv and STEM_labels.json; subfolders are kept.
-    What is finished with the same settings is skipped.
+    For all of them it receives objects.csv, images.csv and report.html. What is finished with the same
+    settings is skipped, so a run that was stopped goes on where it was.
 
-    Exit code: 0 all done, 1 an image failed (the others are done), 2 nothing was done.
+    Exit code: 0 all done, 1 an image failed (the others are done), 2 nothing was done, 130 stopped by Ctrl-C.
     """
     given = dict(locals())
-    config = EverythingConfig(**{f.name: given[f.name] for f in dataclasses.fields(EverythingConfig)})
-    settings = BatchSettings(
-        config=config,
-        channel=parse_channel(channel),
-        z=parse_z(z),
-        time=time,
-        link=link,
-        pixel_size=parse_pixel_size(pixel_size),
-        device=device,
-        precision=precision,  # type: ignore[arg-type]  # checked with the device
-        runtime=runtime,  # type: ignore[arg-type]  # too
-    )
-    from napari_lightsam.batch import segment_files
+    chosen = Recipe() if recipe is None else read_recipe(recipe)
+    if recipe is not None:
+        given = {name: given[name] for name in given if _is_on_command_line(context, name)}
+    from napari_lightsam.batch import segment_many
 
-    exports = parse_formats(export) if export is not None else ()
-    work = segment_files(
-        inputs, out, settings, model=model, overwrite=overwrite, overlay=overlay, exports=exports
-    )
-    raise typer.Exit(show(follow(work), out))
+    try:
+        work = segment_many(
+            inputs, out, with_options(chosen, given), overwrite=overwrite, scheduler=scheduler,
+            workers=workers, threads=threads,
+        )  # fmt: skip
+        report = follow(work)
+    except KeyboardInterrupt:
+        warn(f"Stopped. What is finished is in {out}; the same command goes on from there.")
+        raise typer.Exit(130) from None
+    raise typer.Exit(show(report, out))
+
+
+def _is_on_command_line(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def parse_channel(text: str | None) -> str | tuple[str, ...] | None:
@@ -128,6 +160,18 @@ def parse_z(text: str | None) -> int | Literal["max"] | None:
         raise ConfigError(f"--z is a plane number (from 0) or max; got {text!r}.") from None
 
 
+def parse_series(text: str | None) -> int | Literal["all"] | None:
+    """Read the number of an image, or "all"."""
+    if text is None:
+        return None
+    if text.strip().casefold() == "all":
+        return "all"
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigError(f"--series is the number of an image (from 0) or all; got {text!r}.") from None
+
+
 def parse_pixel_size(text: str | None) -> tuple[float, float] | None:
     """Read one number, or height and width."""
     if text is None:
@@ -141,14 +185,40 @@ def parse_pixel_size(text: str | None) -> tuple[float, float] | None:
     return numbers[0], numbers[-1]
 
 
+_PARSED: dict[str, Callable[[Any], Any]] = {
+    "channel": parse_channel,
+    "z": parse_z,
+    "series": parse_series,
+    "pixel_size": parse_pixel_size,
+}
+
+
+def with_options(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
+    """Replace parts of a recipe by options of the command line, by their names."""
+    options = {name: _PARSED[name](value) if name in _PARSED else value for name, value in given.items()}
+
+    def changed(cls: type) -> dict[str, Any]:
+        return {f.name: options[f.name] for f in dataclasses.fields(cls) if f.name in options}
+
+    config = dataclasses.replace(recipe.settings.config, **changed(EverythingConfig))
+    settings = dataclasses.replace(recipe.settings, **{**changed(BatchSettings), "config": config})
+    outputs = list(recipe.outputs)
+    if options.get("export") is not None:
+        outputs = [*parse_formats(options["export"]), *([OVERLAY] if recipe.overlay else [])]
+    if options.get("overlay"):
+        outputs.append(OVERLAY)
+    return Recipe(settings, options.get("model", recipe.model), tuple(outputs))
+
+
 def show(report: BatchReport, out: Path) -> int:
     """Print what became of a batch; returns the exit code."""
-    for outcome in report.outcomes:
+    names = [printable(str(outcome.source)) for outcome in report.outcomes]
+    for name, outcome in zip(names, report.outcomes, strict=True):
         if outcome.status == "written":
             objects = "1 object" if outcome.n_objects == 1 else f"{outcome.n_objects} objects"
-            typer.echo(f"{outcome.source}: {objects}, {outcome.seconds:.1f} s -> {outcome.outputs[0]}")
+            typer.echo(f"{name}: {objects}, {outcome.seconds:.1f} s -> {outcome.outputs[0]}")
         elif outcome.status == "skipped":
-            typer.echo(f"{outcome.source}: skipped, finished before -> {outcome.outputs[0]}")
+            typer.echo(f"{name}: skipped, finished before -> {outcome.outputs[0]}")
     counts = [
         f"{n} {status}"
         for status in ("written", "skipped", "failed")
@@ -158,12 +228,16 @@ def show(report: BatchReport, out: Path) -> int:
     typer.echo(f"Object size: {size}{report.object_size_source}.")
     typer.echo(f"Model: {report.model} on {report.device_reason}")
     typer.echo(f"Images: {', '.join(counts)}. Results are in {out}.")
+    for path in report.tables:
+        typer.echo(f"Of all images: {path}")
     for note in report.notes:
         warn(f"note: {note}.")
-    for outcome in report.outcomes:
+    for problem in report.problems:
+        warn(f"failed: {problem}")
+    for name, outcome in zip(names, report.outcomes, strict=True):
         for flag in outcome.flags:
-            warn(f"look at {outcome.source}: {flag}")
-    for outcome in report.outcomes:
+            warn(f"look at {name}: {flag}")
+    for name, outcome in zip(names, report.outcomes, strict=True):
         if outcome.status == "failed":
-            warn(f"failed: {outcome.source}: {outcome.message}")
+            warn(f"failed: {name}: {outcome.message}")
     return report.exit_code

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 import re
+import sys
 from dataclasses import Field, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
@@ -104,7 +105,7 @@ def _checked(setting: Field[Any], value: object) -> bool | int | float:
         return bool(value)
     low, high = setting.metadata["range"]
     number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not number or not (low <= value < math.inf and value <= high):  # type: ignore[operator]
+    if not number or not low <= value <= min(high, sys.float_info.max):  # type: ignore[operator]
         raise ConfigError(f"{setting.name} must be a number between {low:g} and {high:g}; got {value!r}.")
     if "int" not in str(setting.type):
         return float(value) if not isinstance(value, numbers.Integral) else int(value)  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from napari_lightsam.engine.candidates import Candidates
 
@@ -53,7 +53,21 @@ class Footprints:
 
 def pack(candidates: Candidates) -> Footprints:
     """Pack the positive logits of candidates."""
-    boxes = candidates.boxes
+    return pack_crops(candidates.logits, candidates.origins, candidates.boxes)
+
+
+def pack_crops(crops: Sequence[NDArray[Any]], origins: Indices, boxes: Indices) -> Footprints:
+    """Pack what is positive (or True) in N crops of one grid.
+
+    Parameters
+    ----------
+    crops
+        N arrays (h, w).
+    origins
+        (N, 2), where each starts on the grid.
+    boxes
+        (N, 4), half-open, on the grid: the part of each crop that counts.
+    """
     grid = boxes.copy()
     grid[:, 1] //= _BITS
     grid[:, 3] = -(-boxes[:, 3] // _BITS)
@@ -62,21 +76,23 @@ def pack(candidates: Candidates) -> Footprints:
     words = np.zeros(int(sizes.sum()), np.uint64)
     areas = np.zeros(len(boxes), np.intp)
     for index in _chunks((boxes[:, 2:] - boxes[:, :2]).prod(axis=1)):
-        _pack_some(candidates, index, grid, first, words, areas)
+        _pack_some(crops[index], origins[index], boxes[index], index, grid, first, words, areas)
     return Footprints(boxes, grid, first, words, areas)
 
 
 def _pack_some(
-    candidates: Candidates,
+    values: Sequence[NDArray[Any]],
+    origins: Indices,
+    boxes: Indices,
     index: slice,
     grid: Indices,
     first: Indices,
     words: NDArray[np.uint64],
     areas: Indices,
 ) -> None:
-    boxes, crops = candidates.boxes[index], []
-    at = boxes - np.tile(candidates.origins[index], 2)
-    for crop, (y0, x0, y1, x1) in zip(candidates.logits[index], at.tolist(), strict=True):
+    crops = []
+    at = boxes - np.tile(origins, 2)
+    for crop, (y0, x0, y1, x1) in zip(values, at.tolist(), strict=True):
         crops.append(crop[y0:y1, x0:x1].ravel())
     sizes = np.array([len(crop) for crop in crops], np.intp)
     on = np.flatnonzero(np.concatenate(crops) > 0)

@@ -24,6 +24,10 @@ BLOCK = 1280
 
 _BLOCK_UNIT = 64  # sides of blocks are multiples of it
 _OVERLAP = 256  # every local window lies whole inside one block
+
+LEAST_BLOCK = 2 * _OVERLAP
+"""Smaller blocks would hardly advance over their overlap."""
+
 _KEPT_BLOCKS = 64  # 2-4 MB each
 _STRIP_PIXELS = 16_000_000  # source pixels, as uint8 RGB, that a fixed frame is resized from at once
 
@@ -51,12 +55,15 @@ class Level:
         (h, w) after zero padding to the right and below.
     fixed
         SAM's fixed frame: masks are interpolated to the frame first and from there to the image.
+    side
+        Largest side of a block, in frame pixels; at least `LEAST_BLOCK`, and a multiple of 64.
     """
 
     shape: tuple[int, int]
     frame: tuple[int, int]
     padded: tuple[int, int]
     fixed: bool
+    side: int = BLOCK
 
     @property
     def scale(self) -> tuple[float, float]:
@@ -75,12 +82,12 @@ class Level:
 
     def blocks(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return the first rows and first columns of the blocks; their product is the layout."""
-        y, x = (_starts(size) for size in self.padded)
+        y, x = (_starts(size, self.side) for size in self.padded)
         return (0,) if self.fixed else y, (0,) if self.fixed else x
 
     def block_list(self) -> list[Block]:
         """Return all blocks, row by row."""
-        size = self.padded if self.fixed else tuple(_block_side(side) for side in self.padded)
+        size = self.padded if self.fixed else tuple(_block_side(length, self.side) for length in self.padded)
         rows, columns = self.blocks()
         return [Block(y, x, size[0], size[1]) for y in rows for x in columns]
 
@@ -99,15 +106,16 @@ class Level:
 
     def block_of(self, y: int, x: int, size: int) -> Block:
         """Return the block whose centre is nearest to a square window, among those that hold it."""
+        sides = [_block_side(length, self.side) for length in self.padded]
         starts = (
             min(
-                (s for s in _starts(length) if s <= at and at + size <= s + _block_side(length)),
-                key=lambda s, at=at, length=length: abs(s + _block_side(length) / 2 - at - size / 2),  # type: ignore[misc]
+                (s for s in _starts(length, self.side) if s <= at and at + size <= s + side),
+                key=lambda s, at=at, side=side: abs(s + side / 2 - at - size / 2),  # type: ignore[misc]
             )
-            for at, length in zip((y, x), self.padded, strict=True)
+            for at, length, side in zip((y, x), self.padded, sides, strict=True)
         )
         row, column = starts
-        return Block(row, column, _block_side(self.padded[0]), _block_side(self.padded[1]))
+        return Block(row, column, sides[0], sides[1])
 
     def mask_weights(self, axis: int, outputs: tuple[int, int]) -> AxisWeights:
         """Weights from mask logits to image pixels `outputs` along an axis (0 rows, 1 columns)."""
@@ -119,17 +127,17 @@ class Level:
         return AxisWeights(to_frame.start, to_frame.stop, to_image.matrix @ to_frame.matrix)
 
 
-def _block_side(size: int) -> int:
+def _block_side(size: int, most: int) -> int:
     """Return the side of the blocks along an axis: equal ones, as few and as small as cover it."""
-    if size <= BLOCK:
+    if size <= most:
         return size
-    count = math.ceil((size - _OVERLAP) / (BLOCK - _OVERLAP))
+    count = math.ceil((size - _OVERLAP) / (most - _OVERLAP))
     return math.ceil((size + (count - 1) * _OVERLAP) / count / _BLOCK_UNIT) * _BLOCK_UNIT
 
 
-def _starts(size: int) -> tuple[int, ...]:
+def _starts(size: int, most: int) -> tuple[int, ...]:
     """Return where overlapping blocks start along an axis; the last one ends with the axis."""
-    side = _block_side(size)
+    side = _block_side(size, most)
     if side == size:
         return (0,)
     return (*range(0, size - side, side - _OVERLAP), size - side)
@@ -151,11 +159,11 @@ def make_level(shape: tuple[int, int], spec: ModelSpec, scale: float | None = No
     if isinstance(frame, FixedFrame):
         factor = frame.size / max(shape)
         resized = (max(1, int(shape[0] * factor + 0.5)), max(1, int(shape[1] * factor + 0.5)))
-        return Level(shape, resized, (frame.size, frame.size), fixed=True)
+        return Level(shape, resized, (frame.size, frame.size), fixed=True, side=BLOCK)
     assert scale is not None
     resized = (max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale)))
     padded = tuple(max(frame.least, math.ceil(side / frame.multiple) * frame.multiple) for side in resized)
-    return Level(shape, resized, (padded[0], padded[1]), fixed=False)
+    return Level(shape, resized, (padded[0], padded[1]), fixed=False, side=BLOCK)
 
 
 def read_block(plane: Plane, level: Level, block: Block, spec: ModelSpec) -> FloatArray:

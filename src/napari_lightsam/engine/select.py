@@ -92,9 +92,16 @@ def suppress(
     int (K,)
         Indices of the chosen, best first.
     """
-    pool = np.arange(len(candidates)) if among is None else among
+    return choose(candidates.footprints(), quality, overlap, among)
+
+
+def choose(
+    prints: Footprints, quality: NDArray[np.float32], overlap: float, among: Indices | None = None
+) -> Indices:
+    """Choose footprints by the rules of `suppress`, whose parameters and result these are."""
+    pool = np.arange(len(prints.boxes)) if among is None else among
     ranked = pool[np.argsort(-quality[pool], kind="stable")]
-    return ranked[_Choice(candidates.footprints(), ranked, quality[ranked], overlap).made()]
+    return ranked[_Choice(prints, ranked, quality[ranked], overlap).made()]
 
 
 class _Choice:

@@ -135,7 +135,7 @@ def segment_stack(
     from napari_lightsam.engine.segmenter import load_segmenter
 
     config = config or EverythingConfig()
-    planes = _Planes.of(stack, axis, rgb)
+    planes = Planes.of(stack, axis, rgb)
     _check_out(out, planes.shape)
     segmenter = load_segmenter(model) if isinstance(model, str) else model
     yield Progress("looking at the stack", 0, len(planes))
@@ -186,7 +186,7 @@ def estimate_stack_size(
     ImageError
         As in `segment_stack`.
     """
-    return _Shared.of(_Planes.of(stack, axis, rgb)).estimate_size(segmenter)
+    return _Shared.of(Planes.of(stack, axis, rgb)).estimate_size(segmenter)
 
 
 class _PlaneView:
@@ -204,7 +204,7 @@ class _PlaneView:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Planes:
+class Planes:
     """The planes of a stack, read one at a time."""
 
     stack: ArrayLike
@@ -213,7 +213,7 @@ class _Planes:
     shape: tuple[int, ...]
 
     @classmethod
-    def of(cls, stack: ArrayLike, axis: int, rgb: bool | None) -> _Planes:
+    def of(cls, stack: ArrayLike, axis: int, rgb: bool | None) -> Planes:
         """Check that an array is a stack."""
         if not hasattr(stack, "shape") or not hasattr(stack, "dtype"):
             raise ImageError(f"An array is needed; got {type(stack).__name__}. Use numpy.asarray(...) on it.")
@@ -269,7 +269,7 @@ class _Shared:
     sample: tuple[Plane, ...]
 
     @classmethod
-    def of(cls, planes: _Planes) -> _Shared:
+    def of(cls, planes: Planes) -> _Shared:
         """Take the median plane's limits, as a plane takes those of its median tile with signal."""
         n = min(SAMPLED, len(planes))
         chosen = [int((k + 0.5) * len(planes) / n) for k in range(n)]
@@ -285,7 +285,7 @@ class _Shared:
         std = told[0].std if len(told) == 1 else math.sqrt(max(0.0, square - mean**2))
         return cls(limits, mean, std, tuple(sample))
 
-    def normalise(self, planes: _Planes, number: int) -> Plane:
+    def normalise(self, planes: Planes, number: int) -> Plane:
         """Read a plane with the normalisation of the stack."""
         if any(low >= high for low, high in self.limits):
             return planes.read(number)
@@ -308,7 +308,7 @@ class _Run:
     """A stack on its way through a model."""
 
     segmenter: Segmenter
-    planes: _Planes
+    planes: Planes
     shared: _Shared
     config: EverythingConfig
     stop: Callable[[], bool] | None

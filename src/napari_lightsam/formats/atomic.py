@@ -7,13 +7,14 @@ import os
 import secrets
 import shutil
 import tempfile
+import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from napari_lightsam.errors import FileError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 _REASONS = {
@@ -26,6 +27,9 @@ _REASONS = {
     errno.EEXIST: "a file of that name is in the way. Choose another output folder",
 }
 
+
+_WAITS = (0.05, 0.2, 0.6)  # seconds; a virus scanner or an indexer lets a file go by then
+_MOST_NAMES = 20
 
 _EVERYWHERE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
@@ -70,12 +74,53 @@ def written_whole(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
         _flush(part)
-        os.replace(part, path)
+        _replace(part, path)
     except OSError as error:
-        raise _explain(path, error) from error
+        raise explain(path, error) from error
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def put_in_place(part: Path, path: Path, may_replace: Callable[[Path], bool]) -> Path:
+    """Give a finished file its name, or one with a number where that one is taken.
+
+    A name is taken by a file that must not be replaced, or that another program holds open (on Windows).
+
+    Parameters
+    ----------
+    part
+        The finished file, on the same disk.
+    path
+        Wanted name.
+    may_replace
+        Tells whether an existing file may go.
+
+    Returns
+    -------
+    path
+        The name that it got.
+
+    Raises
+    ------
+    WriteError
+        The file system refuses all names.
+    """
+    _flush(part)
+    refused: OSError | None = None
+    for number in range(1, _MOST_NAMES + 1):
+        target = path if number == 1 else path.with_stem(f"{path.stem} ({number})")
+        if target.exists() and not may_replace(target):
+            continue
+        try:
+            _replace(part, target)
+        except PermissionError as error:
+            refused = error
+        except OSError as error:
+            raise explain(target, error) from error
+        else:
+            return target
+    raise explain(path, refused or FileExistsError(errno.EEXIST, "File exists")) from refused
 
 
 @contextmanager
@@ -105,7 +150,7 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
                 os.replace(aside, path)
             raise
     except OSError as error:
-        raise _explain(path, error) from error
+        raise explain(path, error) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
         if path.exists():
@@ -125,12 +170,29 @@ def check_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise _explain(folder, error) from error
+        raise explain(folder, error) from error
 
 
-def _explain(path: Path, error: OSError) -> WriteError:
+def explain(path: Path, error: OSError) -> WriteError:
+    """Say in words why a file system refused an output."""
     reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
+    if isinstance(error, PermissionError) and path.is_file():
+        reason = "permission denied. Close it where it is open in another program, or make it writable"
     return WriteError(f"{path} cannot be written: {reason}.", everywhere=error.errno in _EVERYWHERE)
+
+
+def _replace(part: Path, path: Path) -> None:
+    """Rename, with patience for whoever holds the old file open for a moment (on Windows)."""
+    for wait in _WAITS:
+        try:
+            os.replace(part, path)
+        except PermissionError:
+            if not path.is_file():
+                raise
+            time.sleep(wait)
+        else:
+            return
+    os.replace(part, path)
 
 
 def _flush(path: Path) -> None:

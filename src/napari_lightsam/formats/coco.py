@@ -27,8 +27,8 @@ _CHARACTERS = 7  # of five bits each: enough for the difference of two of them
 def save_coco(path: Path, objects: Objects) -> None:
     """Write images, one category and the annotations to a file that has no name yet.
 
-    Every plane is an image. Annotations are numbered through; `label` is the object's id, and `score` stands
-    where the table has one.
+    Every plane is an image; that of a part of a larger image says with `y0` and `x0` where it begins.
+    Annotations are numbered through; `label` is the object's id, and `score` stands where the table has one.
 
     Raises
     ------
@@ -40,6 +40,8 @@ def save_coco(path: Path, objects: Objects) -> None:
     for number, plane in enumerate(objects.planes(), start=1):
         height, width = plane.labels.shape
         image: dict[str, Any] = {"id": number, "file_name": objects.name, "width": width, "height": height}
+        if plane.origin != (0, 0):
+            image |= {"y0": plane.origin[0], "x0": plane.origin[1]}
         images.append(image | {a: step for a, step in plane.position._asdict().items() if step is not None})
         for annotation in _annotate(plane):
             annotations.append(

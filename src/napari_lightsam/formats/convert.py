@@ -70,7 +70,7 @@ def _from_image(image: ImageFile) -> Objects:
             f"{image.path} has {math.prod(image.shape):,} pixels; at most {MOST_PIXELS:,} are read."
         )
     data = np.asarray(image.data[...]).reshape([image.shape[i] for i in keep])
-    return Objects(data, axes, image.pixel_size, image.z_step, name=image.path.name)
+    return Objects(data, axes, image.pixel_size, image.z_step, name=Path(image.path).name)
 
 
 def find_stem(path: Path) -> str:

@@ -29,6 +29,8 @@ _FARTHEST = 1e9  # pixels; beyond it a number is no coordinate
 _BATCH = 1 << 21  # crossings and pixels handled together
 _MOST_CORNERS = 1 << 26  # of all outlines: some 5 GiB while they are drawn; a small zip can hold many more
 _MOST_CROSSINGS = 20_000_000  # of one object: memory is bounded, and no real outline comes near
+_ALL_CROSSINGS = 1 << 28  # of all objects together, and
+_LAYERS, _PAINTED = 8, 1 << 28  # times the image, or pixels, that are painted: so much takes some seconds
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -149,7 +151,8 @@ def fill_outlines(
     Raises
     ------
     FileError
-        An outline of absurd length.
+        An outline of absurd length, or objects that lie over each other without end: a small file could keep
+        a machine busy for days.
     """
     labels = np.zeros(shape, np.int32)
     flat = labels.reshape(-1)
@@ -160,12 +163,21 @@ def fill_outlines(
     if crossings.max(initial=0) > _MOST_CROSSINGS:
         name = drawn[int(np.argmax(crossings))].name
         raise FileError(f"{path}: the outline of the object {name!r} is too long to be one.")
+    if crossings.sum() > _ALL_CROSSINGS:
+        raise FileError(f"{path} has outlines of absurd length. Save it in parts.")
     ends = np.cumsum(crossings)
+    room = max(_LAYERS * labels.size, _PAINTED)
     first = 0
     while first < len(drawn):
         last = max(first + 1, int(np.searchsorted(ends, ends[first] - crossings[first] + _BATCH)))
         part = slice(*np.searchsorted(owner, [first, last]))
         starts, lengths, owners = _runs(upper[part], lower[part], owner[part], places, shape)
+        room -= int(lengths.sum())
+        if room < 0:
+            raise FileError(
+                f"{path}: its objects cover the image more than {_LAYERS} times over; labels hold one layer. "
+                "Save them in parts."
+            )
         _paint(flat, starts, lengths, ids[owners].astype(np.int32))
         first = last
     return labels

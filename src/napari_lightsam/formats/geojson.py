@@ -32,7 +32,7 @@ def save_geojson(path: Path, objects: Objects) -> None:
     Every object is a detection, or with `nuclei` a cell with its nucleus: geometry in pixels, the origin at
     the upper left corner of the image, its id as name, its measurements; of a stack one per plane.
     """
-    height, width = objects.labels.shape[-2:]
+    height, width = (int(a + b) for a, b in zip(objects.labels.shape[-2:], objects.origin, strict=True))
     # Foreign members are allowed, and QuPath passes over them.
     head = (
         f'{{"type": "FeatureCollection", "imageSize": {{"height": {height}, "width": {width}}}, "features": ['
@@ -56,7 +56,7 @@ def _features(
     plane: Plane, nuclei: Mapping[int, list[list[NDArray[Any]]]], pixel_size: tuple[float, float] | None
 ) -> Iterator[dict[str, Any]]:
     measured = plane.measurements(pixel_size)
-    for label, parts in trace_outlines(plane.labels).objects():
+    for label, parts in trace_outlines(plane.labels, plane.origin).objects():
         feature: dict[str, Any] = {"type": "Feature", "geometry": _geometry(parts, plane.position)}
         if label in nuclei:
             feature["nucleusGeometry"] = _geometry(nuclei[label], plane.position)
@@ -100,7 +100,7 @@ def _pair(plane: Plane) -> tuple[dict[int, list[list[NDArray[Any]]]], int]:
     _, first = np.unique(pairs[0][best], return_index=True)
     home = dict(zip(*pairs[:, best[first]].tolist(), strict=True))
     found: dict[int, list[list[NDArray[Any]]]] = {}
-    for label, parts in trace_outlines(plane.nuclei).objects():
+    for label, parts in trace_outlines(plane.nuclei, plane.origin).objects():
         if home[label]:
             found.setdefault(home[label], []).extend(parts)
     return found, sum(cell == 0 for cell in home.values())

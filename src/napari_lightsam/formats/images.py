@@ -1,28 +1,31 @@
-"""Microscopy images from TIFF, PNG, JPEG and BMP files, with what their axes and pixels mean."""
+"""Microscopy images from files of any kind that is read, with what their axes and pixels mean."""
 
 from __future__ import annotations
 
+import math
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_lightsam.engine.image import LightSamWarning
 from napari_lightsam.errors import FileError
+from napari_lightsam.formats.memory import check_fits
 
 if TYPE_CHECKING:
     import os
 
 Plane = NDArray[Any]
+_Info = TypeVar("_Info", bound="ImageInfo")
 
 SUFFIXES = (".tif", ".tiff", ".lsm", ".png", ".jpg", ".jpeg", ".bmp")
 """File name endings that folders are searched for; a file given by name is recognised by its content."""
 
 _COLOURS = ("red", "green", "blue")
-_ADVICE = "Accepted are TIFF (also OME, ImageJ, BigTIFF, LSM), PNG, JPEG and BMP"
+_ADVICE = "Accepted are TIFF (also OME, ImageJ, BigTIFF, LSM), PNG, JPEG, BMP and OME-Zarr"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -32,7 +35,7 @@ class ImageInfo:
     Attributes
     ----------
     path
-        The file.
+        The file or folder; text where it is an address.
     shape, dtype
         Of the whole array.
     axes
@@ -46,20 +49,23 @@ class ImageInfo:
     z_step
         Distance of planes in micrometres, or `None`.
     pixel_size_source
-        "OME", "ImageJ" or "".
+        "OME", "ImageJ", "file" (of a microscope maker) or "".
     notes
         What a user should know, such as further images in the file that are not read.
+    n_images
+        Images (series, scenes) in the file.
     """
 
-    path: Path
+    path: Path | str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     axes: str
     channel_names: tuple[str, ...] = ()
     pixel_size: tuple[float, float] | None = None
     z_step: float | None = None
-    pixel_size_source: Literal["OME", "ImageJ", ""] = ""
+    pixel_size_source: Literal["OME", "ImageJ", "file", ""] = ""
     notes: tuple[str, ...] = ()
+    n_images: int = 1
 
     @property
     def n_channels(self) -> int:
@@ -198,6 +204,22 @@ class ImageInfo:
         names = self._names(n) or ("",) * n
         return ", ".join(f"{i} ({name})" if name else str(i) for i, name in enumerate(names[:n]))
 
+    def with_axes(self: _Info, axes: str | None) -> _Info:
+        """Return the image with other axes than the file names; None leaves them.
+
+        Raises
+        ------
+        FileError
+            Not a letter for each dimension.
+        """
+        if axes is None or axes == self.axes:
+            return self
+        if len(axes) != len(self.shape):
+            raise FileError(
+                f"{self.path} has {len(self.shape)} dimensions, {self.shape}; the axes {axes} do not fit."
+            )
+        return replace(self, axes=axes)
+
     def name_channels(self, selection: PlaneSelection) -> tuple[str, ...]:
         """Name each channel or colour sample of a selected plane, in the order of its last axis."""
         colour = "S" in self.axes
@@ -304,12 +326,52 @@ class ImageFile(ImageInfo):
         data, rgb = self._take(selection, depth=True)
         return (data if "Z" in selection.roles else data[None]), rgb
 
+    def channels(self, selection: PlaneSelection, *, depth: bool = False) -> dict[str, NDArray[Any]]:
+        """Give every raw channel of a selected plane by its name, also those that were not chosen.
+
+        Parameters
+        ----------
+        selection
+            As given by `select`; its channels do not count.
+        depth
+            All planes of a stack instead of their maximum, where the selection says so.
+
+        Returns
+        -------
+        channels
+            (H, W) or (Z, H, W) each, values as in the file; called "" where there is a single one without a
+            name, "red", "green" and "blue" in colour images.
+        """
+        sizes = dict(zip(selection.roles, self.shape, strict=True))
+        colour, n = "S" in sizes, sizes.get("C", 0)
+        given = self.channel_names if len(self.channel_names) == n else ("",) * n
+        names = [name or ("" if n == 1 else f"ch{i}") for i, name in enumerate(given)]
+        names = [f"{name}_ch{i}" if names.count(name) > 1 else name for i, name in enumerate(names)]
+        chosen = replace(selection, channels=tuple(range(n)) if n else None)
+        data, _ = self._take(chosen, depth=depth)
+        if colour and n > 1:  # (..., S, C)
+            return {
+                f"{name}_{tint}": data[..., s, i]
+                for i, name in enumerate(names)
+                for s, tint in enumerate(_COLOURS)
+            }
+        if colour:
+            return {tint: data[..., s] for s, tint in enumerate(_COLOURS)}
+        return {name: data[..., i] for i, name in enumerate(names)} if n > 1 else {(names or [""])[0]: data}
+
+    def take(self, selection: PlaneSelection) -> Plane:
+        """Take a plane, or with shorter slices in `selection.index` a part of it, as `plane` returns it."""
+        return np.ascontiguousarray(self._take(selection, depth=False)[0])
+
     def _take(self, selection: PlaneSelection, *, depth: bool) -> tuple[NDArray[Any], bool]:
         """Cut out a selection, with all its planes or their maximum, in the order (Z) Y X (samples)."""
-        data, roles = (
-            self.data[selection.index],
-            [role for role, i in zip(selection.roles, selection.index, strict=True) if isinstance(i, slice)],
-        )
+        kept = [(role, n) for role, i, n in zip(selection.roles, selection.index, self.shape, strict=True)
+                if isinstance(i, slice)]  # fmt: skip
+        roles = [role for role, _ in kept]
+        data = self.data
+        if not isinstance(data, np.ndarray):  # read only now
+            check_fits(self.path, math.prod(n for _, n in kept) * self.dtype.itemsize)
+        data = np.asarray(data[selection.index])
         if "Z" in roles and not depth:
             axis = roles.index("Z")
             data = data.max(axis=axis)
@@ -329,16 +391,19 @@ def _position(roles: dict[int, str], role: str) -> int:
     return next(i for i, r in roles.items() if r == role)
 
 
-def read_image(path: str | os.PathLike[str]) -> ImageFile:
+def read_image(path: str | os.PathLike[str], series: int | None = None) -> ImageFile:
     """Read an image file with its axes, channel names and pixel size.
 
-    The type is recognised by content. Of a file with several images (series) the first is read, with a
-    warning.
+    The type is recognised by content.
 
     Parameters
     ----------
     path
-        A TIFF, PNG, JPEG or BMP file.
+        A TIFF, PNG, JPEG or BMP file; a zarr folder, whose planes are read when they are taken, or its
+        address (`s3://`, `https://` or any other that fsspec knows); a CZI, ND2 or LIF file, where its reader
+        is installed.
+    series
+        Which image of a file that holds several, from 0. None reads the first, with a warning.
 
     Raises
     ------
@@ -359,14 +424,14 @@ def read_image(path: str | os.PathLike[str]) -> ImageFile:
     >>> plane.shape, rgb
     ((8, 9), False)
     """
-    image = _read(Path(path), pixels=True)
+    image = _read(path, pixels=True, series=series)
     for note in image.notes:
         warnings.warn(f"{image.path}: {note}", LightSamWarning, stacklevel=2)
     assert isinstance(image, ImageFile)
     return image
 
 
-def read_info(path: str | os.PathLike[str]) -> ImageInfo:
+def read_info(path: str | os.PathLike[str], series: int | None = None) -> ImageInfo:
     """Read everything `read_image` does but the pixels, which is quick for any size of file.
 
     Raises
@@ -374,7 +439,7 @@ def read_info(path: str | os.PathLike[str]) -> ImageInfo:
     FileError
         As `read_image`; damage inside compressed pixels is not noticed.
     """
-    return _read(Path(path), pixels=False)
+    return _read(path, pixels=False, series=series)
 
 
 def read_pixel_size(path: str | os.PathLike[str]) -> tuple[tuple[float, float] | None, float | None, str]:
@@ -387,7 +452,7 @@ def read_pixel_size(path: str | os.PathLike[str]) -> tuple[tuple[float, float] |
     z_step
         Distance of planes in micrometres, or `None`.
     source
-        "OME", "ImageJ" or "".
+        "OME", "ImageJ", "file" (of a microscope maker) or "".
 
     Raises
     ------
@@ -398,7 +463,17 @@ def read_pixel_size(path: str | os.PathLike[str]) -> tuple[tuple[float, float] |
     return info.pixel_size, info.z_step, info.pixel_size_source
 
 
-def _read(path: Path, *, pixels: bool) -> ImageInfo:
+def _read(path: str | os.PathLike[str], *, pixels: bool, series: int | None) -> ImageInfo:
+    from napari_lightsam.formats import zarrs
+
+    if zarrs.is_url(path) or zarrs.is_zarr(Path(path)):
+        return _only_first(zarrs.read_zarr(path), series)
+    return _read_file(Path(path), pixels=pixels, series=series)
+
+
+def _read_file(path: Path, *, pixels: bool, series: int | None) -> ImageInfo:
+    from napari_lightsam.formats import vendors
+
     try:
         with path.open("rb") as file:
             head = file.read(32)
@@ -415,12 +490,33 @@ def _read(path: Path, *, pixels: bool) -> ImageInfo:
     if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         from napari_lightsam.formats import tiff
 
-        return tiff.read(path, pixels=pixels)
+        return tiff.read(path, pixels=pixels, series=series)
+    if path.suffix.casefold() in vendors.SUFFIXES:
+        return vendors.read(path, pixels=pixels, series=series)
     if head.startswith((b"\x89PNG", b"\xff\xd8\xff", b"BM")):
         from napari_lightsam.formats import pictures
 
-        return pictures.read(path, head, pixels=pixels)
+        return _only_first(pictures.read(path, head, pixels=pixels), series)
     raise FileError(
         f"{path} is no image of a known type. {_ADVICE}; "
         "open other formats in Fiji and save them as OME-TIFF."
     )
+
+
+def check_series(path: str | os.PathLike[str], series: int | None, n: int) -> int:
+    """Return the number of the image to read in a file of `n`.
+
+    Raises
+    ------
+    FileError
+        The file has no such image.
+    """
+    if series is not None and not 0 <= series < n:
+        images = "one image, number 0" if n == 1 else f"{n} images, numbered from 0 to {n - 1}"
+        raise FileError(f"{path} holds {images}; there is no number {series} (--series).")
+    return series or 0
+
+
+def _only_first(image: ImageInfo, series: int | None) -> ImageInfo:
+    check_series(image.path, series, 1)
+    return image

@@ -25,8 +25,20 @@ def check_memory(path: Path, n_bytes: int) -> None:
     # 1,100 lies just above the best ratio that deflate reaches, on constant data.
     if n_bytes > 2**30 and n_bytes > 1100 * size:
         raise FileError(f"{declared} but holds {size:,} bytes: it is damaged. Export it again.")
+    check_fits(path, n_bytes)
+
+
+def check_fits(path: Path | str, n_bytes: int) -> None:
+    """Refuse what is larger than this machine's memory.
+
+    Raises
+    ------
+    FileError
+        It is.
+    """
     memory = _physical_memory()
     if memory is not None and n_bytes > memory:
+        declared = f"{path} declares an image of {n_bytes / 2**30:,.1f} GiB"
         raise FileError(
             f"{declared}, and this machine has {memory / 2**30:,.1f} GiB of memory. "
             "Save the planes or regions you need as smaller files."

@@ -55,6 +55,9 @@ class Objects:
         Label image of the same shape: each object is a cell, with the nuclei that lie mostly in it.
     name
         Name of the image file; may be empty.
+    origin
+        (row, column) of the image where the labels begin, for those of a part of a large image. Outlines,
+        centres and boxes in files count from the image's first pixel.
 
     Raises
     ------
@@ -76,6 +79,7 @@ class Objects:
     table: pd.DataFrame | None = None
     nuclei: NDArray[Any] | None = None
     name: str = ""
+    origin: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
         if not self.axes and 2 <= self.labels.ndim <= 4:
@@ -100,7 +104,7 @@ class Objects:
             own = dict(zip(self.axes, index, strict=False))
             position = Position(self.position.c, own.get("Z", self.position.z), own.get("T", self.position.t))
             nuclei = None if self.nuclei is None else np.asarray(self.nuclei[index])
-            yield Plane(np.asarray(self.labels[index]), nuclei, position, self._rows(own))
+            yield Plane(np.asarray(self.labels[index]), nuclei, position, self._rows(own), self.origin)
 
     def measured(self) -> pd.DataFrame:
         """Give the table, or measure shapes as `measure_objects` does, plane by plane."""
@@ -113,6 +117,7 @@ class Objects:
         tables = []
         for index in np.ndindex(self.labels.shape[:-2]):
             table = measure_objects(np.asarray(self.labels[index]), pixel_size=self.pixel_size)
+            table = _moved(table, self.origin)
             for axis, step in reversed(list(zip(self.axes.lower(), index, strict=False))):
                 table.insert(1, axis, step)
             tables.append(table)
@@ -144,17 +149,20 @@ class Plane:
         Of the plane in its image.
     table
         Its part of the measurements, or None.
+    origin
+        As in `Objects`.
     """
 
     labels: NDArray[Any]
     nuclei: NDArray[Any] | None
     position: Position
     table: pd.DataFrame | None
+    origin: tuple[int, int] = (0, 0)
 
     def measurements(self, pixel_size: tuple[float, float] | None) -> dict[int, dict[str, float]]:
         """Give the numbers of every object by its id; area and centre also where no table has them."""
         if self.table is None or "area_px" not in self.table:
-            quick = measure_quickly(self.labels, pixel_size)
+            quick = _moved(measure_quickly(self.labels, pixel_size), self.origin)
             table = quick
             if self.table is not None:
                 more = [name for name in self.table if name == "label" or name not in quick]
@@ -171,6 +179,15 @@ class Plane:
                 table["label"].astype(int).tolist(), values.tolist(), finite.tolist(), strict=True
             )
         }
+
+
+def _moved(table: pd.DataFrame, origin: tuple[int, int]) -> pd.DataFrame:
+    """Let the places in a table count from the image's first pixel."""
+    if origin == (0, 0):
+        return table
+    shifts = {f"{name}{axis}{end}": step for axis, step in zip("yx", origin, strict=True)
+              for name, end in (("centroid_", ""), ("bbox_", "0"), ("bbox_", "1"))}  # fmt: skip
+    return table.assign(**{name: table[name] + step for name, step in shifts.items() if name in table})
 
 
 def check_labels(labels: NDArray[Any]) -> None:

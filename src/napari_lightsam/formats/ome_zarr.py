@@ -9,6 +9,7 @@ from napari_lightsam.errors import FileError
 from napari_lightsam.formats.labels import LARGEST_UINT16
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from napari_lightsam.formats.objects import Objects
@@ -22,63 +23,97 @@ _KINDS = {"T": "time", "Z": "space", "Y": "space", "X": "space"}
 
 
 def save_ome_zarr(folder: Path, objects: Objects) -> None:
-    """Write a label image into an empty folder that has no name yet.
+    """Write a label image into an empty folder that has no name yet."""
+    labels = objects.labels
+    dtype = "uint16" if int(labels.max()) <= LARGEST_UINT16 else "uint32"
+    arrays = create_levels(
+        folder, labels.shape, objects.axes, dtype, pixel_size=objects.pixel_size, z_step=objects.z_step
+    )
+    for i, array in enumerate(arrays):
+        array[...] = labels[..., :: 2**i, :: 2**i].astype(dtype)
+
+
+def create_levels(
+    folder: Path,
+    shape: Sequence[int],
+    axes: str,
+    dtype: str,
+    *,
+    pixel_size: tuple[float, float] | None = None,
+    z_step: float | None = None,
+    chunk: int = _CHUNK,
+) -> list[Any]:
+    """Create an empty label image, in place of whatever zarr group is there.
 
     The group is both an image and, by its `image-label`, labels; moved to `labels/` of an OME-Zarr image it
-    belongs to that. Smaller copies take every second pixel of the last, so that no id is invented.
+    belongs to that.
+
+    Parameters
+    ----------
+    folder
+        Of the group.
+    shape, axes, dtype
+        Of the label image; see `Objects.axes`.
+    pixel_size, z_step
+        (row, column) and distance of planes in micrometres, or None.
+    chunk
+        Side of the chunks in pixels.
+
+    Returns
+    -------
+    list of zarr arrays
+        The label image, and smaller copies for viewers, each to be filled with every second pixel of the
+        last, so that no id is invented.
     """
     import zarr
 
-    labels, axes = objects.labels, objects.axes
     group = zarr.open_group(folder, mode="w", zarr_format=2)
-    dtype = "uint16" if int(labels.max()) <= LARGEST_UINT16 else "uint32"
+    arrays: list[Any] = []
     datasets: list[dict[str, Any]] = []
     factor = 1
     while True:
-        level = labels[..., ::factor, ::factor]
+        sides = [-(-n // factor) if axis in "YX" else n for n, axis in zip(shape, axes, strict=True)]
         array = group.create_array(
-            str(len(datasets)),
-            shape=level.shape,
+            str(len(arrays)),
+            shape=tuple(sides),
             dtype=dtype,
-            chunks=tuple(
-                min(n, _CHUNK) if axis in "YX" else 1 for n, axis in zip(level.shape, axes, strict=True)
-            ),
+            chunks=tuple(min(n, chunk) if axis in "YX" else 1 for n, axis in zip(sides, axes, strict=True)),
             fill_value=0,
             chunk_key_encoding={"name": "v2", "separator": "/"},
         )
-        array[...] = level.astype(dtype)
-        scale = [
-            size * (factor if axis in "YX" else 1) for size, axis in zip(_sizes(objects), axes, strict=True)
-        ]
+        sizes = _sizes(axes, pixel_size, z_step)
+        scale = [size * (factor if axis in "YX" else 1) for size, axis in zip(sizes, axes, strict=True)]
         datasets.append(
             {"path": array.basename, "coordinateTransformations": [{"type": "scale", "scale": scale}]}
         )
-        if max(level.shape[-2:]) <= _SMALLEST:
+        arrays.append(array)
+        if max(sides[-2:]) <= _SMALLEST:
             break
         factor *= 2
+    calibrated = ("YX" if pixel_size else "") + ("Z" if z_step else "")
     group.attrs["multiscales"] = [
         {
             "version": VERSION,
             "name": "labels",
-            "axes": _axes(objects),
+            "axes": _axes(axes, calibrated),
             "datasets": datasets,
             "type": "nearest",
         }
     ]
     group.attrs["image-label"] = {"version": VERSION}
+    return arrays
 
 
-def _sizes(objects: Objects) -> list[float]:
-    row, column = objects.pixel_size or (1.0, 1.0)
-    sizes = {"Y": row, "X": column, "Z": objects.z_step or 1.0}
-    return [sizes.get(axis, 1.0) for axis in objects.axes]
+def _sizes(axes: str, pixel_size: tuple[float, float] | None, z_step: float | None) -> list[float]:
+    row, column = pixel_size or (1.0, 1.0)
+    sizes = {"Y": row, "X": column, "Z": z_step or 1.0}
+    return [sizes.get(axis, 1.0) for axis in axes]
 
 
-def _axes(objects: Objects) -> list[dict[str, str]]:
-    calibrated = ("YX" if objects.pixel_size else "") + ("Z" if objects.z_step else "")
+def _axes(axes: str, calibrated: str) -> list[dict[str, str]]:
     return [
         {"name": axis.lower(), "type": _KINDS[axis]} | ({"unit": "micrometer"} if axis in calibrated else {})
-        for axis in objects.axes
+        for axis in axes
     ]
 
 

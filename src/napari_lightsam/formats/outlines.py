@@ -7,7 +7,7 @@ where the background inside meets that outside only at a corner, the rings touch
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -75,13 +75,15 @@ class Outlines:
         return np.add.reduceat(doubled, starts) // 2 if len(starts) else np.zeros(0, np.int64)
 
 
-def trace_outlines(labels: NDArray[Any]) -> Outlines:
+def trace_outlines(labels: NDArray[Any], origin: tuple[int, int] = (0, 0)) -> Outlines:
     """Trace every object of a label image.
 
     Parameters
     ----------
     labels
         (H, W) integers, 0 is background.
+    origin
+        (row, column) of the first pixel, where the labels are a part of a larger image.
 
     Raises
     ------
@@ -106,7 +108,8 @@ def trace_outlines(labels: NDArray[Any]) -> Outlines:
     corners = _find_corners(components)
     corners.part[:] = rank[corners.part]
     del components
-    return _join(corners, ids[order], labels.shape)
+    found = _join(corners, ids[order], labels.shape)
+    return found if origin == (0, 0) else replace(found, points=found.points + np.array(origin, np.int32))
 
 
 def _split(labels: NDArray[Any]) -> tuple[NDArray[Any], Indices]:

@@ -60,12 +60,17 @@ def save_rois(path: Path, objects: Objects) -> None:
                 f"-{axis.lower()}{((at.z if axis == 'Z' else at.t) or 0) + 1:04d}"
                 for axis in objects.axes[:-2]
             )
-            for label, parts in trace_outlines(plane.labels).objects():
+            for label, parts in trace_outlines(plane.labels, plane.origin).objects():
                 entry = zipfile.ZipInfo(f"{label}{where}.roi", _DATE)
                 entry.compress_type = zipfile.ZIP_DEFLATED
                 archive.writestr(entry, _encode(label, parts, at))
         # ROIs do not know their image; ImageJ passes over the comment.
-        archive.comment = json.dumps({"shape": list(objects.labels.shape[-2:])}).encode()
+        archive.comment = json.dumps({"shape": _reach(objects)}).encode()
+
+
+def _reach(objects: Objects) -> list[int]:
+    """Return the least shape of an image that holds the labels where they are."""
+    return [int(a + b) for a, b in zip(objects.labels.shape[-2:], objects.origin, strict=True)]
 
 
 def _encode(label: int, parts: list[list[NDArray[Any]]], at: Position) -> bytes:

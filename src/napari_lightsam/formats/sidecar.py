@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from napari_lightsam.errors import FileError
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 APPLICATION = "napari-lightsam"
-_LARGEST = 1_000_000  # bytes; ours take about two thousand
+_LARGEST = 1_000_000  # bytes; ours take about two thousand, and twenty thousand for the preview
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +41,12 @@ class Record:
         Number of objects.
     outputs
         Hash (SHA-256) of every output file by name.
+    shape, channels, plane
+        Rows and columns, names of the raw channels, and which plane it was: its number, "max" or "all".
+    flags
+        What a user should look at.
+    preview
+        Small PNG picture of the image with its objects outlined, as base64 text; may be empty.
     """
 
     version: str
@@ -58,6 +64,11 @@ class Record:
     pixel_size_source: str
     n_objects: int
     outputs: dict[str, str]
+    shape: tuple[int, ...] = ()
+    channels: tuple[str, ...] = ()
+    plane: str = ""
+    flags: tuple[str, ...] = ()
+    preview: str = ""
 
     def differences(self, other: Record) -> tuple[str, ...]:
         """Say in words in which of input, settings, model and version two records differ."""
@@ -117,19 +128,22 @@ def read_record(path: Path) -> Record:
         raise FileError(f"{path} is no record of {APPLICATION}.")
     try:
         return _checked(content)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise FileError(f"{path} is damaged: {error} is missing or has no usable value.") from error
 
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "settings": (dict,), "outputs": (dict,), "n_objects": (int,), "object_size_estimated": (bool,),
     "object_size": (int, float, type(None)), "pixel_size": (list, type(None)),
+    "shape": (list,), "channels": (list,), "flags": (list,),
 }  # fmt: skip
 
 
 def _checked(content: dict[str, Any]) -> Record:
     values: dict[str, Any] = {}
     for field in fields(Record):
+        if field.name not in content and field.default is not MISSING:
+            continue  # written before there was such a field
         value = content[field.name]
         if not isinstance(value, _TYPES.get(field.name, (str,))):
             raise TypeError(repr(field.name))
@@ -137,6 +151,9 @@ def _checked(content: dict[str, Any]) -> Record:
     if values["pixel_size"] is not None:
         row, column = map(float, values["pixel_size"])
         values["pixel_size"] = (row, column)
+    for name, kind in (("shape", int), ("channels", str), ("flags", str)):
+        if name in values:
+            values[name] = tuple(map(kind, values[name]))
     return Record(**values)
 
 

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import tifffile
 
 from napari_lightsam.errors import FileError
-from napari_lightsam.formats.images import ImageFile, ImageInfo
+from napari_lightsam.formats.images import ImageFile, ImageInfo, check_series
 from napari_lightsam.formats.memory import check_memory
 
 if TYPE_CHECKING:
@@ -30,13 +30,13 @@ _MICROMETRES = {
 }  # fmt: skip
 
 
-def read(path: Path, *, pixels: bool) -> ImageInfo:
-    """Read the first series of a TIFF file; see `formats.images.read_image`."""
+def read(path: Path, *, pixels: bool, series: int | None = None) -> ImageInfo:
+    """Read one series of a TIFF file; see `formats.images.read_image`."""
     with _log() as complaints:
         try:
             # A set of files is not followed: its file names come from inside a file.
             with tifffile.TiffFile(path, _multifile=False) as tif:
-                return _read_series(path, tif, complaints, pixels)
+                return _read_series(path, tif, complaints, pixels, series)
         except FileError:
             raise
         except MemoryError:
@@ -47,22 +47,24 @@ def read(path: Path, *, pixels: bool) -> ImageInfo:
             raise FileError(f"{path} {_TRUNCATED}: {_brief(error)}. {_AGAIN}") from error
 
 
-def _read_series(path: Path, tif: Any, complaints: list[str], pixels: bool) -> ImageInfo:
+def _read_series(path: Path, tif: Any, complaints: list[str], pixels: bool, chosen: int | None) -> ImageInfo:
     if not tif.pages or not tif.series:
         raise FileError(f"{path} holds no image ({_TRUNCATED}). {_AGAIN}")
-    series = tif.series[0]
+    number = check_series(path, chosen, len(tif.series))
+    series = tif.series[number]
     _check_complete(path, tif, series, complaints)
     check_memory(path, int(series.nbytes))
     data = series.asarray() if pixels else None
     axes, shape, order = _axes(series)
     if data is not None:
         data = data.transpose(order)
-    pixel_size, z_step, source, names = _metadata(tif)
+    pixel_size, z_step, source, names = _metadata(tif, number)
     n_channels = shape[axes.index("C")] if "C" in axes else 1
     info: dict[str, Any] = {
         "path": path, "shape": shape, "dtype": series.dtype, "axes": axes, "pixel_size": pixel_size,
-        "z_step": z_step, "pixel_size_source": source, "notes": _notes(tif),
+        "z_step": z_step, "pixel_size_source": source, "notes": _notes(tif, chosen),
         "channel_names": names if len(names) == n_channels and any(names) else (),
+        "n_images": len(tif.series),
     }  # fmt: skip
     return ImageInfo(**info) if data is None else ImageFile(**info, data=data)
 
@@ -134,10 +136,10 @@ def _is_colour(series: Any, samples: int) -> bool:
     return bool(marked and samples == 3 and page.planarconfig == tifffile.PLANARCONFIG.CONTIG)
 
 
-def _notes(tif: Any) -> tuple[str, ...]:
+def _notes(tif: Any, chosen: int | None) -> tuple[str, ...]:
     notes = []
-    if len(tif.series) > 1:
-        notes.append(f"the file holds {len(tif.series)} images; the first is used")
+    if len(tif.series) > 1 and chosen is None:
+        notes.append(f"the file holds {len(tif.series)} images; the first is used (--series all takes each)")
     if tif.is_ome and len(_ome_files(tif)) > 1:
         notes.append("the file belongs to a set of several files; only this one is read")
     return tuple(notes)
@@ -155,10 +157,11 @@ def _ome_root(tif: Any) -> ElementTree.Element | None:
         return None
 
 
-def _metadata(tif: Any) -> tuple[tuple[float, float] | None, float | None, str, tuple[str, ...]]:
+def _metadata(tif: Any, number: int) -> tuple[tuple[float, float] | None, float | None, str, tuple[str, ...]]:
     """Pixel size, plane distance, source and channel names."""
     if tif.is_ome and (root := _ome_root(tif)) is not None:
-        pixels = root.find("./{*}Image/{*}Pixels")
+        images = root.findall("./{*}Image")
+        pixels = images[number].find("{*}Pixels") if number < len(images) else None
         if pixels is not None:
             return _from_ome(pixels)
     if tif.is_imagej:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +20,27 @@ SUFFIX = ".zarr"
 _MARKS = ("zarr.json", ".zarray", ".zgroup")
 _LETTERS = {"t": "T", "time": "T", "c": "C", "channel": "C", "z": "Z", "y": "Y", "x": "X"}
 _COLOURS = (3, 4)  # samples of a colour image in a plain array
+_MICROMETRES = {
+    "micrometer": 1.0,
+    "micron": 1.0,
+    "um": 1.0,
+    "nanometer": 1e-3,
+    "millimeter": 1e3,
+    "meter": 1e6,
+}
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:(//|:)")  # one letter before the colon is a drive
+_FSSPEC = "pip install 'napari-lightsam[remote]'"
+
+
+def is_url(path: object) -> bool:
+    """Tell an address from a path on this computer.
+
+    Examples
+    --------
+    >>> is_url("s3://bucket/plate.zarr"), is_url("C:/plate.zarr")
+    (True, False)
+    """
+    return isinstance(path, str) and _URL.match(path) is not None
 
 
 def is_zarr(path: Path) -> bool:
@@ -30,7 +54,7 @@ def read_zarr(path: str | os.PathLike[str]) -> ImageFile:
     Parameters
     ----------
     path
-        Folder of the array or group.
+        Folder of the array or group, or an address that fsspec knows.
 
     Returns
     -------
@@ -54,16 +78,23 @@ def read_zarr(path: str | os.PathLike[str]) -> ImageFile:
     >>> image.axes, plane.shape
     ('QYX', (8, 9))
     """
-    path = Path(path)
+    path = path if isinstance(path, str) and is_url(path) else Path(path)
     opened = _open(path)
-    array, axes = _finest(path, opened) if hasattr(opened, "keys") else (opened, _named_axes(opened))
+    about: dict[str, Any] = {}
+    if hasattr(opened, "keys"):
+        array, axes, about = _finest(path, opened)
+    else:
+        array, axes = opened, _named_axes(opened)
     shape = tuple(array.shape)
     axes = axes or _guessed_axes(path, shape, str(array.dtype))
     if len(axes) != len(shape) or "Y" not in axes or "X" not in axes:
         raise FileError(
             f"{path} has axes {axes or shape}; an image needs a row axis 'y' and a column axis 'x'."
         )
-    return ImageFile(path=path, shape=shape, dtype=array.dtype, axes=axes, data=array)
+    names = about.pop("channel_names", ())
+    if "C" in axes and len(names) == shape[axes.index("C")] and any(names):
+        about["channel_names"] = names
+    return ImageFile(path=path, shape=shape, dtype=array.dtype, axes=axes, data=array, **about)
 
 
 def find_zarr_labels(path: Path) -> Path | None:
@@ -74,9 +105,53 @@ def find_zarr_labels(path: Path) -> Path | None:
     return path / "labels" / str(names[0]) if names else None
 
 
-def _open(path: Path) -> Any:
+def hash_url(url: str) -> str:
+    """SHA-256 over the names, sizes and versions of all that lies at an address; pixels are not fetched.
+
+    Raises
+    ------
+    FileError
+        It cannot be reached.
+    """
+    file_system, path = _file_system(url)
+    try:
+        entries = file_system.find(path, detail=True)
+    except Exception as error:  # every file system raises kinds of its own
+        raise FileError(f"{url} cannot be read ({type(error).__name__}: {error}).") from error
+    seen = ("size", "ETag", "etag", "mtime", "LastModified", "updated", "created")
+    lines = sorted(f"{name}\0{[str(entry.get(key)) for key in seen]}\n" for name, entry in entries.items())
+    return hashlib.sha256("".join([url, "\n", *lines]).encode()).hexdigest()
+
+
+def _file_system(url: str) -> tuple[Any, str]:
+    try:
+        import fsspec
+    except ImportError:
+        raise FileError(f"Addresses such as {url} need fsspec: {_FSSPEC}.") from None
+    try:
+        file_system, path = fsspec.core.url_to_fs(url)
+    except (ImportError, ValueError) as error:  # no package for this kind of address, or none is known
+        raise FileError(
+            f"{url} cannot be opened: {error}. Install what it names, or copy the image."
+        ) from None
+    return file_system, str(path)
+
+
+def _open_url(url: str) -> Any:
     import zarr
 
+    _file_system(url)
+    try:
+        return zarr.open(url, mode="r")
+    except Exception as error:  # stores and codecs raise many kinds
+        raise FileError(f"{url} cannot be read as zarr ({type(error).__name__}: {error}).") from error
+
+
+def _open(path: Path | str) -> Any:
+    import zarr
+
+    if isinstance(path, str):
+        return _open_url(path)
     if not is_zarr(path):
         raise FileError(f"{path} is no zarr folder: it holds none of {', '.join(_MARKS)}.")
     try:
@@ -91,16 +166,43 @@ def _ome(group: Any) -> Mapping[str, Any]:
     return attributes.get("ome", attributes)
 
 
-def _finest(path: Path, group: Any) -> tuple[Any, str]:
+def _finest(path: Path | str, group: Any) -> tuple[Any, str, dict[str, Any]]:
+    """Array, axes, and what the metadata say of pixel size and channels."""
     scales = _ome(group).get("multiscales")
     if not scales:
         raise FileError(f"{path} is a zarr group without an OME image; give the array inside it.")
     try:
         array = group[scales[0]["datasets"][0]["path"]]
-    except (KeyError, IndexError) as error:
+    except (KeyError, IndexError, TypeError) as error:
         raise FileError(f"{path} does not hold the array that its OME metadata name ({error}).") from error
-    names = [axis["name"] if isinstance(axis, dict) else axis for axis in scales[0].get("axes", [])]
-    return array, _letters(names) or ("TCZYX" if array.ndim == 5 else "")  # 0.1 and 0.2 name no axes
+    axes = scales[0].get("axes", [])
+    names = [axis["name"] if isinstance(axis, dict) else axis for axis in axes]
+    letters = _letters(names) or ("TCZYX" if array.ndim == 5 else "")  # 0.1 and 0.2 name no axes
+    sizes = _sizes(scales[0], axes, letters)
+    pixel_size = (sizes["Y"], sizes["X"]) if {"Y", "X"} <= sizes.keys() else None
+    labels = [
+        c.get("label") for c in (_ome(group).get("omero") or {}).get("channels", []) if isinstance(c, dict)
+    ]
+    return array, letters, {
+        "pixel_size": pixel_size, "z_step": sizes.get("Z"), "pixel_size_source": "OME" if sizes else "",
+        "channel_names": tuple(str(label or "") for label in labels),
+    }  # fmt: skip
+
+
+def _sizes(scale: Mapping[str, Any], axes: list[Any], letters: str) -> dict[str, float]:
+    """Micrometres of a step along every axis that has a unit of length."""
+    factors = [1.0] * len(letters)
+    for transform in (*scale["datasets"][0].get("coordinateTransformations", ()),
+                      *scale.get("coordinateTransformations", ())):  # fmt: skip
+        given = transform.get("scale", []) if isinstance(transform, dict) else []
+        if len(given) == len(factors):
+            factors = [float(f * g) for f, g in zip(factors, given, strict=True)]
+    found = {}
+    for letter, axis, factor in zip(letters, axes, factors, strict=False):
+        unit = _MICROMETRES.get(str(axis.get("unit", "")).casefold()) if isinstance(axis, dict) else None
+        if unit and letter in "YXZ" and math.isfinite(factor) and factor > 0:
+            found[letter] = factor * unit
+    return found
 
 
 def _named_axes(array: Any) -> str:
@@ -113,7 +215,7 @@ def _letters(names: list[str | None]) -> str:
     return letters if "Y" in letters and "X" in letters else ""
 
 
-def _guessed_axes(path: Path, shape: tuple[int, ...], dtype: str) -> str:
+def _guessed_axes(path: Path | str, shape: tuple[int, ...], dtype: str) -> str:
     colour = len(shape) >= 3 and shape[-1] in _COLOURS and dtype == "uint8"
     axes = "YXS" if colour else "YX"
     missing = len(shape) - len(axes)

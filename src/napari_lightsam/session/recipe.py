@@ -1,11 +1,11 @@
-"""The `*.lightsam` file: an image and how to segment it, as JSON that a person can read and write."""
+"""The `*.lightsam` file as text: an image and how to segment it, in JSON that a person can read and write."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 FORMAT = "napari-lightsam"
 VERSION = 1
+"""Of the text; see `session.archive` for version 2."""
+NEWEST = 2
 SUFFIX = ".lightsam"
 
 _LARGEST_FILE = 1_000_000  # bytes; a file of image path and settings has a few hundred
@@ -47,7 +49,7 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What a `*.lightsam` file says.
+    """What a `*.lightsam` text says.
 
     Attributes
     ----------
@@ -71,7 +73,7 @@ class Session:
 
 
 def read_session(path: str | os.PathLike[str]) -> Session:
-    """Read a `*.lightsam` file.
+    """Read a `*.lightsam` text.
 
     Parameters
     ----------
@@ -100,7 +102,8 @@ def read_session(path: str | os.PathLike[str]) -> Session:
     """
     path = Path(path)
     content = _read_json(path)
-    _check_format(path, content)
+    check_format(path, content, VERSION)
+    _refuse_unknown(path, "the file", content, _KNOWN)
     image = _resolve_image(path, content.get("image"))
     settings = content.get("settings", {})
     if not isinstance(settings, dict):
@@ -117,7 +120,7 @@ def read_session(path: str | os.PathLike[str]) -> Session:
 
 
 def write_session(path: str | os.PathLike[str], session: Session) -> None:
-    """Write a `*.lightsam` file; whole or not at all.
+    """Write a `*.lightsam` text; whole or not at all.
 
     The image's path is written relative where it lies in the file's folder or below, so that the folder
     can be moved or shared; absolute elsewhere.
@@ -177,18 +180,29 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _check_format(path: Path, content: Mapping[str, Any]) -> None:
+def check_format(path: Path, content: Mapping[str, Any], wanted: int) -> None:
+    """Make sure that a file says it is ours, and of the version that its kind has.
+
+    Raises
+    ------
+    FileError
+        It is not, or it was made by a newer version.
+    """
     if content.get("format") != FORMAT:
         raise FileError(f"{path} is no LightSAM file: 'format' must be {FORMAT!r}.")
     version = content.get("version")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise FileError(f"{path}: 'version' must be a whole number from 1; it is {version!r}.")
-    if version > VERSION:
+    if version > NEWEST:
         raise FileError(
             f"{path} was made by a newer version of napari-lightsam (file version {version}, this one "
-            f"reads up to {VERSION}). Upgrade napari-lightsam to open it."
+            f"reads up to {NEWEST}). Upgrade napari-lightsam to open it."
         )
-    _refuse_unknown(path, "the file", content, _KNOWN)
+    if version != wanted:
+        raise FileError(
+            f"{path} is damaged: a {'text' if wanted == VERSION else 'zip archive'} has version {wanted}, "
+            f"and this one says {version}."
+        )
 
 
 def _refuse_unknown(path: Path, where: str, given: Mapping[str, Any], known: set[str]) -> None:
@@ -201,7 +215,31 @@ def _refuse_unknown(path: Path, where: str, given: Mapping[str, Any], known: set
 
 
 def _resolve_image(path: Path, given: Any) -> Path:
-    """Find the image a file names: a local file, never an address on a network."""
+    """Find the image a file names."""
+    image = local_path(path, given)
+    if not os.path.isfile(image):  # False for what cannot be a name, too
+        raise FileError(
+            f"{path} names the image {given!r}, which is not at {image}. "
+            "Put it there, or correct the path in the file."
+        )
+    return image
+
+
+def local_path(path: Path, given: Any) -> Path:
+    """Return the absolute path that a file names, which need not exist: local, never on a network.
+
+    Parameters
+    ----------
+    path
+        The file that names it; relative paths start in its folder.
+    given
+        What stands there.
+
+    Raises
+    ------
+    FileError
+        It is no path, an address on a network, or a path of another system.
+    """
     if not isinstance(given, str) or not given.strip() or "\0" in given:
         raise FileError(f"{path}: 'image' must be the path of an image; it is {given!r}.")
     # Opening a network share tells another computer who asks, so a file from elsewhere may not name one.
@@ -219,13 +257,14 @@ def _resolve_image(path: Path, given: Any) -> Path:
         if "\\" in given and "/" not in given
         else Path(PurePosixPath(given))
     )
-    image = Path(os.path.normpath(path.absolute().parent / local))
-    if not image.is_file():
-        raise FileError(
-            f"{path} names the image {given!r}, which is not at {image}. "
-            "Put it there, or correct the path in the file."
-        )
-    return image
+    return Path(os.path.normpath(path.absolute().parent / local))
+
+
+def is_known_model(name: Any) -> bool:
+    """Tell whether a model goes by this name: a file from elsewhere must not choose weights to be loaded."""
+    from napari_lightsam.engine.registry import ALIASES, known_models
+
+    return isinstance(name, str) and name in {*known_models(), *ALIASES}
 
 
 class _Settings:
@@ -243,18 +282,15 @@ class _Settings:
         return value
 
     def model(self) -> str:
-        # Only names: a file from elsewhere must not choose a file of weights to be loaded.
-        from napari_lightsam.engine.registry import ALIASES, known_models
+        from napari_lightsam.engine.registry import known_models
 
-        models = known_models()
-        known = {*models, *ALIASES}
-        return str(self.get("model", "lightsam", lambda v: v in known, f"one of {', '.join(models)}"))
+        return str(self.get("model", "lightsam", is_known_model, f"one of {', '.join(known_models())}"))
 
     def size(self) -> float | None:
         size = self.get(
             "object_size",
             None,
-            lambda v: isinstance(v, int | float) and math.isfinite(v) and v >= 1,
+            lambda v: isinstance(v, int | float) and 1 <= v <= sys.float_info.max,
             "a number of pixels from 1, or null",
         )
         return None if size is None else float(size)

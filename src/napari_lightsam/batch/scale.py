@@ -1,0 +1,382 @@
+"""Where the tasks of a run are done: threads, processes of this machine, or a dask cluster.
+
+A run is a dask graph of named tasks. Each is done once, its outcome is handed over as soon as it is there,
+and a worker that dies costs no more than the tasks it was at.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import secrets
+import threading
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import TYPE_CHECKING, Any
+
+from napari_lightsam.errors import ConfigError, DeviceError, WeightsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping
+    from pathlib import Path
+
+    from napari_lightsam.engine.segmenter import Segmenter
+
+    Events = Generator[tuple[str, Any] | None, None, None]
+
+LOCAL = ("threads", "processes")
+"""Schedulers of this machine; others are addresses of a dask cluster."""
+
+_ADDRESSES = ("tcp://", "tls://", "ucx://", "inproc://")
+_TRIES = 2  # times that workers die before anything is done, after which tasks are tried one by one
+_BEAT = 0.2  # seconds, after which whoever waits is let go to see whether it was cancelled
+_PATIENCE = 0.5  # seconds that a cancelled run waits for its tasks to notice
+
+_loaded: dict[WorkerModel, Segmenter] = {}
+_loading = threading.Lock()
+
+
+class WorkerLostError(DeviceError):
+    """A task was given up because each worker that was at it died."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerModel:
+    """A model as every worker loads it, once per process.
+
+    Attributes
+    ----------
+    name
+        Of the registry, or path of a checkpoint.
+    device, precision, runtime
+        As in `load_segmenter`; never `auto`, so that all workers compute alike.
+    weights_hash
+        sha256 of the weights that a worker must find under that name.
+    threads
+        Threads that the model computes with in a worker; None: those of the process that it runs in.
+    """
+
+    name: str
+    device: str
+    precision: str
+    runtime: str
+    weights_hash: str
+    threads: int | None = None
+
+    @classmethod
+    def of(cls, segmenter: Segmenter, name: str, threads: int | None = None) -> WorkerModel:
+        """Describe a loaded model, and keep it for tasks of this process."""
+        model = cls(
+            name,
+            segmenter.device,
+            segmenter.precision,
+            segmenter.runtime_name,
+            segmenter.weights_hash,
+            threads,
+        )
+        with _loading:
+            _loaded[model] = segmenter
+        return model
+
+    def load(self) -> Segmenter:
+        """Return the model of this process, loading it at the first call.
+
+        Raises
+        ------
+        WeightsError
+            If the name stands for other weights here, or none.
+        DeviceError
+            If the device or runtime is not available here.
+        """
+        with _loading:
+            if self not in _loaded:
+                _loaded.clear()  # one model at a time: a worker serves one run after the other
+                _loaded[self] = self._load()
+            return _loaded[self]
+
+    def _load(self) -> Segmenter:
+        if self.threads is not None:
+            os.environ["OMP_NUM_THREADS"] = str(self.threads)  # OpenVINO is compiled for so many, too
+            import torch
+
+            torch.set_num_threads(self.threads)
+        from napari_lightsam.engine.segmenter import load_segmenter
+
+        settings: dict[str, Any] = {"precision": self.precision, "runtime": self.runtime}
+        segmenter = load_segmenter(self.name, device=self.device, **settings)
+        if segmenter.weights_hash != self.weights_hash:
+            raise WeightsError(
+                f"A worker found other weights under the name {self.name!r} than this process did. Give the "
+                "path of a checkpoint that all of them can read, or install the same version everywhere."
+            )
+        return segmenter
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """A file that says that a run is to end: workers on all machines see it.
+
+    Attributes
+    ----------
+    path
+        Unique to the run.
+    """
+
+    path: Path
+
+    @classmethod
+    def inside(cls, folder: Path) -> Cancelled:
+        """Name the file of a new run."""
+        return cls(folder / f"cancelled-{secrets.token_hex(4)}")
+
+    def __call__(self) -> bool:
+        """Tell whether the run is to end."""
+        return self.path.exists()
+
+    def announce(self) -> None:
+        """Make the file."""
+        if self.path.parent.is_dir():
+            self.path.touch()
+
+
+def check_scheduler(scheduler: Any) -> None:
+    """Refuse what is neither a scheduler of this machine, nor an address, nor a client.
+
+    Raises
+    ------
+    ConfigError
+        If it is none of these, or dask's distributed scheduler is not installed.
+
+    Examples
+    --------
+    >>> check_scheduler("threads")
+    """
+    if isinstance(scheduler, str) and scheduler in LOCAL:
+        return
+    known = isinstance(scheduler, str) and scheduler.startswith(_ADDRESSES)
+    if not known and not hasattr(scheduler, "scheduler_info"):
+        raise ConfigError(
+            f"A scheduler is {', '.join(LOCAL)}, the address of a dask cluster such as tcp://host:8786, or a "
+            f"dask.distributed Client; got {scheduler!r}."
+        )
+    try:
+        import distributed  # noqa: F401
+    except ImportError:
+        raise ConfigError(
+            f"{scheduler!r} needs dask's distributed scheduler: pip install 'napari-lightsam[scale]'."
+        ) from None
+
+
+class Pool:
+    """Does tasks on a scheduler.
+
+    Parameters
+    ----------
+    scheduler
+        `threads`, `processes`, an address of a dask cluster, or a `distributed.Client`.
+    workers
+        How many, on this machine; None: one a core.
+
+    Raises
+    ------
+    ConfigError
+        As `check_scheduler`, or if the cluster does not answer.
+    """
+
+    def __init__(self, scheduler: Any = "threads", workers: int | None = None) -> None:
+        check_scheduler(scheduler)
+        if workers is not None and workers < 1:
+            raise ConfigError(f"At least one worker is needed; got {workers}.")
+        self.local = isinstance(scheduler, str) and scheduler in LOCAL
+        self.name = scheduler if isinstance(scheduler, str) else str(scheduler.scheduler.address)
+        self.workers = workers or _cores()
+        self._executor: ProcessPoolExecutor | None = None
+        self._client: Any = None
+        self._opened = False
+        if not self.local:
+            self._opened = isinstance(scheduler, str)
+            self._client = _connect(scheduler) if self._opened else scheduler
+            self.workers = max(1, len(self._client.scheduler_info(n_workers=-1)["workers"]))
+
+    def threads_each(self) -> int | None:
+        """Return with how many threads each worker's model computes unless told; None: as this process."""
+        if self.name == "threads":
+            return None
+        return max(1, _cores() // self.workers) if self.local else 1
+
+    def run(self, tasks: Mapping[str, Any], cancelled: Cancelled) -> Events:
+        """Do tasks; closing the iterator cancels what is not done.
+
+        Parameters
+        ----------
+        tasks
+            `dask.delayed` objects by their keys.
+        cancelled
+            Is announced when the iterator is closed early; tasks ask it now and then.
+
+        Yields
+        ------
+        name, outcome
+            Of each task when it is done: its result, or `WorkerLostError`. None every fraction of a second.
+
+        Raises
+        ------
+        Exception
+            What a task raises ends the run.
+        """
+        left = dict(tasks)
+        if not left:
+            return
+        done = False
+        work = self._run_local if self.local else self._run_distributed
+        try:
+            with closing(work(left, cancelled)) as outcomes:
+                for outcome in outcomes:
+                    if outcome is not None:
+                        del left[outcome[0]]
+                    yield outcome
+            done = True
+        finally:
+            if not done:
+                cancelled.announce()
+
+    def close(self) -> None:
+        """End the processes of this pool, and leave a cluster that was entered by its address."""
+        self._drop_processes()
+        if self._opened and self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def _run_local(self, left: dict[str, Any], cancelled: Cancelled) -> Events:
+        breaks = 0
+        while left and breaks < _TRIES:
+            before = len(left)
+            try:
+                yield from self._once(dict(left), cancelled)
+                return
+            except BrokenProcessPool:  # all workers of a pool end with one
+                breaks = breaks + 1 if len(left) == before else 0
+        for name, task in list(left.items()):  # each alone, so that none is given up for another's sake
+            try:
+                yield from self._once({name: task}, cancelled)
+            except BrokenProcessPool:
+                yield name, WorkerLostError("each worker that was at it died, perhaps for want of memory")
+
+    def _once(self, tasks: dict[str, Any], cancelled: Cancelled) -> Events:
+        """Compute on this machine, in a thread of its own, so that whoever waits can cancel."""
+        import dask
+
+        news: queue.SimpleQueue[tuple[str, Any] | BaseException | None] = queue.SimpleQueue()
+        names = {task.key: name for name, task in tasks.items()}
+
+        def finished(key: Any, value: Any, *_: Any) -> None:
+            if key in names:
+                news.put((names[key], value))
+
+        def compute() -> None:
+            callback = (None, None, None, finished, None)
+            how: dict[str, Any] = {"scheduler": self.name, "num_workers": self.workers, "chunksize": 1}
+            if self.name == "processes":
+                how |= {"pool": executor, "optimize_graph": False}  # else dask joins tasks under other names
+            try:
+                dask.compute(*tasks.values(), **how, callbacks=[callback])
+            except BaseException as error:
+                news.put(error)
+            else:
+                news.put(None)
+
+        executor = self._processes() if self.name == "processes" else None
+        thread = threading.Thread(target=compute, name="lightsam-tasks", daemon=True)
+        thread.start()
+        try:
+            while True:
+                try:
+                    event = news.get(timeout=_BEAT)
+                except queue.Empty:
+                    yield None
+                    continue
+                if event is None:
+                    return
+                if isinstance(event, BaseException):
+                    raise event
+                yield event
+        except BrokenProcessPool:
+            self._drop_processes()
+            raise
+        except BaseException:
+            cancelled.announce()
+            self._drop_processes()
+            thread.join(_PATIENCE)
+            raise
+
+    def _processes(self) -> ProcessPoolExecutor:
+        """Return the worker processes; they stay from one stage of a run to the next, with their models."""
+        if self._executor is None:
+            self._executor = ProcessPoolExecutor(self.workers, get_context("spawn"))
+        return self._executor
+
+    def _drop_processes(self) -> None:
+        if self._executor is not None:
+            self._executor.shutdown(wait=False, cancel_futures=True)
+            self._executor = None
+
+    def _run_distributed(self, left: dict[str, Any], cancelled: Cancelled) -> Events:
+        """Compute on a cluster: dask itself gives the tasks of dead workers to others."""
+        from distributed.scheduler import KilledWorker
+
+        news: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        futures = self._client.compute(list(left.values()), optimize_graph=False)
+        names = {future.key: name for future, name in zip(futures, left, strict=True)}
+        for future in futures:
+            future.add_done_callback(news.put)
+        waiting = len(futures)
+        try:
+            while waiting:
+                try:
+                    future = news.get(timeout=_BEAT)
+                except queue.Empty:
+                    yield None
+                    continue
+                waiting -= 1
+                try:
+                    outcome = future.result()
+                except KilledWorker as error:
+                    outcome = WorkerLostError(f"its workers died, perhaps for want of memory ({error})")
+                yield names[future.key], outcome
+        finally:
+            if waiting:
+                cancelled.announce()
+                self._client.cancel(futures, asynchronous=False, force=True)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _connect(address: str) -> Any:
+    from distributed import Client
+
+    try:
+        return Client(address, timeout=10, set_as_default=False)
+    except OSError as error:
+        raise ConfigError(
+            f"No dask scheduler answers at {address} ({error}). Check the address, or start one by "
+            "`dask scheduler`."
+        ) from error
+
+
+def delay(function: Callable[..., Any], name: str, *arguments: Any) -> Any:
+    """Make a task of a graph: a call with these arguments, some of which may be tasks themselves."""
+    import dask
+
+    return dask.delayed(function, pure=False, traverse=False)(*arguments, dask_key_name=name)
+
+
+def constant(value: Any, name: str) -> Any:
+    """Make a node of a graph out of a value that many tasks need: each worker receives it once."""
+    import dask
+
+    return dask.delayed(value, name=name, traverse=False)

@@ -1,0 +1,132 @@
+"""A plane of an image that is larger than memory, read in parts by any process that needs one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_lightsam.errors import FileError, ImageError
+from napari_lightsam.formats.images import ImageFile, read_info
+from napari_lightsam.formats.zarrs import is_zarr, read_zarr
+
+if TYPE_CHECKING:
+    import os
+
+    from numpy.typing import NDArray
+
+    from napari_lightsam.batch.settings import BatchSettings
+    from napari_lightsam.engine.image import ArrayLike
+
+Box = tuple[int, int, int, int]
+
+
+class SlidePlane:
+    """One plane of an image file that is read where it is asked for; travels to other processes as its name.
+
+    Parameters
+    ----------
+    path
+        A zarr folder (OME-Zarr, or a plain array), or a TIFF file.
+    settings
+        Their channel, z and time choose the plane.
+
+    Attributes
+    ----------
+    shape, dtype
+        (H, W), or (H, W, C) for several channels or colour.
+    rgb
+        Whether the last axis is colour.
+    pixel_size
+        (row, column) in micrometres, or None.
+
+    Raises
+    ------
+    FileError
+        If it cannot be opened or read in parts, or several planes are there and none is chosen.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], settings: BatchSettings) -> None:
+        self.path = Path(path).absolute()
+        self._image: ImageFile | None = None
+        image = self._opened()
+        self._selection = image.select(settings.channel, settings.z, settings.time)
+        samples = self[0:0, 0:0].shape[2:]
+        sides = dict(zip(self._selection.roles, image.shape, strict=True))
+        self.shape: tuple[int, ...] = (sides["Y"], sides["X"], *samples)
+        self.dtype = image.dtype
+        self.rgb = "S" in self._selection.roles and self._selection.channels is None
+        self.pixel_size = image.pixel_size
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_image": None}
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        rows, columns = key
+        chosen, parts = self._selection, {"Y": rows, "X": columns}
+        index = tuple(parts.get(role, step) for role, step in zip(chosen.roles, chosen.index, strict=True))
+        return self._opened().take(replace(chosen, index=index))
+
+    def _opened(self) -> ImageFile:
+        if self._image is None:
+            self._image = read_zarr(self.path) if is_zarr(self.path) else _open_tiff(self.path)
+        return self._image
+
+
+def _open_tiff(path: Path) -> ImageFile:
+    """Open a TIFF file without reading its pixels."""
+    import tifffile
+    import zarr
+
+    info = read_info(path)
+    try:
+        data: Any = tifffile.memmap(path, mode="r")
+    except ValueError:  # compressed or in several parts
+        try:
+            store: Any = tifffile.imread(path, aszarr=True, level=0)
+            data = zarr.open(store, mode="r")
+        except Exception as error:
+            raise FileError(
+                f"{path} cannot be read in parts ({type(error).__name__}: {error}). Save it as OME-Zarr, for "
+                "instance by bioformats2raw."
+            ) from error
+    if tuple(data.shape) != tuple(info.shape):
+        raise FileError(
+            f"{path} holds its axes in an order that cannot be read in parts; save it as OME-Zarr."
+        )
+    return ImageFile(
+        path=path, shape=info.shape, dtype=info.dtype, axes=info.axes, channel_names=info.channel_names,
+        pixel_size=info.pixel_size, z_step=info.z_step, pixel_size_source=info.pixel_size_source, data=data,
+    )  # fmt: skip
+
+
+class Forgiving:
+    """A plane whose unreadable parts count as empty: one bad part must not keep the rest from being measured.
+
+    Parameters
+    ----------
+    data
+        The plane.
+
+    Attributes
+    ----------
+    missing
+        (y0, x0, y1, x1) of what could not be read.
+    """
+
+    def __init__(self, data: ArrayLike) -> None:
+        self._data = data
+        self.shape, self.dtype = data.shape, data.dtype
+        self.missing: list[Box] = []
+
+    def __getitem__(self, key: Any) -> Any:
+        try:
+            return np.asarray(self._data[key])
+        except Exception:  # readers and codecs raise many kinds; the part's own turn reports it
+            y, x = (part.indices(length)[:2] for part, length in zip(key, self.shape[:2], strict=True))
+            self.missing.append((y[0], x[0], y[1], x[1]))
+            if (y[0], x[0], y[1], x[1]) == (0, 0, *self.shape[:2]):
+                raise ImageError("Nothing of the image can be read.") from None
+            return np.zeros((y[1] - y[0], x[1] - x[0], *self.shape[2:]), self.dtype)

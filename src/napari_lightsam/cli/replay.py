@@ -1,0 +1,77 @@
+"""`lightsam replay`: make the objects of a saved session again, and say how well that went."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from napari_lightsam.cli.report import follow, reported, warn
+
+
+@reported
+def replay(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A *.lightsam file of saved work.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Write the labels that were made again; the ending says the format (.tif, ...).",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Use these weights, a name or a file, in place of the recorded ones.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="As in `lightsam segment`; recorded: as it was.")] = "recorded",
+    precision: Annotated[
+        str, typer.Option(help="As in `lightsam segment`; recorded: as it was.")
+    ] = "recorded",
+    runtime: Annotated[str, typer.Option(help="As in `lightsam segment`; recorded: as it was.")] = "recorded",
+) -> None:
+    """Make the objects of a saved session again, from its prompts and settings.
+
+    What was edited or painted by hand is kept as pixels and listed. On the same device, runtime and precision
+    the result is the same pixel by pixel; elsewhere objects are compared by intersection over union.
+
+    Exit code: 0 bit-identical or every object at IoU >= 0.98, 1 some objects differ, 2 the file or its image
+    is wrong.
+    """
+    from napari_lightsam.engine.segmenter import Segmenter, load_segmenter
+    from napari_lightsam.errors import ConfigError, DeviceError, WeightsError
+    from napari_lightsam.plugin.series import objects_of
+    from napari_lightsam.plugin.sessions_replay import replay as run
+    from napari_lightsam.plugin.sessions_replay import with_labels
+    from napari_lightsam.session import read_document
+    from napari_lightsam.session.recipe import is_known_model
+
+    document = read_document(file)
+    given = {"device": device, "precision": precision, "runtime": runtime}
+    asked = {
+        name: (getattr(document.run, name) or "auto") if value == "recorded" else value
+        for name, value in given.items()
+    }
+
+    def load(name: str) -> Segmenter:
+        if model is None and not is_known_model(name):
+            raise WeightsError(
+                f"{file} was made with the model {name!r}, which is none of `lightsam models list`. Give its "
+                "weights with --model."
+            )
+        name = model or name
+        try:
+            return load_segmenter(name, **asked)  # type: ignore[arg-type]  # checked there
+        except (ConfigError, DeviceError) as error:
+            if "recorded" not in given.values():
+                raise
+            warn(f"note: {error} The recorded computation is not possible here; another one is used.")
+            return load_segmenter(name)
+
+    result = follow(run(document, file, load))
+    for line in result.describe():
+        typer.echo(line)
+    if out is not None:
+        from napari_lightsam.formats.export import write_objects
+
+        write_objects(out, objects_of(with_labels(document, result)))
+        typer.echo(f"Wrote {out}")
+    raise typer.Exit(1 if result.missed else 0)

@@ -1,0 +1,90 @@
+"""`lightsam slide`: one image larger than memory, on all cores or a dask cluster."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from napari_lightsam.batch.settings import BatchSettings
+from napari_lightsam.cli.report import follow, reported, warn
+from napari_lightsam.cli.segment import default, parse_channel, parse_pixel_size, parse_z, setting
+from napari_lightsam.engine.config import config_from
+
+SCHEDULER_HELP = (
+    "Where the work is done: threads, processes, or the address of a dask scheduler such as tcp://host:8786."
+)
+
+
+@reported
+def slide(
+    image: Annotated[str, typer.Argument(help="OME-Zarr image, zarr array or TIFF file.")],
+    out: Annotated[Path, typer.Argument(help="OME-Zarr label image to write, such as labels.zarr.")],
+    mode: Annotated[str, setting("mode")] = default("mode"),
+    model: Annotated[
+        str, typer.Option(help="Name of a model (see `lightsam models list`) or path of a checkpoint.")
+    ] = "lightsam",
+    object_size: Annotated[float | None, setting("object_size")] = default("object_size"),
+    channel: Annotated[str | None, setting("channel")] = default("channel"),
+    z: Annotated[str | None, setting("z", "--z")] = default("z"),
+    time: Annotated[int | None, setting("time")] = default("time"),
+    pixel_size: Annotated[str | None, setting("pixel_size")] = default("pixel_size"),
+    balance: Annotated[float, setting("balance")] = default("balance"),
+    min_size: Annotated[float | None, setting("min_size")] = default("min_size"),
+    max_size: Annotated[float | None, setting("max_size")] = default("max_size"),
+    device: Annotated[str, setting("device")] = default("device"),
+    precision: Annotated[str, setting("precision")] = default("precision"),
+    runtime: Annotated[str, setting("runtime")] = default("runtime"),
+    scheduler: Annotated[str, typer.Option(help=SCHEDULER_HELP)] = "processes",
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Workers on this machine; one a core when not given.")
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Threads of the model in each worker; cores / workers, 1 on a cluster."),
+    ] = None,
+    block: Annotated[
+        int, typer.Option(help="Largest side of what is encoded at once (px of the model's frame).")
+    ] = 1280,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew, whatever is there.")] = False,
+) -> None:
+    """Segment one image that is larger than memory.
+
+    A run that was stopped goes on where it was. Exit code: 0 when all of it was segmented, 1 when parts
+    could not be, 2 when nothing could be done as asked.
+    """
+    config = config_from(
+        {
+            "mode": mode,
+            "object_size": object_size,
+            "balance": balance,
+            "min_size": min_size,
+            "max_size": max_size,
+        }
+    )
+    settings = BatchSettings(
+        config=config,
+        channel=parse_channel(channel),
+        z=parse_z(z),
+        time=time,
+        pixel_size=parse_pixel_size(pixel_size),
+        device=device,
+        precision=precision,  # type: ignore[arg-type]  # checked with the device
+        runtime=runtime,  # type: ignore[arg-type]  # too
+    )
+    from napari_lightsam.batch.slide import segment_slide
+
+    report = follow(
+        segment_slide(
+            image, out, settings, model=model, scheduler=scheduler, workers=workers, threads=threads,
+            block=block, overwrite=overwrite,
+        )
+    )  # fmt: skip
+    size = "" if report.object_size is None else f" of about {report.object_size:.1f} px"
+    typer.echo(f"{image}: {report.n_objects} objects{size} -> {report.path}")
+    typer.echo(f"Blocks: {report.blocks}, of which {report.skipped} were finished before.")
+    for note in report.notes:
+        warn(f"note: {note}.")
+    for failed in report.failed:
+        y0, x0, y1, x1 = failed.box
+        warn(f"failed: rows {y0}:{y1}, columns {x0}:{x1} are left 0: {failed.message}")
+    raise typer.Exit(report.exit_code)

@@ -1,0 +1,77 @@
+"""Files of microscope makers (CZI, ND2, LIF), read by bioio where its readers are installed."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from napari_lightsam.errors import FileError
+from napari_lightsam.formats.images import ImageFile, ImageInfo, check_series
+from napari_lightsam.formats.memory import check_fits
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SUFFIXES = (".czi", ".nd2", ".lif")
+"""File name endings; a package `bioio-czi`, `bioio-nd2` or `bioio-lif` reads each."""
+
+
+def read(path: Path, *, pixels: bool, series: int | None = None) -> ImageInfo:
+    """Read one scene of a file; see `formats.images.read_image`.
+
+    Raises
+    ------
+    FileError
+        The reader is not installed, or the file cannot be read.
+    """
+    kind = path.suffix.casefold().removeprefix(".")
+    advice = (
+        f"{kind.upper()} files need a reader: pip install bioio bioio-{kind}, or "
+        "pip install 'napari-lightsam[readers]' for all; or save the image as OME-TIFF."
+    )
+    try:
+        from bioio import BioImage
+        from bioio_base.exceptions import UnsupportedFileFormatError
+    except ImportError:
+        raise FileError(f"{path} cannot be read yet. {advice}") from None
+    try:
+        return _read_scene(path, BioImage(path), pixels, series)
+    except FileError:
+        raise
+    except UnsupportedFileFormatError:
+        raise FileError(
+            f"{path} cannot be read: its reader is missing, or the file is damaged. {advice}"
+        ) from None
+    except MemoryError:
+        raise FileError(f"{path} does not fit into memory. Save the planes you need alone.") from None
+    except Exception as error:  # every reader raises kinds of its own for damaged content
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise FileError(f"{path} is truncated or damaged: {reason}. Copy or export it again.") from error
+
+
+def _read_scene(path: Path, image: Any, pixels: bool, series: int | None) -> ImageInfo:
+    scenes = image.scenes
+    image.set_scene(check_series(path, series, len(scenes)))
+    axes, shape, dtype = str(image.dims.order), tuple(image.shape), image.dtype
+    colour = axes.endswith("S") and shape[-1] in (3, 4)
+    if axes.endswith("S") and not colour:
+        raise FileError(f"{path} has {shape[-1]} samples a pixel. Save it as OME-TIFF with channels.")
+    sizes = image.physical_pixel_sizes
+    row, column, z_step = (_length(getattr(sizes, axis)) for axis in "YXZ")
+    pixel_size = None if row is None and column is None else (row or column or 0.0, column or row or 0.0)
+    names = tuple(str(name) for name in image.channel_names or ())
+    note = f"the file holds {len(scenes)} images; the first is used (--series all takes each)"
+    about: dict[str, Any] = {
+        "path": path, "shape": shape, "dtype": dtype, "axes": axes, "pixel_size": pixel_size,
+        "z_step": z_step, "pixel_size_source": "file" if pixel_size or z_step else "",
+        "n_images": len(scenes), "channel_names": names if not colour and len(names) == image.dims.C else (),
+        "notes": (note,) if len(scenes) > 1 and series is None else (),
+    }  # fmt: skip
+    if not pixels:
+        return ImageInfo(**about)
+    check_fits(path, math.prod(shape) * dtype.itemsize)
+    return ImageFile(**about, data=image.data)
+
+
+def _length(value: Any) -> float | None:
+    return float(value) if value and math.isfinite(value) and value > 0 else None

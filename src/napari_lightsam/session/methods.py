@@ -1,0 +1,209 @@
+"""What to write in a paper about saved work: one paragraph, references and BibTeX."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from napari_lightsam.session.document import areas_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from napari_lightsam.session.document import Document, LabelRecord
+
+_SOURCES = {
+    "prompt": "{} outlined from clicks and boxes",
+    "auto": "{} found automatically",
+    "propagated": "{} followed from plane to plane",
+    "manual": "{} drawn by hand or from elsewhere",
+}
+_MODES = {
+    "auto": "prompts placed as suits the model",
+    "object-aware": "prompts where objects probably are",
+    "hierarchical": "prompts on a coarse, then a fine lattice",
+    "grid": "prompts on a regular lattice",
+}
+
+BIBTEX = {
+    "napari-lightsam": """@software{napari_lightsam,
+  title   = {napari-lightsam: lightweight Segment Anything for microscopy in napari},
+  author  = {{The napari-lightsam developers}},
+  version = {VERSION}
+}""",
+    "Kirillov": """@inproceedings{kirillov2023segment,
+  title     = {Segment Anything},
+  author    = {Kirillov, Alexander and Mintun, Eric and Ravi, Nikhila and Mao, Hanzi and Rolland, Chloe and
+               Gustafson, Laura and Xiao, Tete and Whitehead, Spencer and Berg, Alexander C. and
+               Lo, Wan-Yen and Doll{\\'a}r, Piotr and Girshick, Ross},
+  booktitle = {Proceedings of the IEEE/CVF International Conference on Computer Vision},
+  year      = {2023},
+  note      = {arXiv:2304.02643}
+}""",
+    "MobileSAM)": """@misc{zhang2023faster,
+  title         = {Faster Segment Anything: Towards Lightweight SAM for Mobile Applications},
+  author        = {Zhang, Chaoning and Han, Dongshen and Qiao, Yu and Kim, Jung Uk and Bae, Sung-Ho and
+                   Lee, Seungkyu and Hong, Choong Seon},
+  year          = {2023},
+  eprint        = {2306.14289},
+  archivePrefix = {arXiv}
+}""",
+    "MobileSAMv2": """@misc{zhang2023mobilesamv2,
+  title         = {MobileSAMv2: Faster Segment Anything to Everything},
+  author        = {Zhang, Chaoning and others},
+  year          = {2023},
+  eprint        = {2312.09579},
+  archivePrefix = {arXiv}
+}""",
+    "TinySAM": """@misc{shu2023tinysam,
+  title         = {TinySAM: Pushing the Envelope for Efficient Segment Anything Model},
+  author        = {Shu, Han and Li, Wenshuo and Tang, Yehui and Zhang, Yiman and Chen, Yihao and
+                   Li, Houqiang and Wang, Yunhe and Chen, Xinghao},
+  year          = {2023},
+  eprint        = {2312.13789},
+  archivePrefix = {arXiv}
+}""",
+    "Archit": """@article{archit2025segment,
+  title   = {Segment Anything for Microscopy},
+  author  = {Archit, Anwai and others},
+  journal = {Nature Methods},
+  year    = {2025}
+}""",
+}
+"""By a word of `ModelSpec.citation`."""
+
+
+def methods_text(document: Document) -> str:
+    """Describe saved work as the methods section of a paper does.
+
+    Parameters
+    ----------
+    document
+        From `read_document`, or of a viewer.
+
+    Returns
+    -------
+    str
+        A paragraph with versions, model, weights, parameters, computation, quality check and licences, and
+        BibTeX of what is to be cited.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from napari_lightsam.session import Document, ImageRecord, LabelRecord, Run
+    >>> image = ImageRecord(name="cells", shape=(4, 5), dtype="uint8")
+    >>> labels = LabelRecord(name="objects", data=np.eye(4, 5, dtype="int32"))
+    >>> run = Run(version="0.1.0", model="lightsam", weights_hash="ab" * 32)
+    >>> text = methods_text(Document(images=(image,), labels=(labels,), target=0, run=run))
+    >>> "napari-lightsam 0.1.0" in text, "@software{napari_lightsam" in text
+    (True, True)
+    """
+    record = _main(document)
+    sentences = [
+        _image(document),
+        _model(document),
+        *([] if record is None else [*_objects(record), *_settings(record), *_quality(record.quality)]),
+    ]
+    models = _models(document)
+    licences = [f"The weights of {name} are licensed under {spec.licence}." for name, spec in models.items()]
+    paragraph = " ".join([*sentences, "napari-lightsam is licensed under BSD-3-Clause.", *licences])
+    cited = "\n\n".join(_bibtex(document, [spec.citation for spec in models.values()]))
+    return f"{paragraph}\n\n{cited}\n"
+
+
+def _main(document: Document) -> LabelRecord | None:
+    if not document.labels:
+        return None
+    return document.labels[-1 if document.target is None else document.target]
+
+
+def _image(document: Document) -> str:
+    image, size = document.image, document.pixel_size_um
+    calibrated = f", {size:.4g} um a pixel" if size else ""
+    where = document.run.packages.get("napari", "")
+    shape = " x ".join(map(str, image.shape))
+    with_what = f"napari-lightsam {document.run.version} in napari {where}".rstrip()
+    return f"Objects in {image.name!r} ({shape}, {image.dtype}{calibrated}) were outlined with {with_what}."
+
+
+def _model(document: Document) -> str:
+    run = document.run
+    if not run.weights_hash:
+        return "No model was used."
+    backend = {"torch": "PyTorch", "openvino": "OpenVINO"}.get(run.runtime, run.runtime)
+    number = run.packages.get(run.runtime, "")
+    how = f" in {run.precision} by {backend} {number}".rstrip() + f" on {run.device}" if run.device else ""
+    threads = f" ({run.threads} threads)" if run.threads and run.device == "cpu" else ""
+    size = document.settings.get("object_size")
+    typical = f" A typical object diameter of {size:g} px was set." if size else ""
+    title = _models(document)[run.model].title if run.model in _models(document) else run.model
+    return (
+        f"The model was {title} ({run.model}, weights SHA-256 {run.weights_hash}), run{how}{threads}; image "
+        f"values were normalised from the data of each plane by the model's own rule.{typical}"
+    )
+
+
+def _objects(record: LabelRecord) -> list[str]:
+    areas = areas_of(record.data)
+    made = {value: record.objects.get(value, {"source": "manual"}) for value in areas}
+    counts = Counter(str(how.get("source", "manual")) for how in made.values())
+    parts = [text.format(counts[source]) for source, text in _SOURCES.items() if counts[source]]
+    if not parts:
+        return ["No objects were saved."]
+    edited = sum(bool(how.get("edited")) for how in made.values())
+    points = sum(len((how.get("prompt") or {}).get("points") or ()) for how in made.values())
+    boxes = sum(bool((how.get("prompt") or {}).get("box")) for how in made.values())
+    said = f" ({points} points, {boxes} boxes)" if points or boxes else ""
+    corrected = f" {edited} of them were corrected by hand afterwards." if edited else ""
+    return [f"There are {len(areas)} objects: {', '.join(parts)}{said}.{corrected}"]
+
+
+def _settings(record: LabelRecord) -> list[str]:
+    settings: Mapping[str, Any] = record.note.get("settings") or {}
+    if not settings:
+        return []
+    size, estimated = record.note.get("object_size"), record.note.get("object_size_estimated")
+    diameter = f"object diameter {size:.1f} px ({'estimated' if estimated else 'given'})" if size else ""
+    shown = [
+        f"{name.replace('_', ' ')} {settings[name]:g}"
+        for name in ("balance", "iou_threshold", "stability_threshold", "min_size", "max_size", "overlap")
+        if settings.get(name) is not None
+    ]
+    border = "" if settings.get("keep_border", True) else "objects at the border left out"
+    mode = _MODES.get(str(settings.get("mode")), str(settings.get("mode")))
+    return [f"Automatic detection: {'; '.join(part for part in (mode, diameter, *shown, border) if part)}."]
+
+
+def _quality(quality: Mapping[str, Any] | None) -> list[str]:
+    if not quality:
+        return []
+    sentences = []
+    for name, what in (("precision", "objects looked at were correct"), ("recall", "objects were found")):
+        share = quality.get(name) or {}
+        if share.get("total"):
+            sentences.append(
+                f"{share['hits']} of {share['total']} {what}: {name} {share['value']:.2f}, 95% interval "
+                f"{share['low']:.2f} to {share['high']:.2f} (Wilson)"
+            )
+    if not sentences:
+        return []
+    return [f"In a random sample (seed {quality.get('seed')}), {'; '.join(sentences)}."]
+
+
+def _models(document: Document) -> dict[str, Any]:
+    """Return what is known of the models that were used, by name."""
+    from napari_lightsam.engine.registry import known_models
+
+    names = [document.run.model, *(str(record.note.get("model", "")) for record in document.labels)]
+    names += [str(how.get("model", "")) for record in document.labels for how in record.objects.values()]
+    known = known_models()
+    return {name: known[name].spec for name in dict.fromkeys(names) if name in known}
+
+
+def _bibtex(document: Document, citations: list[str]) -> list[str]:
+    version = document.run.version or "unknown"
+    found = {"napari-lightsam": BIBTEX["napari-lightsam"].replace("VERSION", version)}
+    found["Kirillov"] = BIBTEX["Kirillov"]  # every model here is of this kind
+    for citation in citations:
+        found |= {word: entry for word, entry in BIBTEX.items() if word in citation and word not in found}
+    return list(found.values())

@@ -1,0 +1,398 @@
+"""What can go wrong around a batch: locks, open tables, changing files, strange names, lists, readers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+import zarr
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from napari_lightsam.batch import BatchSettings, segment_many
+from napari_lightsam.batch.inputs import BATCH_OUTPUTS
+from napari_lightsam.batch.lists import read_list
+from napari_lightsam.batch.lock import LOCK
+from napari_lightsam.cli import app
+from napari_lightsam.engine.progress import drain
+from napari_lightsam.errors import ConfigError, FileError, LightSamError
+from napari_lightsam.formats.images import read_image
+from test_batch import Thresholder, discs, run, tree, write
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    for name in ("a.tif", "sub/b.tif"):
+        write(tmp_path / "data" / name)
+    return tmp_path / "data"
+
+
+# --- one run at a time
+
+
+def test_a_second_run_on_an_output_folder_is_refused_and_a_stale_lock_taken_over(
+    data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / LOCK).write_text(
+        '{"pid": 1, "host": "elsewhere", "since": "yesterday"}'
+    )  # of a run that was killed
+    first = segment_many([data], out, segmenter=Thresholder())
+    while not next(first).stage.startswith("a.tif"):
+        pass
+
+    with pytest.raises(FileError, match=f"in use by another run .process {os.getpid()} on"):
+        run([data], out)
+    first.close()
+
+    assert run([data], out).exit_code == 0
+    assert not (out / LOCK).exists()
+
+
+# --- tables that are open, changed or not ours
+
+
+def test_a_table_that_is_open_elsewhere_stays_and_the_new_one_gets_a_number(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, replace = tmp_path / "out", os.replace
+    run([data / "a.tif"], out)
+    before = (out / "objects.csv").read_bytes()
+
+    def locked(part: os.PathLike[str], path: os.PathLike[str]) -> None:
+        if Path(path).name == "objects.csv":
+            raise PermissionError(13, "Permission denied")
+        replace(part, path)
+
+    monkeypatch.setattr(os, "replace", locked)
+    monkeypatch.setattr("napari_lightsam.formats.atomic.time.sleep", lambda _: None)
+    report = run([data / "a.tif", data / "sub"], out)
+
+    assert [path.name for path in report.tables] == ["objects (2).csv", "images.csv", "report.html"]
+    assert any("open in another program" in note for note in report.notes)
+    assert report.exit_code == 0
+    assert (out / "objects.csv").read_bytes() == before
+    assert set(pd.read_csv(out / "objects (2).csv")["image"]) == {"a.tif", "b.tif"}
+
+
+def test_tables_that_are_not_ours_or_were_changed_are_kept(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "objects.csv").write_text("somebody's")
+    first = run([data], out)
+    (out / "images.csv").write_text("changed by hand")
+    second = run([data], out)
+
+    assert [path.name for path in first.tables] == ["objects (2).csv", "images.csv", "report.html"]
+    assert [path.name for path in second.tables] == ["objects (2).csv", "images (2).csv", "report.html"]
+    assert (out / "objects.csv").read_text() == "somebody's"
+    assert (out / "images.csv").read_text() == "changed by hand"
+    assert [path.name for path in run([data], out, overwrite=True).tables] == list(BATCH_OUTPUTS)
+
+
+def test_a_full_disk_at_the_very_end_keeps_all_results_and_says_so(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("napari_lightsam.batch.summary.write_report", full)
+        report = run([data], tmp_path / "out")
+
+    assert report.exit_code == 1
+    assert "no space left" in report.problems[0]
+    assert len(tree(tmp_path / "out")) == 6
+    assert run([data], tmp_path / "out").exit_code == 0
+
+
+# --- files that change while they are read
+
+
+@pytest.mark.parametrize(("times", "status"), [(1, "written"), (9, "failed")], ids=["once", "always"])
+def test_a_file_that_changes_while_it_is_read_is_never_recorded_wrongly(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int, status: str
+) -> None:
+    left = [times]
+
+    def read(path: Path, series: int | None):
+        image = read_image(path, series)
+        if path.name == "a.tif" and left[0] > 0:
+            left[0] -= 1
+            write(path, discs(5 + left[0]))
+        return image
+
+    monkeypatch.setattr("napari_lightsam.batch.single.read_image", read)
+    report = run([data], tmp_path / "out", BatchSettings(pixel_size=(1.0, 1.0)))
+
+    assert [o.status for o in report.outcomes] == [status, "written"]
+    assert ("changes while it is read" in report.outcomes[0].message) is (status == "failed")
+    if status == "written":
+        labels = tifffile.imread(tmp_path / "out" / "a_labels.tif")
+        np.testing.assert_array_equal(labels > 0, tifffile.imread(data / "a.tif") > 0)
+
+
+def test_a_file_that_vanishes_while_the_batch_runs_fails_alone(data: Path, tmp_path: Path) -> None:
+    work = segment_many([data], tmp_path / "out", segmenter=Thresholder())
+    while not next(work).stage.startswith("a.tif"):
+        pass
+    (data / "sub" / "b.tif").unlink()
+    report = drain(work)
+
+    assert [o.status for o in report.outcomes] == ["written", "failed"]
+    assert "does not exist" in report.outcomes[1].message
+
+
+def test_ctrl_c_ends_with_what_is_finished_and_no_parts(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted(Thresholder):
+        def everything(self, plane, config, *, rgb):
+            if self.calls:
+                raise KeyboardInterrupt
+            return (yield from super().everything(plane, config, rgb=rgb))
+
+    model = Interrupted()
+    monkeypatch.setattr("napari_lightsam.engine.segmenter.load_segmenter", lambda *_, **__: model)
+    done = CliRunner().invoke(app, ["segment", str(data), "-o", str(tmp_path / "out")])
+
+    assert done.exit_code == 130
+    assert "goes on from there" in done.stderr
+    assert set(tree(tmp_path / "out")) == {"a_labels.tif", "a_objects.csv", "a_labels.json"}
+
+
+# --- names and links
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege there")
+def test_links_in_circles_are_walked_once(data: Path, tmp_path: Path) -> None:
+    (data / "sub" / "up").symlink_to(data, target_is_directory=True)
+    (data / "self.tif").symlink_to(data / "self.tif")
+
+    report = run([data], tmp_path / "folder")
+    assert [(o.image, o.status) for o in report.outcomes] == [
+        ("a.tif", "written"), ("self.tif", "failed"), ("sub/b.tif", "written"),
+    ]  # fmt: skip
+    matched = run([str(data / "**" / "[ab].tif")], tmp_path / "pattern")
+    assert [o.image for o in matched.outcomes] == ["a.tif", "sub/b.tif"]
+
+
+def test_strange_and_very_long_names_keep_their_images_apart(tmp_path: Path) -> None:
+    long = "ö" * 120  # 240 bytes of the 255 that a name may have
+    names = [f"{long}1.tif", f"{long}2.tif", "Zellen 细胞 'a' #1;.tif", "=1+1.tif", " .tif"]
+    for name in names:
+        write(tmp_path / "data" / name)
+    report = run([tmp_path / "data"], tmp_path / "out", outputs=("ome-zarr", "geojson"))
+
+    assert [o.status for o in report.outcomes] == ["written"] * 5
+    table = pd.read_csv(tmp_path / "out" / "images.csv")
+    assert set(table["image"]) == set(names)
+    assert table["labels"].nunique() == 5
+    assert {o.status for o in run([tmp_path / "data"], tmp_path / "out").outcomes} == {"skipped"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text elsewhere")
+def test_a_name_that_is_no_text_is_segmented_too(tmp_path: Path) -> None:
+    write(tmp_path / "data" / "a.tif")
+    os.rename(tmp_path / "data" / "a.tif", os.fsencode(tmp_path / "data") + b"/\xff.tif")
+
+    assert run([tmp_path / "data"], tmp_path / "out").exit_code == 0
+    assert list(pd.read_csv(tmp_path / "out" / "images.csv")["image"]) == ["\ufffd.tif"]
+
+
+# --- lists
+
+
+def test_a_list_brings_its_columns_into_the_tables(data: Path, tmp_path: Path) -> None:
+    listed = data / "plate.csv"
+    listed.write_text("\ufeffcondition;Path;well\ncontrol;a.tif;A1\n\ndrug;sub/b.tif;A2\nnone;gone.tif;A3\n")
+    report = run([listed], tmp_path / "out")
+
+    assert [(o.image, o.status) for o in report.outcomes] == [
+        ("a.tif", "written"), ("sub/b.tif", "written"), ("gone.tif", "failed"),
+    ]  # fmt: skip
+    objects = pd.read_csv(tmp_path / "out" / "objects.csv")
+    assert list(objects.columns[:4]) == ["image", "plane", "condition", "well"]
+    assert set(zip(objects["image"], objects["condition"], objects["well"], strict=True)) == {
+        ("a.tif", "control", "A1"), ("sub/b.tif", "drug", "A2"),
+    }  # fmt: skip
+    assert list(pd.read_csv(tmp_path / "out" / "images.csv")["well"]) == ["A1", "A2", "A3"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty"),
+        ("file,well\na.tif,A1", "line 1: one column is called image or path"),
+        ("image,area_px\na.tif,3", "line 1: a column 'area_px' is a column of the results"),
+        ("image,,\na.tif,1,2", "line 1: a column '' has no name"),
+        ("image,w,w\na.tif,1,2", "line 1: a column 'w' is there twice"),
+        ("image,well\na.tif", "line 2: 1 values for 2 columns"),
+        ("image,well\n,A1", "line 2: no image"),
+        ("image\na.tif\nsub/b.tif\na.tif", "line 4: 'a.tif' was listed in line 2"),
+        ("image\n", "lists no image"),
+        ('image\n"' + "x" * 200_000, "line 2: field larger"),
+    ],
+)
+def test_a_wrong_list_is_refused_with_its_line(data: Path, tmp_path: Path, text: str, message: str) -> None:
+    (data / "list.csv").write_text(text)
+
+    with pytest.raises(ConfigError, match=message):
+        run([data / "list.csv"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.binary(max_size=60) | st.text('image,path;\t"\n\r\0../\\:a1é', max_size=60).map(str.encode))
+def test_any_list_is_read_or_refused(tmp_path: Path, content: bytes) -> None:
+    for start in (b"", b"image,well\n"):
+        (tmp_path / "list.csv").write_bytes(start + content)
+        with contextlib.suppress(LightSamError):
+            assert read_list(tmp_path / "list.csv")
+
+
+def test_a_list_is_never_replaced_by_a_table(data: Path) -> None:
+    (data / "images.csv").write_text("image\na.tif\n")
+
+    with pytest.raises(ConfigError, match="Inputs are never written"):
+        run([data / "images.csv"], data, overwrite=True)
+
+
+# --- series, axes, zarr, readers
+
+
+def test_every_image_of_a_file_is_segmented_where_asked(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as tif:
+        tif.write(discs(), metadata={"axes": "YX", "PhysicalSizeX": 0.5})
+        tif.write(discs()[:100, :100], metadata={"axes": "YX", "PhysicalSizeX": 0.25})
+    report = run([tmp_path / "a.ome.tif"], tmp_path / "out", BatchSettings(series="all"))
+
+    assert [(o.image, o.n_objects, o.flags) for o in report.outcomes] == [
+        ("a.ome.tif [0]", 9, ()), ("a.ome.tif [1]", 4, ()),
+    ]  # fmt: skip
+    assert (tmp_path / "out" / "a_series1_labels.tif").exists()
+    assert list(pd.read_csv(tmp_path / "out" / "images.csv")["pixel_size_um"]) == [0.5, 0.25]
+    one = run([tmp_path / "a.ome.tif"], tmp_path / "one", BatchSettings(series=1))
+    assert [o.n_objects for o in one.outcomes] == [4]
+    missing = run([tmp_path / "a.ome.tif"], tmp_path / "none", BatchSettings(series=2))
+    assert "numbered from 0 to 1" in missing.outcomes[0].message
+
+
+def test_axes_can_be_told(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tif", np.stack([discs() * 0, discs()]), photometric="minisblack")
+    report = run([path], tmp_path / "out", BatchSettings(axes="CYX", channel=1))
+
+    assert report.outcomes[0].n_objects == 9
+    assert "intensity_mean_ch1" in pd.read_csv(tmp_path / "out" / "objects.csv")
+    with pytest.raises(FileError, match="the axes ZCYX do not fit"):
+        run([path], tmp_path / "wrong", BatchSettings(axes="ZCYX"))
+
+
+def ome_zarr(store: object) -> None:
+    group = zarr.open_group(store, mode="w", zarr_format=2)
+    group.create_array("0", data=np.stack([discs() * 0, discs()]), chunks=(1, 64, 64))
+    axes = [{"name": "c"}, *({"name": name, "unit": "micrometer"} for name in "yx")]
+    scale = {"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [1, 0.5, 0.25]}]}
+    group.attrs["multiscales"] = [{"version": "0.4", "axes": axes, "datasets": [scale]}]
+    group.attrs["omero"] = {"channels": [{"label": "DAPI"}, {"label": "GFP"}]}
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        lambda path: (path, path),
+        lambda path: (path, path.as_uri()),
+        lambda path: (path, path.parent),
+    ],
+    ids=["folder", "address", "folder above"],
+)
+def test_ome_zarr_is_read_with_channels_and_calibration(
+    tmp_path: Path, place: Callable[[Path], tuple[Path, object]]
+) -> None:
+    stored, given = place(tmp_path / "data" / "a.ome.zarr")
+    ome_zarr(stored)
+    before = tree(tmp_path / "data")
+    out = tmp_path / "out"
+    report = run([given], out, BatchSettings(channel="GFP"))
+
+    assert [(o.image, o.n_objects, o.message) for o in report.outcomes] == [("a.ome.zarr", 9, "")]
+    table = pd.read_csv(out / "objects.csv")
+    np.testing.assert_allclose(table["area_um2"], table["area_px"] * 0.125)
+    assert table["intensity_max_DAPI"].max() == 0
+    assert {o.status for o in run([given], out, BatchSettings(channel="GFP")).outcomes} == {"skipped"}
+    assert tree(tmp_path / "data") == before
+
+
+def test_a_zarr_that_lies_about_its_size_fails_alone(data: Path, tmp_path: Path) -> None:
+    zarr.create_array(data / "huge.zarr", shape=(2_000_000, 2_000_000), chunks=(1000, 1000), dtype="u2")
+
+    report = run([data], tmp_path / "out")
+
+    assert [o.status for o in report.outcomes] == ["written", "failed", "written"]
+    assert "declares an image of" in report.outcomes[1].message
+
+
+@pytest.mark.parametrize("name", ["u.czi", "v.ND2", "w.lif"])
+def test_a_missing_reader_is_advised(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "bioio", None)
+    (data / name).write_bytes(b"ZISRAWFILE" * 9)
+
+    report = run([data], tmp_path / "out")
+
+    failed = [o for o in report.outcomes if o.status == "failed"]
+    assert [o.image for o in failed] == [name]
+    kind = name.rpartition(".")[2].lower()
+    assert f"pip install bioio bioio-{kind}" in failed[0].message
+
+
+def test_an_unreachable_address_is_one_failure(tmp_path: Path, data: Path) -> None:
+    report = run([data / "a.tif", "file:///nowhere/x.zarr", "nosuch://x/y.zarr"], tmp_path / "out")
+
+    assert [o.status for o in report.outcomes] == ["written", "failed", "failed"]
+
+
+# --- the command
+
+
+def test_options_of_the_command_go_before_those_of_the_recipe(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Thresholder()
+    monkeypatch.setattr("napari_lightsam.engine.segmenter.load_segmenter", lambda *_, **__: model)
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("object_size: 26\npixel_size: 0.5\noutputs: [overlay]\nmode: grid\n")
+    arguments = [
+        "segment",
+        str(data),
+        "-o",
+        str(tmp_path / "out"),
+        "--recipe",
+        str(recipe),
+        "--object-size",
+        "31",
+    ]
+    done = CliRunner().invoke(app, arguments)
+
+    assert done.exit_code == 0, done.output
+    images = pd.read_csv(tmp_path / "out" / "images.csv")
+    assert set(images["object_size_px"]) == {31}
+    assert set(images["pixel_size_um"]) == {0.5}
+    assert (tmp_path / "out" / "a_overlay.png").exists()
+    recipe.write_text("object_size: 26\nmodus: grid\n")
+    wrong = CliRunner().invoke(app, arguments)
+    assert wrong.exit_code == 2
+    assert "line 2: Unknown name 'modus'" in wrong.stderr.replace("\n", " ")

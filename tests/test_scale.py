@@ -1,0 +1,270 @@
+"""Slides on dask: one result for every scheduler, whatever dies, cannot be read, or is cancelled."""
+
+import os
+import signal
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import zarr
+from typer.testing import CliRunner
+
+from napari_lightsam.batch import BatchSettings, Recipe, segment_many
+from napari_lightsam.batch.scale import Cancelled, Pool, delay
+from napari_lightsam.batch.slide import read_record, segment_slide
+from napari_lightsam.batch.slide_blocks import Kept
+from napari_lightsam.batch.slide_seams import (
+    count_left,
+    decide,
+    find_clusters,
+    find_visitors,
+    join_changes,
+    meet,
+)
+from napari_lightsam.cli import app
+from napari_lightsam.engine.config import EverythingConfig
+from napari_lightsam.engine.merge import Piece
+from napari_lightsam.engine.progress import drain
+from napari_lightsam.errors import ConfigError
+from napari_lightsam.train.metrics import match
+
+SEAM = 192  # the blocks of 512 frame pixels, two an image pixel, answer for half of these 384 pixels each
+SETTINGS = BatchSettings(config=EverythingConfig(object_size=26), precision="float32", runtime="torch")
+LAYOUT = {"block": 512, "chunk": 128}
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    from napari_lightsam.samples import read_sample
+
+    return read_sample("nuclei_fluorescence")[100:484, 200:584].copy()
+
+
+@pytest.fixture(scope="module")
+def image(pixels, tmp_path_factory):
+    path = tmp_path_factory.mktemp("slide") / "image.zarr"
+    zarr.save_array(str(path), pixels)
+    return path
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    distributed = pytest.importorskip("distributed")
+    workers = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
+    with distributed.LocalCluster(**workers) as running, distributed.Client(running) as client:
+        yield client
+
+
+def run(image, out, segmenter, **options):
+    report = drain(segment_slide(image, out, SETTINGS, model=segmenter, **LAYOUT, **options))
+    return report, zarr.open_array(out / "0", mode="r")[:]
+
+
+@pytest.fixture(scope="module")
+def reference(image, segmenter, tmp_path_factory):
+    """What threads make of the slide."""
+    out = tmp_path_factory.mktemp("threads") / "labels.zarr"
+    report, labels = run(image, out, segmenter, workers=2)
+    return report, labels, out
+
+
+def longest_run(labels, line):
+    """Longest straight part of an outline within two pixels of a row."""
+    longest = 0
+    for row in range(line - 2, line + 2):
+        above, below = labels[row], labels[row + 1]
+        edge = np.r_[False, (above != below) & ((above > 0) | (below > 0)), False]
+        ends = np.flatnonzero(np.diff(edge.astype(int)))
+        longest = max(longest, (ends[1::2] - ends[::2]).max(initial=0))
+    return longest
+
+
+def test_blocks_give_what_the_engine_finds_in_one_piece_and_no_seam_shows(pixels, segmenter, reference):
+    report, labels, out = reference
+    whole = drain(segmenter.everything(pixels, SETTINGS.config)).labels
+    assert report.blocks == 4
+    assert not report.failed
+    assert np.array_equal(np.unique(labels), np.arange(report.n_objects + 1))
+    assert abs(report.n_objects - whole.max()) <= 0.03 * whole.max()
+    assert match(whole, labels.astype(np.int32))[0].average_precision > 0.94
+    assert max(longest_run(labels, SEAM), longest_run(labels.T, SEAM)) <= 20
+    assert np.array_equal(
+        np.unique(labels[SEAM - 2 : SEAM + 2]) > 0, np.unique(labels[SEAM - 2 : SEAM + 2]) > 0
+    )
+    record = read_record(out)
+    assert record["complete"]
+    assert record["n_objects"] == report.n_objects
+    assert record["settings"]["object_size"] == 26
+    assert not out.with_name("labels.zarr.parts").exists()
+
+
+def test_a_finished_slide_is_not_segmented_again_and_not_replaced_by_other_settings(
+    image, segmenter, reference
+):
+    _, labels, out = reference
+    report, again = run(image, out, segmenter)
+    assert report.skipped == report.blocks == 4
+    assert np.array_equal(again, labels)
+    with pytest.raises(ConfigError, match="block: 512, now 640"):
+        drain(segment_slide(image, out, SETTINGS, model=segmenter, block=640))
+
+
+def test_processes_give_the_same_labels_and_threads_the_same_as_them(image, reference, tmp_path):
+    report, labels = run(
+        image, tmp_path / "labels.zarr", "lightsam", scheduler="processes", workers=2,
+        threads=torch.get_num_threads(),
+    )  # fmt: skip
+    assert report.exit_code == 0
+    assert np.array_equal(labels, reference[1])
+
+
+def test_a_killed_worker_costs_nothing_of_the_result(image, cluster, reference, tmp_path):
+    work = segment_slide(
+        image,
+        tmp_path / "labels.zarr",
+        SETTINGS,
+        scheduler=cluster,
+        threads=torch.get_num_threads(),
+        **LAYOUT,
+    )
+    killed = False
+    try:
+        while True:
+            step = next(work)
+            if step.stage == "segmenting" and step.done and not killed:
+                killed = True
+                os.kill(next(iter(cluster.run(os.getpid).values())), signal.SIGKILL)
+    except StopIteration as stop:
+        report = stop.value
+    assert killed
+    assert report.exit_code == 0
+    assert np.array_equal(zarr.open_array(tmp_path / "labels.zarr" / "0", mode="r")[:], reference[1])
+
+
+def test_of_an_object_that_two_blocks_found_the_better_stays_and_what_meets_nothing_is_left_alone(tmp_path):
+    def square(y, x, side):
+        bits = np.packbits(np.ones((side, side), bool), axis=1)
+        return Piece((y, x, y + side, x + side), bits, side * side)
+
+    config = SimpleNamespace(overlap=0.5, min_size=0)
+    plan = SimpleNamespace(kept=lambda i: tmp_path / f"{i}.npz", identity="same", config=config)
+    found = (
+        Kept.of([square(10, 90, 20), square(50, 10, 10)], np.array([0.9, 0.8]), (0, 0, 100, 100)),
+        Kept.of([square(11, 91, 20), square(70, 150, 10)], np.array([0.7, 0.6]), (0, 100, 100, 200)),
+    )
+    for i, kept in enumerate(found):
+        kept.save(plan.kept(i), "same")
+    assert Kept.load(plan.kept(0), "other") is None
+    blocks = {i: Kept.load(plan.kept(i), "same").summary() for i in (0, 1)}
+    visitors = find_visitors(blocks)
+    clusters = find_clusters({i: meet(plan, i, boxes) for i, (boxes, _) in visitors.items()}, visitors)
+    assert clusters == {0: ((0, 0), (1, 0))}
+    changes = join_changes([decide(plan, nodes) for nodes in clusters.values()])
+    assert changes == {1: {0: None}}
+    assert count_left(blocks, changes) == {0: 2, 1: 1}
+
+
+class Poisoned:
+    """A plane of which one part cannot be read."""
+
+    path = "poisoned"
+
+    def __init__(self, pixels):
+        self.pixels, self.healed = pixels, False
+        self.shape, self.dtype = pixels.shape, pixels.dtype
+
+    def __getitem__(self, key):
+        rows, columns = key
+        if not self.healed and rows.start < 64 and columns.start < 64:
+            raise OSError("bad sector")
+        return self.pixels[key]
+
+
+def test_a_part_that_cannot_be_read_is_named_left_empty_and_done_when_it_can_be(pixels, segmenter, tmp_path):
+    poisoned, out = Poisoned(pixels), tmp_path / "labels.zarr"
+    report, labels = run(poisoned, out, segmenter, workers=2)
+    (failed,) = report.failed
+    assert failed.box == (0, 0, SEAM, SEAM)
+    assert "bad sector" in failed.message
+    assert report.exit_code == 1
+    assert not labels[:100, :100].any()
+    assert len(np.unique(labels[SEAM:, SEAM:])) > 5
+    assert read_record(out)["failed"][0]["box"] == [0, 0, SEAM, SEAM]
+    poisoned.healed = True
+    report, labels = run(poisoned, out, segmenter, workers=2)
+    assert report.skipped == 3
+    assert report.exit_code == 0
+    assert labels[:100, :100].any()
+
+
+def test_a_cancelled_run_keeps_what_is_finished_and_goes_on_from_there(image, segmenter, reference, tmp_path):
+    out = tmp_path / "labels.zarr"
+    work = segment_slide(image, out, SETTINGS, model=segmenter, workers=1, **LAYOUT)
+    while (step := next(work)).stage != "segmenting" or step.done < 2:
+        pass
+    work.close()
+    kept = len(list(out.with_name("labels.zarr.parts").glob("block_*.npz")))
+    assert 2 <= kept < 4
+    assert not read_record(out)["complete"]
+    report, labels = run(image, out, segmenter, workers=1)
+    assert report.skipped >= 2
+    assert np.array_equal(labels, reference[1])
+
+
+def test_a_batch_on_a_cluster_gives_the_files_of_one_process(pixels, segmenter, cluster, tmp_path):
+    import tifffile
+
+    tifffile.imwrite(tmp_path / "a.tif", pixels[:128, :128])
+    tifffile.imwrite(tmp_path / "b.tif", pixels[128:256, :128])
+    (tmp_path / "broken.tif").write_bytes(b"II*\0")
+    sources, recipe = sorted(tmp_path.glob("*.tif")), Recipe(SETTINGS)
+    alone = drain(segment_many(sources, tmp_path / "alone", recipe, segmenter=segmenter))
+    options = {"scheduler": cluster, "threads": torch.get_num_threads()}
+    report = drain(segment_many(sources, tmp_path / "many", recipe, segmenter=segmenter, **options))
+    assert [outcome.status for outcome in report.outcomes] == ["written", "written", "failed"]
+    assert report.exit_code == alone.exit_code == 1
+    for name in ("a_labels.tif", "b_labels.tif", "a_objects.csv"):
+        assert (tmp_path / "many" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
+    assert not list((tmp_path / "many").glob("cancelled-*"))
+    again = drain(segment_many(sources, tmp_path / "many", recipe, segmenter=segmenter, scheduler="threads"))
+    assert [outcome.status for outcome in again.outcomes] == ["skipped", "skipped", "failed"]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no such signal")
+def test_tasks_of_dead_processes_are_done_again_and_those_that_kill_are_given_up(tmp_path):
+    died = tmp_path / "died"
+
+    def die_once():  # defined here, so that workers need not import this module
+        if not died.exists():
+            died.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return "done"
+
+    def always_die():
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    pool = Pool("processes", 1)
+    tasks = {"once": delay(die_once, "once"), "ever": delay(always_die, "ever")}
+    outcomes = dict(event for event in pool.run(tasks, Cancelled.inside(tmp_path)) if event)
+    pool.close()
+    assert outcomes["once"] == "done"
+    assert "died" in str(outcomes["ever"])
+
+
+@pytest.mark.parametrize("scheduler", ["slurm", 3, None], ids=str)
+def test_what_is_no_scheduler_is_refused(scheduler):
+    with pytest.raises(ConfigError, match="A scheduler is threads, processes, the address"):
+        Pool(scheduler)
+
+
+def test_the_command_segments_a_tiff_file_and_names_what_it_wrote(pixels, tmp_path):
+    import tifffile
+
+    tifffile.imwrite(tmp_path / "a.tif", pixels[:128, :128])
+    command = ["slide", str(tmp_path / "a.tif"), str(tmp_path / "a.zarr"), "--object-size", "26"]
+    result = CliRunner().invoke(app, [*command, "--scheduler", "threads", "--runtime", "torch"])
+    assert result.exit_code == 0, result.output
+    labels = zarr.open_array(tmp_path / "a.zarr" / "0", mode="r")[:]
+    assert f"{labels.max()} objects" in result.output
+    assert labels.shape == (128, 128)
