@@ -1,7 +1,8 @@
 """Make the pictures of the documentation from the real widget in a real window.
 
 Run it where there is a display: `python docs/make_screenshots.py`, on a machine without one
-`xvfb-run -a -s "-screen 0 1600x1000x24" python docs/make_screenshots.py`. It writes `docs/images/*.png`.
+`xvfb-run -a -s "-screen 0 1600x1000x24" python docs/make_screenshots.py`. It writes `docs/images/*.png` and
+the animated `docs/images/annotating.gif`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import napari
+from PIL import Image
 from qtpy.QtWidgets import QApplication
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 IMAGES = Path(__file__).with_name("images")
 SIZE = (1366, 768)  # a small laptop, where everything must still be seen
+FILM = (960, 540)
 
 
 def wait(until: Callable[[], Any], seconds: float = 300) -> None:
@@ -104,10 +107,79 @@ def stack(viewer: napari.Viewer) -> None:
     save(viewer, "stack")
 
 
+def annotating(viewer: napari.Viewer) -> None:
+    """Film a short session: click, correct, save, undo, and everything at one press."""
+    widget = open_sample(viewer, "nuclei_fluorescence", 26)
+    control, film = widget.controller, Film(viewer)
+    viewer.scene.camera.center, viewer.scene.camera.zoom = (275, 370), viewer.scene.camera.zoom * 2
+    film.take(1200)
+    widget.click.object_button.click()
+    points = control.annotator.points
+    for place in ((275, 390), (302, 281), (264, 437)):
+        points.add(place)
+        points.selected_data = set()
+        wait(lambda: control.answer.masks())
+        film.take(700)
+        widget.click.commit_button.click()
+        control.clear()
+        film.take(500)
+    points.add((283, 413))
+    wait(lambda: control.answer.masks())
+    film.take(900)
+    control.annotator.always_negative = True
+    points.add((303, 425))
+    points.selected_data = set()
+    control.annotator.always_negative = False
+    wait(lambda: control.answer.prompts and len(control.answer.prompts[0].points) == 2)
+    film.take(1000)
+    widget.click.commit_button.click()
+    film.take(900)
+    control.results.undo()
+    film.take(900)
+    viewer.fit_to_view()
+    section = widget.everything
+    section.button.click()
+    wait(lambda: section.row.bar.value() > 0)
+    film.take(400)
+    wait(lambda: section.count.text())
+    film.take(2500)
+    film.save("annotating")
+
+
+class Film:
+    """Pictures of a window, one after another, in one animated GIF."""
+
+    def __init__(self, viewer: napari.Viewer) -> None:
+        self._viewer = viewer
+        self._pictures: list[Image.Image] = []
+        self._milliseconds: list[int] = []
+
+    def take(self, milliseconds: int) -> None:
+        """Take a picture that is shown for so long."""
+        settle(0.4)
+        shown = Image.fromarray(self._viewer.window.screenshot(canvas_only=False, flash=False)[..., :3])
+        shown.thumbnail(FILM, Image.Resampling.LANCZOS)
+        self._pictures.append(shown)
+        self._milliseconds.append(milliseconds)
+
+    def save(self, name: str) -> None:
+        """Write all pictures with the colours of the last one, which has the most."""
+        palette = self._pictures[-1].quantize(128)
+        frames = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in self._pictures]
+        frames[0].save(
+            IMAGES / f"{name}.gif",
+            save_all=True,
+            append_images=frames[1:],
+            duration=self._milliseconds,
+            loop=0,
+            optimize=True,
+        )
+
+
 def main(chosen: list[str]) -> None:
     """Make the chosen pictures, or all of them."""
     IMAGES.mkdir(exist_ok=True)
-    for scene in (everything, clicking, stack):
+    for scene in (everything, clicking, stack, annotating):
         if not chosen or scene.__name__ in chosen:
             viewer = napari.Viewer(show=True)
             scene(viewer)

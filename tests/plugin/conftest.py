@@ -61,16 +61,21 @@ class TinySegmenter:
         self.embedded.append((image, object_size, rgb))
         return SimpleNamespace(shape=image.shape[:2])
 
-    def predict(self, embedding, points=None, point_labels=None, boxes=None):
+    def predict(self, embedding, points=None, point_labels=None, boxes=None, mask=None):
         if self.gate is not None:
             assert self.gate.wait(10)
         if self.error is not None:
             raise self.error
-        self.predicted.append((points, point_labels, boxes))
+        self.predicted.append((points, point_labels, boxes, mask))
         if boxes is not None:
-            y0, x0, y1, x1 = (round(v) for v in boxes)
-            return Masks(embedding.shape, ((Mask((y0, x0), np.ones((y1 - y0, x1 - x0), bool)),),))
-        return Masks(embedding.shape, (tuple(disc(points[0], radius) for radius in (4, 6, 9)),))
+            corners = np.round(boxes).astype(int)
+            found = [
+                (Mask((y0, x0), np.ones((y1 - y0, x1 - x0), bool)),)
+                for y0, x0, y1, x1 in np.atleast_2d(corners)
+            ]
+            return Masks(embedding.shape, tuple(found))
+        firsts = np.array(points, float).reshape(-1, *np.shape(points)[-2:])[:, 0]
+        return Masks(embedding.shape, tuple(tuple(disc(at, radius) for radius in (4, 6, 9)) for at in firsts))
 
     def everything(self, image, config, *, rgb=None, proposals=None, stop=None):
         self.runs.append((image, config, proposals))
@@ -98,10 +103,10 @@ class TinySegmenter:
             ids=None,
         )
 
-    def stack(self, array, *, axis, config, model, link, rgb=None, stop):
+    def stack(self, array, *, axis, config, model, link, rgb=None, stop, out=None):
         """Find two squares a plane."""
         self.stacks.append((array, axis, link))
-        labels = np.zeros(array.shape[:3], np.int32)
+        labels = np.zeros(array.shape[:3], np.int32) if out is None else out
         done = 0
         while done < array.shape[axis] and not stop():
             if self.gate is None or self.gate.wait(0.01):
@@ -131,7 +136,7 @@ class TinySegmenter:
         """Keep the squares whose score is high enough: all in the middle, fewer to the left."""
         kept = 0.6 - 0.4 * min(config.balance, 0) <= SCORES
         labels = np.concatenate([[0], np.cumsum(kept) * kept])[segmentation.labels]
-        return inference.Objects(labels.astype(np.int32), np.arange(1, kept.sum() + 1), SCORES[kept])
+        return inference.measured(labels.astype(np.int32), np.arange(1, kept.sum() + 1), SCORES[kept])
 
 
 class Desk:
@@ -182,6 +187,12 @@ class Desk:
     def target(self):
         """Return the Labels layer that objects are saved into."""
         return next(x for x in self.viewer.layers if x.unique_id == self.control.results.target)
+
+
+@pytest.fixture(scope="session")
+def make_desk():
+    """Make desks in fixtures that last longer than a test; who makes one closes it."""
+    return Desk
 
 
 @pytest.fixture

@@ -51,6 +51,49 @@ def test_a_click_on_a_nucleus_outlines_it_and_a_negative_click_changes_it(real, 
     assert real.control.answer.masks()
 
 
+def test_a_ragged_object_of_another_tool_is_mended_by_one_click_and_no_other_pixel_changes(real, nuclei):
+    image, truth = nuclei
+    real.open(image)
+    present = np.unique(truth[30:-30, 30:-30])[1:]
+    wanted = sorted(present, key=lambda i: np.count_nonzero(truth == i))[len(present) // 2]
+    target = truth == wanted
+    near = ndimage.binary_dilation(target, iterations=3) & ((truth == 0) | target)
+    given = truth.astype(np.int32)
+    given[(np.random.default_rng(0).random(truth.shape) < 0.25) & near & ~target] = wanted
+    given[(np.random.default_rng(1).random(truth.shape) < 0.25) & target] = 0
+    others = np.where(given == wanted, 0, given)
+    labels = real.viewer.add_labels(given.copy())
+    before = (given == wanted) & target
+    assert real.control.single.correct(labels, wanted)
+    real.finish(Lane.PROMPT)
+    assert real.commit().ids == (wanted,)
+    found = labels.data == wanted
+    iou = (found & target).sum() / (found | target).sum()
+    assert iou > 0.75
+    assert iou > before.sum() / ((given == wanted) | target).sum() + 0.05
+    np.testing.assert_array_equal(np.where(found, 0, labels.data)[~near], others[~near])
+    labels.undo()
+    np.testing.assert_array_equal(labels.data, given)
+
+
+def test_objects_like_a_clicked_one_are_outlined_and_saved_together(real, nuclei):
+    image, truth = (part[:160, :160].copy() for part in nuclei)
+    real.open(image)
+    present = np.unique(truth[30:-30, 30:-30])[1:]
+    wanted = sorted(present, key=lambda i: np.count_nonzero(truth == i))[len(present) // 2]
+    centre = np.argwhere(truth == wanted).mean(axis=0)
+    real.click(*centre)
+    assert real.control.find_similar()
+    real.finish(Lane.PROMPT)
+    points = np.array([prompt.first_positive for prompt in real.control.answer.prompts])
+    np.testing.assert_allclose(points[0], centre, atol=0.01)
+    hit = truth[tuple(np.rint(points).astype(int).T)]
+    assert len(points) > 5
+    assert np.mean(hit > 0) > 0.7
+    found = np.unique(hit[hit > 0])
+    assert len(real.commit().ids) > 0.7 * len(found)
+
+
 def everything(desk, **choices):
     """Run with these choices and return the layer."""
     control = desk.control

@@ -13,7 +13,7 @@ import tifffile
 from napari_lightsam.plugin.everything import Choices
 from napari_lightsam.plugin.inference import Settings
 from napari_lightsam.plugin.layers import ours
-from napari_lightsam.plugin.scope import Scope, visible_region
+from napari_lightsam.plugin.scope import Scope, add_region, visible_region
 from napari_lightsam.plugin.worker import Lane
 
 
@@ -112,6 +112,26 @@ def test_a_new_run_may_be_started_while_the_old_one_is_still_stopping(desk, tiny
     tiny.gate.set()
     desk.finish()
     assert names(desk) == ["image", "image everything"]
+
+
+def test_only_objects_in_a_drawn_region_are_kept_also_when_the_slider_moves(desk, tiny):
+    desk.open(np.zeros((3, 60, 60)), axis_labels=("z", "y", "x"))
+    desk.viewer.dims.set_current_step(0, 1)
+    shapes = add_region(desk.viewer, desk.control.annotator.image, desk.control.annotator.plane())
+    everything = desk.control.everything
+    everything.choose(replace(everything.choices, scope=Scope.REGION, region_from=shapes.unique_id))
+    assert not desk.control.segment_everything()  # nothing is drawn yet
+    shapes.add_polygons(np.array([[1, 10, 0], [1, 10, 20], [1, 25, 20], [1, 25, 0]]))
+    shapes.add_ellipses(np.array([[1, 44, -10], [1, 44, 20], [1, 70, 20], [1, 70, -10]]))
+    labels = run(desk)
+    assert tiny.runs[0][0].shape == (50, 21)
+    assert not labels.data[[0, 2]].any()
+    # the squares start at rows 11, 21, 31 and 41: one lies in the polygon, most of the next one, and no other
+    assert everything.count == 2
+    assert labels.data.max() == 2
+    assert len(ours(labels)["polygons"]) == 2
+    slide(desk, -0.6)
+    assert everything.count == 1
 
 
 def test_advice_is_shown(desk, tiny, notes, monkeypatch):

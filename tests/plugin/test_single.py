@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 
+import dask.array as da
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from napari_lightsam.plugin import results
 from napari_lightsam.plugin.axes import METADATA_KEY
@@ -57,6 +59,10 @@ def test_ids_go_on_from_the_largest_ever_used_also_after_undo_and_painting(desk)
     desk.click(50, 50)
     assert desk.commit().ids == (41,)
     assert labels.metadata[METADATA_KEY]["largest"] == 41
+    labels.data = np.where(labels.data == 40, 70, labels.data)
+    labels.data = np.zeros((60, 60), np.int32)
+    desk.click(50, 50)
+    assert desk.commit().ids == (71,)
 
 
 def test_only_background_is_written_unless_replacing_is_chosen(desk, notes):
@@ -68,6 +74,7 @@ def test_only_background_is_written_unless_replacing_is_chosen(desk, notes):
     desk.commit()
     after = desk.target().data
     np.testing.assert_array_equal(after[before == 1], 1)
+    desk.control.single.replace_same = False
     desk.click(30, 20)
     assert desk.commit().ids == ()
     assert "belong to other objects" in notes[-1][1]
@@ -75,6 +82,34 @@ def test_only_background_is_written_unless_replacing_is_chosen(desk, notes):
     desk.click(30, 20)
     assert desk.commit().ids == (3,)
     assert after[30, 20] == 3
+
+
+def test_what_others_own_never_leaves_an_object_in_pieces(desk):
+    desk.open(np.zeros((60, 60)))
+    mine = desk.viewer.add_labels(np.zeros((60, 60), np.int32))
+    mine.data[20] = 5
+    desk.control.results.target = mine.unique_id
+    desk.click(22, 30)
+    desk.commit()
+    _, pieces = ndimage.label(mine.data == 6, np.ones((3, 3)))
+    assert pieces == 1
+    assert mine.data[22, 30] == 6
+    assert not (mine.data[:20] == 6).any()
+
+
+def test_another_version_of_an_object_takes_its_place_after_it_was_asked_for(desk):
+    desk.open(np.zeros((60, 60)))
+    for at in ((30, 20), (30, 50), (31, 20)):
+        desk.click(*at)
+        answer, status = desk.control.answer, desk.control.status
+        assert answer.same == (1 if at == (31, 20) else None)
+        desk.commit()
+    assert "Replace object 1?" in status
+    labels = desk.target()
+    assert sorted(np.unique(labels.data)) == [0, 1, 2]
+    assert (labels.data[35, 20], labels.data[26, 20]) == (1, 0)
+    labels.undo()
+    assert (labels.data[35, 20], labels.data[26, 20]) == (0, 1)
 
 
 def test_every_box_becomes_an_object_and_all_are_one_step(desk):
@@ -132,7 +167,7 @@ def test_an_error_while_predicting_is_reported_and_the_next_click_works(desk, ti
 
 def test_the_user_may_save_into_a_labels_layer_of_his_own(desk):
     desk.open(np.zeros((60, 60)))
-    mine = desk.viewer.add_labels(np.full((60, 60), 0, np.uint16), name="mine")
+    mine = desk.viewer.add_labels(np.zeros((60, 60), np.int32), name="mine")
     mine.data[0, 0] = 17
     other = desk.viewer.add_labels(np.zeros((10, 10), int), name="another size")
     found = [layer.name for layer in desk.control.targets()]
@@ -144,15 +179,35 @@ def test_the_user_may_save_into_a_labels_layer_of_his_own(desk):
     assert mine.data[30, 30] == 18
 
 
-def test_a_layer_without_free_labels_is_refused_in_words(desk, notes):
-    desk.open(np.zeros((60, 60)))
-    full = desk.viewer.add_labels(np.zeros((60, 60), np.uint8))
-    full.data[0, 0] = 255
-    desk.control.results.target = full.unique_id
+def test_a_layer_of_few_labels_is_copied_with_its_place_and_its_notes(desk, notes):
+    desk.open(np.zeros((60, 60)), scale=(2, 2), translate=(3, 4))
+    small = desk.viewer.add_labels(np.zeros((60, 60), np.uint8), name="small", scale=(2, 2), translate=(3, 4))
+    small.data[0, 0] = 255
+    desk.control.results.target = small.unique_id
     desk.click(30, 30)
-    assert desk.commit() is None
-    assert "no free label" in notes[-1][1]
-    assert full.data[30, 30] == 0
+    assert desk.commit().ids == (256,)
+    copy = desk.target()
+    assert (copy.name, copy.data.dtype, copy.data[0, 0]) == ("small int32", np.int32, 255)
+    np.testing.assert_array_equal(copy.translate, small.translate)
+    assert not small.visible
+    assert small.data.sum() == 255
+    assert "copied" in notes[-1][1]
+
+
+def test_layers_that_cannot_be_written_are_refused_in_words(desk, notes):
+    desk.open(np.zeros((60, 60)))
+    full = desk.viewer.add_labels(np.zeros((60, 60), np.int32), name="full")
+    full.data[0, 0] = np.iinfo(np.int32).max
+    lazy = desk.viewer.add_labels(da.zeros((60, 60), dtype=np.int32), name="lazy")
+    desk.click(30, 30)
+    for layer, words in ((full, "no free label"), (lazy, "loaded lazily")):
+        desk.control.results.target = layer.unique_id
+        assert desk.commit() is None
+        assert words in notes[-1][1]
+        assert "new layer" in notes[-1][1]
+    levels = desk.viewer.add_labels([np.zeros((60, 60), int), np.zeros((30, 30), int)], multiscale=True)
+    assert not desk.control.single.correct(levels, 1)
+    assert "multiscale" in notes[-1][1]
 
 
 def test_a_very_large_object_becomes_a_layer_of_its_own(desk, monkeypatch):
@@ -161,7 +216,7 @@ def test_a_very_large_object_becomes_a_layer_of_its_own(desk, monkeypatch):
     desk.click(30, 30)
     desk.commit()
     first = desk.target()
-    desk.click(30, 30)
+    desk.click(30, 50)
     desk.control.cycle(1)
     done = desk.commit()
     assert done.layer != first.unique_id

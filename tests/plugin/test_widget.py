@@ -69,6 +69,47 @@ def test_click_save_and_everything_through_the_buttons(widget, viewer, qtbot):
     assert not widget.everything.row.isVisible()
 
 
+def test_the_widget_asks_before_an_object_is_replaced_and_names_what_is_corrected(widget, viewer, qtbot):
+    viewer.add_image(np.zeros((60, 60)), name="cells", scale=(0.5, 0.5), units=("um", "um"))
+    ready(qtbot, widget)
+    click, control = widget.click, widget.controller
+    for _ in range(2):
+        click.object_button.click()
+        control.annotator.points.add([30, 30])
+        qtbot.waitUntil(click.commit_button.isEnabled, timeout=10_000)
+        asked = click.same_box.isVisible()
+        if not asked:
+            assert "15.2 µm²" in click.facts.text()
+            assert "Score 0.90" in click.facts.text()
+            click.commit_button.click()
+    assert click.same_box.text() == "Replace object 1?"
+    assert click.commit_button.text() == "Replace object 1 (C)"
+    click.same_box.click()
+    assert click.commit_button.text() == "Save object (C)"
+    assert not control.single.replace_same
+    control.clear()
+    qtbot.waitUntil(lambda: not click.commit_button.isEnabled(), timeout=10_000)
+    assert control.single.correct(viewer.layers["cells objects"], 1)
+    qtbot.waitUntil(click.commit_button.isEnabled, timeout=10_000)
+    assert click.correct_button.isChecked()
+    assert click.commit_button.text() == "Replace object 1 (C)"
+    click.each_box.click()
+    assert control.annotator.each
+
+
+def test_prompts_are_offered_from_layers_that_are_not_ours(widget, viewer, qtbot):
+    viewer.add_image(np.zeros((60, 60)), name="cells")
+    ready(qtbot, widget)
+    viewer.add_points([[10, 10], [40, 40]], name="seeds")
+    widget.click.object_button.click()
+    widget.click.from_menu.aboutToShow.emit()
+    actions = widget.click.from_menu.actions()
+    assert [action.text() for action in actions] == ["seeds", "a CSV file ..."]
+    actions[0].trigger()
+    qtbot.waitUntil(lambda: len(widget.controller.answer.masks()) == 2, timeout=10_000)
+    assert widget.click.each_box.isChecked()
+
+
 def test_progress_and_cancel(widget, viewer, qtbot, tiny):
     viewer.add_image(np.zeros((60, 60)), name="cells")
     ready(qtbot, widget)
@@ -124,8 +165,16 @@ def test_scopes_and_prompt_layers_are_offered_where_they_exist(widget, viewer, q
     viewer.add_image(np.zeros((60, 60)), name="plain")
     ready(qtbot, widget)
     section = widget.everything
-    assert section.scope.count() == 2
+    assert [section.scope.itemText(i) for i in range(section.scope.count())] == [
+        "this plane", "what the window shows", "a region that I draw ...",
+    ]  # fmt: skip
     assert section.prompts.count() == 1
+    section.scope.setCurrentIndex(2)
+    section.scope.activated.emit(2)
+    assert section.scope.currentText() == "inside 'region'"
+    assert str(viewer.layers.selection.active.mode) == "add_rectangle"
+    viewer.layers.remove("region")
+    assert section.scope.currentText() == "this plane"
     stack = viewer.add_image(np.zeros((7, 60, 60)), name="stack", axis_labels=("z", "y", "x"))
     widget.choose_image(stack)
     ready(qtbot, widget)

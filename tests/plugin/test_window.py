@@ -113,6 +113,17 @@ def test_click_shift_click_commit_paint_everything_undo_redo(window, qapp, nucle
     second = labels.data.tobytes()
     assert second != committed
 
+    widget.click.correct_button.click()
+    mouse(viewer, *first)  # no new point: the object under the mouse comes back with its two
+    pump(qapp, lambda: control.annotator.correction is not None and len(points.data) == 2)
+    assert control.annotator.correction.value == 1
+    pump(qapp, lambda: widget.click.commit_button.text() == "Replace object 1 (C)")
+    np.testing.assert_array_equal(control.answer.masks()[0].to_array(truth.shape), mask)
+    key(viewer, "Z", Qt.KeyboardModifier.ControlModifier)
+    assert control.annotator.correction is None
+    assert len(points.data) == 0
+    assert labels.data.tobytes() == second
+
     viewer.layers.selection.active = labels
     labels.mode = "paint"
     labels.brush_size = 12

@@ -10,12 +10,14 @@ from psygnal import Signal
 
 from napari_lightsam.plugin import layers, prompts
 from napari_lightsam.plugin.axes import METADATA_KEY, NoPlane, Plane, displayed_plane
+from napari_lightsam.plugin.prompt_history import NOTHING, Correction, PromptHistory, PromptState
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
     from napari.components import ViewerModel
     from napari.layers import Image, Labels, Points, Shapes
+    from numpy.typing import NDArray
 
     from napari_lightsam.engine.masks import Mask
 
@@ -24,7 +26,8 @@ _KEYS = {
     "Shift-C": "clear",
     "Q": "next",
     "Shift-Q": "previous",
-    # Ctrl+Z is bound on Labels layers by napari; pressed while prompting it means the object just saved
+    "N": "next_image",
+    # napari binds these on Labels layers; on ours they mean the last edit, else the object just saved
     "Control-Z": "undo",
     "Control-Shift-Z": "redo",
 }
@@ -48,6 +51,12 @@ class Annotator:
         Signal: the user changed the prompts.
     keys
         Signal(str): a key of ours was pressed on a prompt layer; a value of `_KEYS`.
+    each
+        Every positive point is an object of its own.
+    correction
+        The object that all prompts are about, or None.
+    history
+        Edits since the last save.
     """
 
     edited = Signal()
@@ -57,6 +66,9 @@ class Annotator:
         self.viewer = viewer
         self.owner = uuid.uuid4().hex
         self.image_id: Hashable | None = None
+        self.each = False
+        self.correction: Correction | None = None
+        self.history = PromptHistory()
         self._quiet = False
         self._signs = prompts.Signs(self._on_edit)
         viewer.scene.camera.events.zoom.connect(self._fit_markers)
@@ -90,12 +102,20 @@ class Annotator:
     def always_negative(self, value: bool) -> None:
         self._signs.always_negative = value
 
+    def use_each(self, each: bool) -> None:
+        """Say whether every positive point is an object of its own."""
+        if each != self.each:
+            self.each = each
+            self.edited.emit()
+
     def use_image(self, image: Image | None) -> None:
         """Work on another image; prompts and preview of the former one are removed."""
         new = None if image is None else image.unique_id
         if new == self.image_id:
             return
         self.remove_prompts()
+        self.correction = None
+        self.history.forget()
         self.image_id = new
 
     def plane(self) -> Plane:
@@ -159,6 +179,7 @@ class Annotator:
 
     def _on_edit(self) -> None:
         if not self._quiet:
+            self.history.note(self._state())
             self.edited.emit()
 
     def _on_box_edit(self, event: Any) -> None:
@@ -174,9 +195,17 @@ class Annotator:
             As `plane`.
         """
         image, plane = self._image_and_plane()
-        return prompts.group_prompts(
-            prompts.read_points(self.points, image, plane), prompts.read_boxes(self.boxes, image, plane)
-        )
+        points = prompts.read_points(self.points, image, plane)
+        boxes = prompts.read_boxes(self.boxes, image, plane)
+        correction = self.correction
+        if correction is not None and correction.plane == plane.key:
+            return (prompts.ObjectPrompt(tuple(points), boxes[0] if boxes else None, correction.mask),)
+        return prompts.group_prompts(points, boxes, each=self.each)
+
+    @property
+    def has_prompts(self) -> bool:
+        """There are points or boxes, on whatever plane."""
+        return any(layer is not None and len(layer.data) for layer in (self.points, self.boxes))
 
     def count_outside(self) -> int:
         """Return how many points lie beside the image and are ignored."""
@@ -187,19 +216,93 @@ class Annotator:
         return sum(at is not None for at in here) - len(prompts.read_points(self.points, image, plane))
 
     def clear(self) -> None:
-        """Remove all prompts and the preview."""
+        """Remove all prompts and the preview; undo brings the prompts back."""
+        self._restore(NOTHING)
+        self.hide_preview()
+        self._on_edit()
+
+    def take(
+        self,
+        points: Sequence[tuple[float, float, bool]],
+        boxes: Sequence[tuple[float, float, float, float]],
+        correction: Correction | None = None,
+    ) -> None:
+        """Put prompts of the displayed plane in the place of all that are there, as one edit.
+
+        Parameters
+        ----------
+        points
+            (row, column, positive) in pixels of the plane.
+        boxes
+            (y0, x0, y1, x1), half-open.
+        correction
+            The object that they are about, or None.
+
+        Raises
+        ------
+        NoPlane
+            As `plane`.
+        """
+        image, plane = self._image_and_plane()
+        if boxes:
+            self.start_boxes()
+        layer, shapes = self.start_points(), self.boxes
+        positions = [prompts.from_plane(layer, (y, x), image, plane) for y, x, _ in points]
+        signs = [prompts.POSITIVE if positive else prompts.NEGATIVE for *_, positive in points]
+        corners = [prompts.box_corners(shapes, box, image, plane) for box in boxes] if shapes else []
+        state = PromptState(
+            np.array(positions).reshape(-1, layer.ndim),
+            tuple(signs),
+            tuple(corners),
+            ("rectangle",) * len(corners),
+            correction,
+        )
+        self._restore(state)
+        self._fit_markers()
+        self._on_edit()
+
+    def _state(self) -> PromptState:
+        points, boxes = self.points, self.boxes
+        return PromptState(
+            np.zeros((0, 2)) if points is None else np.array(points.data),
+            () if points is None else tuple(prompts.signs_of(points)),
+            () if boxes is None else tuple(np.array(shape) for shape in boxes.data),
+            () if boxes is None else tuple(map(str, boxes.shape_type)),
+            self.correction,
+        )
+
+    def _restore(self, state: PromptState) -> None:
+        """Bring the layers into a state; a layer that was deleted stays away."""
         self._quiet = True
         try:
-            if self.points is not None:
-                self.points.selected_data = set()
-                self.points.data = np.zeros((0, self.points.ndim))
-            if self.boxes is not None:
-                self.boxes.selected_data = set()
-                self.boxes.data = []
+            points, boxes = self.points, self.boxes
+            if points is not None:
+                positions = state.points if len(state.points) else np.zeros((0, points.ndim))
+                self._signs.restore(points, positions, state.signs)
+            if boxes is not None:
+                boxes.selected_data = set()
+                boxes.data = []
+                if state.shapes:
+                    boxes.add(list(state.shapes), shape_type=list(state.kinds))
+            self.correction = state.correction
         finally:
             self._quiet = False
-        self.hide_preview()
+
+    def undo(self) -> bool:
+        """Take back the last edit of the prompts; tells whether there was one."""
+        return self._go(self.history.back())
+
+    def redo(self) -> bool:
+        """Repeat the edit that was taken back last; tells whether there was one."""
+        return self._go(self.history.forward())
+
+    def _go(self, state: PromptState | None) -> bool:
+        if state is None:
+            return False
+        self._restore(state)
+        self._fit_markers()
         self.edited.emit()
+        return True
 
     def remove_prompts(self) -> None:
         """Remove our prompt and preview layers; Labels layers stay."""
@@ -229,9 +332,13 @@ class Annotator:
         if preview is None:
             self._add_preview(data, keywords)
             return
-        preview.data = data  # never painted on, so there is no history that this could spoil
-        preview.translate = keywords["translate"]
-        preview.visible = True
+        # the viewer would go through all layers, though the preview changes no extent
+        with preview.events.data.blocker():
+            preview.data = data  # never painted on, so there is no history that this could spoil
+        if not np.array_equal(preview.translate, keywords["translate"]):
+            preview.translate = keywords["translate"]
+        if not preview.visible:
+            preview.visible = True
 
     def _add_preview(self, data: Any, keywords: dict[str, Any]) -> None:
         from napari.utils.colormaps import DirectLabelColormap
@@ -258,21 +365,30 @@ class Annotator:
     def hide_preview(self) -> None:
         """Show no preview."""
         preview = self.preview
-        if preview is not None:
+        if preview is not None and preview.visible:
             preview.visible = False
+
+
+def _without_edge(crop: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the pixels whose four neighbours are inside too, faster than a general erosion."""
+    inner = np.zeros_like(crop)
+    middle = crop[1:-1, 1:-1] & crop[:-2, 1:-1]
+    middle &= crop[2:, 1:-1]
+    middle &= crop[1:-1, :-2]
+    middle &= crop[1:-1, 2:]
+    inner[1:-1, 1:-1] = middle
+    return inner
 
 
 def _paint_preview(masks: Sequence[Mask]) -> tuple[Any, tuple[int, int]]:
     """Return uint8 (h, w), 1 inside of objects and 2 along their edges, and where it starts."""
-    from scipy import ndimage
-
     boxes = np.array([mask.box for mask in masks])
     y0, x0 = boxes[:, :2].min(axis=0)
     y1, x1 = boxes[:, 2:].max(axis=0)
     crop = np.zeros((y1 - y0, x1 - x0), np.uint8)
     for mask in masks:
         part = crop[mask.box[0] - y0 : mask.box[2] - y0, mask.box[1] - x0 : mask.box[3] - x0]
-        inner = ndimage.binary_erosion(mask.crop, border_value=0)
-        part[inner & (part == 0)] = 1
-        part[mask.crop & ~inner] = 2
+        inner = _without_edge(mask.crop)
+        np.copyto(part, 1, where=inner & (part == 0))
+        np.copyto(part, 2, where=mask.crop & ~inner)
     return crop, (int(y0), int(x0))

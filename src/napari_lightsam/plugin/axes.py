@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +65,10 @@ class Plane:
     roles
         Role of every data axis.
     shape
-        (H, W) in pixels.
+        (H, W) in pixels: of the whole plane, or of the work region that it was narrowed to.
+    origin
+        (row, column) of the image where the plane begins: (0, 0), or the corner of the work region. All
+        coordinates "in pixels of the plane" count from there.
     """
 
     layer: Hashable
@@ -73,6 +76,7 @@ class Plane:
     index: tuple[int | None, ...]
     roles: tuple[AxisRole, ...]
     shape: tuple[int, int]
+    origin: tuple[int, int] = (0, 0)
 
     @property
     def key(self) -> Hashable:
@@ -81,11 +85,26 @@ class Plane:
             -1 if role is AxisRole.CHANNEL else step
             for step, role in zip(self.index, self.roles, strict=True)
         )
-        return self.layer, self.axes, steps
+        return self.layer, self.axes, steps, self.origin, self.shape
 
     def corner(self) -> tuple[int, ...]:
         """Return the data position of the plane's first pixel."""
-        return tuple(0 if step is None else step for step in self.index)
+        return self._at(self.origin)
+
+    def far_corner(self) -> tuple[int, ...]:
+        """Return the data position of the plane's last pixel."""
+        return self._at((self.origin[0] + self.shape[0] - 1, self.origin[1] + self.shape[1] - 1))
+
+    def _at(self, pixel: tuple[int, int]) -> tuple[int, ...]:
+        of_plane = iter(pixel)
+        return tuple(next(of_plane) if step is None else step for step in self.index)
+
+    def narrowed(self, region: Sequence[int]) -> Plane:
+        """Return the part (y0, x0, y1, x1) of a whole plane as a plane; what lies outside is left out."""
+        y0, x0 = (min(max(0, int(low)), size - 1) for low, size in zip(region[:2], self.shape, strict=True))
+        y1 = min(max(y0 + 1, int(region[2])), self.shape[0])
+        x1 = min(max(x0 + 1, int(region[3])), self.shape[1])
+        return replace(self, origin=(y0, x0), shape=(y1 - y0, x1 - x0))
 
 
 class NoPlane(Exception):
@@ -179,7 +198,20 @@ def _displayed(layer: Layer, viewer: ViewerModel) -> tuple[int, ...]:
 
 
 def displayed_plane(layer: Image, viewer: ViewerModel) -> Plane:
-    """Return the plane of an Image layer that the viewer shows.
+    """Return the plane of an Image layer that the viewer shows, or the work region in it.
+
+    Raises
+    ------
+    NoPlane
+        As `full_plane`.
+    """
+    plane = full_plane(layer, viewer)
+    region = layer.metadata.get(METADATA_KEY, {}).get("work_region")
+    return plane if region is None or tuple(region["axes"]) != plane.axes else plane.narrowed(region["box"])
+
+
+def full_plane(layer: Image, viewer: ViewerModel) -> Plane:
+    """Return the plane of an Image layer that the viewer shows, all of it.
 
     Raises
     ------

@@ -59,18 +59,19 @@ def open_and_segment(
     >>> [type(layer).__name__ for layer in layers]
     ['Image', 'Labels']
     """
-    from napari_lightsam.plugin.reader import layers_of
-    from napari_lightsam.session import Selection, Session, read_session
+    from napari_lightsam.plugin.reader import layers_of, read_lightsam
+    from napari_lightsam.session import Selection, Session
 
     path = Path(path)
     if path.suffix.lower() == ".lightsam":
-        session = read_session(path)
+        found = read_lightsam(str(path))
     else:
         session = Session(
             path.absolute(), model=model, object_size=object_size, selection=Selection(channel, z, time)
         )
+        found = layers_of(session, origin=str(path))
     added: list[Any] = []
-    for data, keywords, kind in layers_of(session, origin=str(path)):
+    for data, keywords, kind in found:
         added.append(getattr(viewer, f"add_{kind}")(data, **keywords))
     return added
 

@@ -10,13 +10,22 @@ from psygnal import Signal
 from napari_lightsam.plugin import layers
 from napari_lightsam.plugin.annotator import Annotator
 from napari_lightsam.plugin.axes import NoPlane
+from napari_lightsam.plugin.checking import Checking
+from napari_lightsam.plugin.curating import Curating
 from napari_lightsam.plugin.downloads import Downloads, is_here
 from napari_lightsam.plugin.everything import Everything
+from napari_lightsam.plugin.folder import FolderBatch
 from napari_lightsam.plugin.inference import Inference, Ready, Settings
 from napari_lightsam.plugin.messages import report_error, report_info
+from napari_lightsam.plugin.picking import Picking
+from napari_lightsam.plugin.propagation import Propagation
+from napari_lightsam.plugin.region import WorkRegion
 from napari_lightsam.plugin.request import PlaneRequest, Source, default_sources, make_request
 from napari_lightsam.plugin.results import Results
+from napari_lightsam.plugin.series import Series
+from napari_lightsam.plugin.sessions import Sessions
 from napari_lightsam.plugin.single import SingleObjects
+from napari_lightsam.plugin.splitting import Splitting
 from napari_lightsam.plugin.teaching import Teaching
 from napari_lightsam.plugin.typical import TypicalObject
 from napari_lightsam.plugin.warned import Warned
@@ -24,11 +33,13 @@ from napari_lightsam.plugin.worker import Lane, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
+    from pathlib import Path
 
     from napari.components import ViewerModel
     from napari.layers import Image, Labels
 
     from napari_lightsam.engine.progress import Progress
+    from napari_lightsam.engine.propagate import Direction
     from napari_lightsam.plugin.answer import Answer
     from napari_lightsam.plugin.results import Commit
 
@@ -47,10 +58,18 @@ class Controller:
     ----------
     changed
         Signal: something that a user interface shows has changed; see the attributes below.
+    mentioned
+        Signal(str): the status alone has changed.
     single
         Outlines prompted objects, and saves them.
+    picking
+        Takes saved objects up again.
     everything
         Segments all objects, and keeps the last result open for other choices.
+    region
+        The work region of a large image.
+    propagation
+        Follows saved objects through a stack.
     typical
         Measures the object size by drawing.
     notes
@@ -59,6 +78,14 @@ class Controller:
         Fetches models, when asked.
     teaching
         Teaches a model with corrected labels, when asked.
+    sessions
+        Saves the work, and goes on with it.
+    series
+        Annotates the images of a folder one after the other.
+    batch
+        Segments the images of a folder.
+    curating, splitting, checking
+        Go through the objects of a Labels layer: repair, split and judge them.
     status
         One sentence: what goes on, or what to do next.
     settings
@@ -74,6 +101,7 @@ class Controller:
     """
 
     changed = Signal()
+    mentioned = Signal(str)
 
     def __init__(self, viewer: ViewerModel, deliver: Callable[[Callable[[], None]], object]) -> None:
         self.viewer = viewer
@@ -81,11 +109,32 @@ class Controller:
         self.results = Results(viewer)
         self.worker = Worker(deliver)
         self.inference = Inference()
-        self.single = SingleObjects(self.annotator, self.worker, self.inference, self.results, self._say)
+        self.single = SingleObjects(
+            self.annotator,
+            self.worker,
+            self.inference,
+            self.results,
+            self._say,
+            lambda: self.pixel_size_um,
+            self._mention,
+        )
+        self.picking = Picking(self.annotator, self.targets, lambda: self.results.target, self.single.correct)
         self.everything = Everything(viewer, self.worker, self.inference, self.results, self._say)
+        self.region = WorkRegion(viewer, self.annotator, self.worker, self.inference, self._say)
+        self.propagation = Propagation(
+            viewer, self.annotator, self.worker, self.inference, self.results, self._say
+        )
         self.typical = TypicalObject(viewer, self.annotator.owner, deliver)
         self.downloads = Downloads(self.worker, self._say)
         self.teaching = Teaching(viewer, self.worker, self.inference, self._say)
+        self.curating = Curating(viewer, self.worker, self.results, self._say)
+        self.splitting = Splitting(
+            self.curating, self.worker, self.inference, lambda: (self.request(), self.settings)
+        )
+        self.checking = Checking(self.curating)
+        self.sessions = Sessions(self, deliver)
+        self.series = Series(self)
+        self.batch = FolderBatch(self)
         self.notes: list[str] = []
         self._warned = Warned(lambda text: deliver(lambda: self._on_warning(text)))
         self.settings = Settings()
@@ -97,6 +146,7 @@ class Controller:
         self._followed: Hashable | None = None
         self.closed = False
         self.annotator.edited.connect(self.predict)
+        self.region.changed.connect(self._on_plane_change)
         self.annotator.keys.connect(self._on_key)
         self.downloads.finished.connect(self._on_new_model)
         self.teaching.taught.connect(self._on_new_model)
@@ -120,6 +170,7 @@ class Controller:
         self.single.forget()
         if image is not None:
             self._follow(image)
+        self.sessions.use_image(image)
         self.prepare()
 
     def use_settings(self, settings: Settings) -> None:
@@ -149,8 +200,11 @@ class Controller:
         image.events.data.connect(self._on_data)
 
     def _on_data(self, event: Any) -> None:
-        self._versions[event.source.unique_id] += 1
-        self._renew()
+        changed = event.source.unique_id
+        self._versions[changed] += 1
+        used = {self.annotator.image_id, *(source.layer for source in self.sources)}
+        if changed in used and not self.closed:
+            self._renew()
 
     def _on_plane_change(self, event: Any = None) -> None:
         """Another plane is shown: what was previewed belongs to the former one."""
@@ -166,6 +220,7 @@ class Controller:
         if key != self._followed:
             self._followed = key
             self._renew()
+        self.propagation.show_plane()
 
     def _on_removed(self, event: Any) -> None:
         gone = event.value
@@ -195,6 +250,7 @@ class Controller:
         image = self.annotator.image
         if image is None:
             raise NoPlane("Open an image first: drag a file into the window.")
+        self.region.ensure()
         chosen = self.sources or default_sources(self.viewer, image)
         versions = [self._versions[source.layer] for source in chosen]
         return make_request(self.viewer, image, chosen, versions)
@@ -221,7 +277,7 @@ class Controller:
         self.worker.submit(Lane.PREPARE, work, self._on_ready, self._on_prepare_error, self._on_stage)
 
     def _on_stage(self, progress: Progress) -> None:
-        self._say(progress.stage.capitalize() + " ...")
+        self._mention(progress.stage.capitalize() + " ...")
 
     def _on_ready(self, ready: Ready) -> None:
         self.ready = ready
@@ -256,6 +312,7 @@ class Controller:
         try:
             request = self.request()
         except NoPlane as reason:
+            self.worker.cancel(Lane.PROMPT)  # its answer would be of a plane that is not on display any more
             self._say(str(reason))
             return
         self.single.predict(request, self.settings, self._on_stage)
@@ -266,13 +323,18 @@ class Controller:
             "clear": self.clear,
             "next": lambda: self.cycle(1),
             "previous": lambda: self.cycle(-1),
-            "undo": self.results.undo,
-            "redo": self.results.redo,
+            "next_image": self.series.next,
+            "undo": self.single.undo,
+            "redo": self.single.redo,
         }[name]()
 
     def start(self, tool: str, *, negative: bool = False) -> None:
-        """Take a tool: "points" or "boxes"."""
+        """Take a tool: "points", "boxes" or "correct"."""
         try:
+            if tool == "correct":
+                if self.picking.start():
+                    self._say("Click the object that is to be corrected.")
+                return
             if tool == "boxes":
                 self.annotator.start_boxes()
                 self._say("Drag a box around each object.")
@@ -294,6 +356,14 @@ class Controller:
         """Remove the prompts; nothing is saved."""
         self.annotator.clear()
 
+    def find_similar(self) -> bool:
+        """Look for objects like the outlined or last saved one; tells whether that could be started."""
+        try:
+            return self.single.find_similar(self.request(), self.settings)
+        except NoPlane as reason:
+            report_info(str(reason))
+            return False
+
     def cycle(self, step: int) -> None:
         """Show another candidate of the object that was prompted last."""
         self.single.cycle(step)
@@ -312,6 +382,15 @@ class Controller:
         except NoPlane:
             return []
 
+    def propagate(self, direction: Direction) -> bool:
+        """Follow the selected object through the stack; tells whether that could be started."""
+        self.propagation.replace_others = self.replace_others
+        try:
+            return self.propagation.start(self.request(), self.settings, direction)
+        except NoPlane as reason:
+            report_info(str(reason))
+            return False
+
     def segment_everything(self) -> bool:
         """Start segmenting the displayed plane; tells whether it could be started."""
         try:
@@ -323,6 +402,16 @@ class Controller:
             report_info("This model is not on your computer: press Download first, or choose another one.")
             return False
         return self.everything.start(request, self.settings, {"pixel_size_um": self.pixel_size_um})
+
+    def segment_whole(self, path: Path) -> bool:
+        """Start segmenting all of a large image into a zarr folder; tells whether it could be started."""
+        try:
+            return self.region.segment_whole(
+                self.request(), self.settings, self.everything.choices.config, path
+            )
+        except NoPlane as reason:
+            report_info(str(reason))
+            return False
 
     def teach(self) -> bool:
         """Start teaching the chosen model with corrected labels; tells whether it could be started."""
@@ -356,6 +445,10 @@ class Controller:
 
     # --- end -----------------------------------------------------------------------------------------
 
+    def _mention(self, sentence: str) -> None:
+        self.status = sentence
+        self.mentioned.emit(sentence)
+
     def _say(self, sentence: str) -> None:
         self.status = sentence
         self.changed.emit()
@@ -366,6 +459,10 @@ class Controller:
             return
         self.closed = True
         self._warned.close()
+        self.sessions.close()
+        self.picking.stop()
+        for part in (self.checking, self.splitting, self.curating, self.everything):
+            part.close()
         self.worker.close()
         for emitter in (
             self.viewer.dims.events.current_step,

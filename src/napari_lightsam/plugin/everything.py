@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
 from napari_lightsam.engine.config import EverythingConfig, keep_floors, thresholds
+from napari_lightsam.engine.inside import paint_polygons
 from napari_lightsam.engine.progress import Progress
 from napari_lightsam.errors import LightSamError
 from napari_lightsam.plugin import layers
@@ -18,14 +19,24 @@ from napari_lightsam.plugin.everything_layer import Written, describe, hide_cove
 from napari_lightsam.plugin.inference import Job, Result, Settings
 from napari_lightsam.plugin.messages import report_error, report_info, report_warning
 from napari_lightsam.plugin.proposals import read_proposals
-from napari_lightsam.plugin.scope import Scope, stack_axis, visible_region, whole
+from napari_lightsam.plugin.scope import (
+    Scope,
+    drawn_polygons,
+    region_of,
+    stack_axis,
+    visible_region,
+    whole,
+)
+from napari_lightsam.plugin.stack_preview import StackPreview
 from napari_lightsam.plugin.worker import Lane, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
+    import numpy as np
     from napari.components import ViewerModel
     from napari.layers import Image
+    from numpy.typing import NDArray
 
     from napari_lightsam.engine.assemble import Segmentation
     from napari_lightsam.plugin.axes import Plane
@@ -50,11 +61,14 @@ class Choices:
         Settings of the engine; the object size stands in `Settings`, as clicks use it too.
     prompts_from
         `unique_id` of the layer that says where objects are, or None.
+    region_from
+        `unique_id` of the Shapes layer whose areas are segmented, for `Scope.REGION`.
     """
 
     scope: Scope = Scope.PLANE
     config: EverythingConfig = field(default_factory=EverythingConfig)
     prompts_from: Hashable | None = None
+    region_from: Hashable | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -67,6 +81,8 @@ class _Run:
     region: Region
     axis: int | None
     note: dict[str, Any]
+    inside: NDArray[np.bool_] | None = None
+    preview: StackPreview | None = None
     started: float = field(default_factory=time.monotonic)
     stop: threading.Event = field(default_factory=threading.Event)
 
@@ -184,18 +200,24 @@ class Everything:
         self.show_plane(request.plane)
         image = layers.by_id(self._viewer, request.plane.layer)
         choices = self.choices
-        region = visible_region(image, request.plane) if choices.scope is Scope.VIEW else whole(request.plane)
         source = layers.by_id(self._viewer, choices.prompts_from)
         try:
+            region, polygons = self._region(image, request.plane, choices)
             proposals = None if source is None else read_proposals(source, image, request.plane, region)
             axis = self._axis(image, request.plane, choices)
         except NoPlane as reason:
             report_info(str(reason))
             return False
+        self.close()  # of a run that is still stopping, whose result this one takes the place of
         config = replace(choices.config, object_size=settings.object_size)
-        run = self._run = _Run(request, settings, choices, region, axis, note)
+        inside = paint_polygons(polygons, region) if polygons else None
+        run = self._run = _Run(request, settings, choices, region, axis, note, inside)
+        note["polygons"] = [polygon.round(3).tolist() for polygon in polygons]
         link = axis is not None and request.plane.roles[axis] is AxisRole.DEPTH
-        job = Job(config, region, proposals, run.stop.is_set, axis, link)
+        if axis is not None:
+            run.preview = StackPreview(self._viewer, image, request.plane, axis)
+        out = None if run.preview is None else run.preview.labels
+        job = Job(config, region, proposals, run.stop.is_set, axis, link, inside, out)
         work = self._inference.everything if axis is None else self._inference.stack
         self._worker.submit(
             Lane.RUN,
@@ -207,6 +229,20 @@ class Everything:
         self.progress.emit(Progress("starting", 0, 0))
         self._say("Segmenting everything ...")
         return True
+
+    def _region(
+        self, image: Image, plane: Plane, choices: Choices
+    ) -> tuple[Region, list[NDArray[np.float64]]]:
+        """Return the part of the plane to segment, and the areas in it where some were drawn."""
+        if choices.scope is Scope.VIEW:
+            return visible_region(image, plane), []
+        if choices.scope is not Scope.REGION:
+            return whole(plane), []
+        shapes = layers.by_id(self._viewer, choices.region_from)
+        if shapes is None:
+            raise NoPlane("The layer of the region was deleted: choose again under 'Where'.")
+        polygons = drawn_polygons(shapes, image, plane)
+        return region_of(polygons, plane), polygons
 
     @staticmethod
     def _axis(image: Image, plane: Plane, choices: Choices) -> int | None:
@@ -234,10 +270,14 @@ class Everything:
             self._say("Stopping; what was found until now is kept ...")
 
     def _on_progress(self, run: _Run, step: Progress) -> None:
+        if run.preview is not None:
+            run.preview.follow(step)
         if not run.stop.is_set():
             self.progress.emit(step)
 
     def _end(self, run: _Run) -> None:
+        if run.preview is not None:
+            run.preview.remove()
         if self._run is run:  # else a newer one was started while this one was stopping
             self._run = None
             self.progress.emit(None)
@@ -264,6 +304,10 @@ class Everything:
             "object_size": found.object_size,
             "object_size_estimated": found.object_size_estimated,
             "complete": found.complete,
+            "settings": asdict(found.config),
+            "region": list(run.region),
+            "axis": run.axis,
+            "prompted": run.choices.prompts_from is not None,
         }
         kept = found if run.axis is None else None
         if not self._write(run, kept, result.objects, found.config):  # type: ignore[arg-type]
@@ -306,6 +350,15 @@ class Everything:
         self.changed.emit()
         return True
 
+    def _write_again(self, kept: _Kept, objects: Objects, config: EverythingConfig) -> bool:
+        kept.run.note["settings"] = asdict(config)
+        return self._write(kept.run, kept.segmentation, objects, config)
+
+    def close(self) -> None:
+        """Take the preview of a run under way out of the viewer; results stay."""
+        if self._run is not None and self._run.preview is not None:
+            self._run.preview.remove()
+
     # --- choosing among what was kept ----------------------------------------------------------------
 
     def choose(self, choices: Choices) -> None:
@@ -328,7 +381,7 @@ class Everything:
             return
         self._worker.submit(
             Lane.FILTER,
-            self._inference.filter(kept.segmentation, config),
+            self._inference.filter(kept.segmentation, config, kept.run.inside),
             lambda objects: self._on_filtered(kept, config, objects),
             report_error,
         )
@@ -336,9 +389,9 @@ class Everything:
     def _on_filtered(self, kept: _Kept, config: EverythingConfig, objects: Objects) -> None:
         if kept is self._live():
             kept.shown = config
-            if update(self._viewer, kept.written, objects):
+            if update(self._viewer, kept.written, objects, {"settings": asdict(config)}):
                 self._say(f"{_counted(len(objects.scores))} chosen, without a new run.")
-            elif self._write(kept.run, kept.segmentation, objects, config):
+            elif self._write_again(kept, objects, config):
                 self._say("The layer was edited and stays as it is; the new choice is in another layer.")
             self.changed.emit()
         if self._waiting:

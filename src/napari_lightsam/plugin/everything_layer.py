@@ -9,6 +9,7 @@ import numpy as np
 
 from napari_lightsam.errors import LightSamError
 from napari_lightsam.plugin import layers
+from napari_lightsam.plugin.made import Made, note_run
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -93,12 +94,13 @@ def write(
     return written
 
 
-def update(viewer: ViewerModel, written: Written, objects: Objects) -> bool:
-    """Replace what was written; tells whether it was done, which it is not once the layer was edited."""
+def update(viewer: ViewerModel, written: Written, objects: Objects, note: dict[str, Any]) -> bool:
+    """Replace what was written, and what is noted; tells whether it was done, never once it was edited."""
     layer = layers.by_id(viewer, written.layer)
     if layer is None or is_touched(layer, written):
         return False
     written.objects = objects
+    layers.ours(layer).update(note)
     # `data = ...` would leave napari's undo steps behind; there are none here, and the array stays the same
     _fill(layer, written)
     return True
@@ -129,13 +131,27 @@ def hide_covered(viewer: ViewerModel, former: Written, written: Written) -> None
 def _fill(layer: Labels, written: Written) -> None:
     import pandas as pd
 
-    labels, ids, scores = written.objects
+    labels, ids, scores, _ = written.objects
     layer.data[written.index] = labels
     by_id = {} if len(ids) != len(scores) else {"score": np.asarray(scores, float)}
     layer.features = pd.DataFrame({"index": ids, **by_id})
     note = layers.ours(layer)
     note["largest"] = max(int(note["largest"]), int(ids.max(initial=0)))
+    _note_made(layer, written)
     layer.refresh()
+
+
+def _note_made(layer: Labels, written: Written) -> None:
+    objects, note = written.objects, layers.ours(layer)
+    place = tuple(None if isinstance(step, slice) else step for step in written.index)
+    made = Made(
+        "auto",
+        plane=place if place.count(None) == 2 else (),  # objects of a stack go through many planes
+        model=str(note.get("model", "")),
+        object_size=note.get("object_size"),
+    )
+    scores = objects.scores if len(objects.scores) == len(objects.ids) else None
+    note_run(layer, objects.ids, scores, objects.areas, made)
 
 
 def _index(place: tuple[int | None, ...], region: Region, axis: int | None) -> tuple[int | slice, ...]:

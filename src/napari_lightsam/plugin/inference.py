@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from napari_lightsam.engine.masks import Mask, Masks
 from napari_lightsam.engine.progress import Progress, Work
 from napari_lightsam.plugin.loading import load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
+    from pathlib import Path
 
     import pandas as pd
     from numpy.typing import NDArray
@@ -20,7 +24,7 @@ if TYPE_CHECKING:
     from napari_lightsam.engine.assemble import Segmentation
     from napari_lightsam.engine.config import EverythingConfig
     from napari_lightsam.engine.level import Embedding
-    from napari_lightsam.engine.masks import Mask
+    from napari_lightsam.engine.propagate import Direction, Propagation
     from napari_lightsam.engine.segmenter import Segmenter
     from napari_lightsam.engine.stack import StackSegmentation
     from napari_lightsam.plugin.prompts import ObjectPrompt
@@ -28,6 +32,9 @@ if TYPE_CHECKING:
 
 _EMBEDDINGS = 3  # some 10 to 100 MB each
 _ANSWERS = 200
+_ANSWER_BYTES = 256 * 2**20
+_BATCH = 32  # objects asked about between two looks at what else waits
+_COUNTED = 1_000_000  # pixels at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +77,10 @@ class Inference:
             self._segmenters[model] = load(model)
         return self._segmenters[model]
 
+    def loaded(self, model: str) -> Segmenter | None:
+        """Return a model that was loaded already; may be asked from any thread."""
+        return self._segmenters.get(model)
+
     def forget(self, model: str) -> None:
         """Let go of a model and all that it answered: its file was replaced."""
         self._segmenters.pop(model, None)
@@ -98,21 +109,51 @@ class Inference:
         segmenter.predict(embedding, points=[(embedding.shape[0] // 2, embedding.shape[1] // 2)])
         return Ready(segmenter.spec.title, segmenter.device, segmenter.precision, segmenter.device_reason)
 
+    def prepare_ahead(self, read: Callable[[], tuple[Any, bool] | None], settings: Settings) -> Work[None]:
+        """Embed the image that will be opened next: the store on disk then answers for it.
+
+        Parameters
+        ----------
+        read
+            Returns the plane and whether it is colour, or None where that cannot be told before opening it.
+        settings
+            Model and object size.
+        """
+        segmenter = yield from self._load(settings.model)
+        yield Progress("preparing the next image", 0, 1)
+        found = read()
+        if found is not None:
+            segmenter.embed(found[0], object_size=settings.object_size, rgb=found[1])
+
     def predict(
         self, request: PlaneRequest, settings: Settings, objects: Sequence[ObjectPrompt]
     ) -> Work[tuple[tuple[Mask, ...], ...]]:
         """Return the candidates of every object, best first; objects answered before are remembered."""
         segmenter, embedding = yield from self._embed(request, settings)
-        found = []
-        for number, prompt in enumerate(objects):
-            key = (request.key, settings, prompt)
-            if key not in self._answers:
-                yield Progress("finding the outline", number, len(objects))
-                self._answers[key] = _predict_one(segmenter, embedding, prompt)
-                while len(self._answers) > _ANSWERS:
-                    self._answers.popitem(last=False)
-            found.append(self._answers[key])
-        return tuple(found)
+        keys = {prompt: (request.key, settings, prompt) for prompt in objects}
+        known = {prompt: self._answers[key] for prompt, key in keys.items() if key in self._answers}
+        for batch in _batches([prompt for prompt in keys if prompt not in known]):
+            yield Progress("finding the outline", len(known), len(keys))
+            known.update(
+                zip(batch, predict_alike(segmenter, embedding, batch, settings.object_size), strict=True)
+            )
+        for prompt, key in keys.items():
+            self._answers[key] = known[prompt]
+            self._answers.move_to_end(key)
+        self._forget_answers(2 * len(objects))
+        return tuple(known[prompt] for prompt in objects)
+
+    def _forget_answers(self, least: int) -> None:
+        """Forget what was asked longest ago: outlines of large objects are large, too."""
+        held = sum(map(_n_bytes, self._answers.values()))
+        while len(self._answers) > max(_ANSWERS, least) or (held > _ANSWER_BYTES and len(self._answers) > 1):
+            _, answer = self._answers.popitem(last=False)
+            held -= _n_bytes(answer)
+
+    def similar(self, request: PlaneRequest, settings: Settings, mask: Mask) -> Work[NDArray[np.float64]]:
+        """Return points (N, 2) on objects that look like one, most similar first."""
+        segmenter, embedding = yield from self._embed(request, settings)
+        return (yield from look_alike(segmenter, embedding, mask))
 
     def everything(self, request: PlaneRequest, settings: Settings, job: Job) -> Work[Result]:
         """Segment every object of a plane or a part of it, exactly as `segment_everything` does."""
@@ -120,7 +161,7 @@ class Inference:
         found = yield from segmenter.everything(
             request.refer(job.region), job.config, rgb=request.rgb, proposals=job.proposals, stop=job.stop
         )
-        objects = _objects(found.labels, found.scores, found.ids)
+        objects = inside_only(_objects(found.labels, found.scores, found.ids), job.inside)
         return Result(found, objects, found.config.mode, segmenter.spec.name, segmenter.weights_hash)
 
     def stack(self, request: PlaneRequest, settings: Settings, job: Job) -> Work[Result]:
@@ -136,16 +177,62 @@ class Inference:
             link=job.link,
             rgb=request.rgb,
             stop=job.stop,
+            out=job.out,
         )
         scores = found.table["score"].to_numpy() if len(found.table) else np.zeros(0)
         table = found.table if job.link else None
-        objects = Objects(found.labels, np.unique(found.table["label"].to_numpy(np.intp)), scores)
+        objects = measured(found.labels, np.unique(found.table["label"].to_numpy(np.intp)), scores)
         return Result(found, objects, found.config.mode, segmenter.spec.name, segmenter.weights_hash, table)
 
-    def filter(self, segmentation: Segmentation, config: EverythingConfig) -> Work[Objects]:
+    def follow(
+        self,
+        request: PlaneRequest,
+        image_axis: int,
+        start: int,
+        mask: Mask,
+        settings: Settings,
+        direction: Direction,
+        within: tuple[int, int],
+        stop: Callable[[], bool],
+    ) -> Work[Propagation]:
+        """Follow an object through a stack, exactly as `propagate` does."""
+        segmenter = yield from self._load(settings.model)
+        stack, axis = request.refer_stack(image_axis)
+        return (
+            yield from follow(
+                stack,
+                start,
+                mask,
+                axis=axis,
+                direction=direction,
+                within=within,
+                model=segmenter,
+                object_size=settings.object_size,
+                rgb=request.rgb,
+                stop=stop,
+            )
+        )
+
+    def whole(
+        self,
+        request: PlaneRequest,
+        settings: Settings,
+        config: EverythingConfig,
+        path: Path,
+        stop: Callable[[], bool],
+    ) -> Work[tuple[int, bool]]:
+        """Segment a plane that is larger than memory into a zarr array on disk."""
+        from napari_lightsam.plugin.region import write_whole
+
+        segmenter = yield from self._load(settings.model)
+        return (yield from write_whole(segmenter, request, settings, config, path, stop))
+
+    def filter(
+        self, segmentation: Segmentation, config: EverythingConfig, inside: NDArray[np.bool_] | None = None
+    ) -> Work[Objects]:
         """Choose again among the candidates of a run."""
         yield Progress("choosing objects", 0, 1)
-        return choose_again(segmentation, config)
+        return inside_only(choose_again(segmentation, config), inside)
 
 
 class Job(NamedTuple):
@@ -165,6 +252,10 @@ class Job(NamedTuple):
         Data axis of a stack whose planes are all segmented, or None.
     link
         Objects go on from plane to plane.
+    inside
+        bool (h, w) of the region: only objects that lie there are kept; None: all.
+    out
+        int32 array of all planes that each is written into when it is done, or None.
     """
 
     config: EverythingConfig
@@ -173,6 +264,8 @@ class Job(NamedTuple):
     stop: Callable[[], bool]
     axis: int | None = None
     link: bool = False
+    inside: NDArray[np.bool_] | None = None
+    out: NDArray[Any] | None = None
 
 
 class Objects(NamedTuple):
@@ -187,11 +280,14 @@ class Objects(NamedTuple):
     scores
         Predicted IoU of each object, by rising label; time points are numbered by themselves, so that there
         are more scores than labels.
+    areas
+        Pixels of each label.
     """
 
     labels: NDArray[np.int32]
     ids: NDArray[np.intp]
     scores: NDArray[Any]
+    areas: NDArray[np.intp]
 
 
 class Result(NamedTuple):
@@ -205,11 +301,25 @@ class Result(NamedTuple):
     table: pd.DataFrame | None = None
 
 
+def follow(*args: Any, **keywords: Any) -> Work[Propagation]:
+    """Call `propagate`, importing it in the worker."""
+    from napari_lightsam.engine.propagate import propagate
+
+    return propagate(*args, **keywords)
+
+
 def segment_planes(*args: Any, **keywords: Any) -> Work[StackSegmentation]:
     """Call `segment_stack`, importing it in the worker."""
     from napari_lightsam.engine.stack import segment_stack
 
     return segment_stack(*args, **keywords)
+
+
+def look_alike(segmenter: Segmenter, embedding: Embedding, mask: Mask) -> Work[NDArray[np.float64]]:
+    """Call `find_similar`, importing it in the worker."""
+    from napari_lightsam.engine.similar import find_similar
+
+    return find_similar(segmenter, embedding, mask)
 
 
 def choose_again(segmentation: Segmentation, config: EverythingConfig) -> Objects:
@@ -221,21 +331,91 @@ def choose_again(segmentation: Segmentation, config: EverythingConfig) -> Object
         return _objects(*to_labels(segmentation.candidates, config))
     ids = np.union1d(segmentation.ids, segmentation.missing).astype(np.intp)
     labels, scores, found, _ = keep_ids(segmentation.candidates, config, ids)
-    return Objects(labels, found, scores)
+    return measured(labels, found, scores)
 
 
 def _objects(labels: NDArray[np.int32], scores: NDArray[Any], ids: NDArray[np.intp] | None = None) -> Objects:
-    return Objects(labels, np.arange(1, len(scores) + 1) if ids is None else ids, scores)
+    return measured(labels, np.arange(1, len(scores) + 1) if ids is None else ids, scores)
 
 
-def _predict_one(segmenter: Segmenter, embedding: Embedding, prompt: ObjectPrompt) -> tuple[Mask, ...]:
-    points: dict[str, Any] = {}
-    if prompt.points:
-        points = {
-            "points": [(y, x) for y, x, _ in prompt.points],
-            "point_labels": [int(positive) for _, _, positive in prompt.points],
-        }
-    masks = segmenter.predict(embedding, boxes=prompt.box, **points)
-    cleaned = (mask.cleaned(keep=prompt.first_positive) for mask in masks.candidates(0))
-    # the logits would keep the whole decoder answer in memory
-    return tuple(replace(mask, logits=None) for mask in cleaned if mask.area)
+def inside_only(objects: Objects, inside: NDArray[np.bool_] | None) -> Objects:
+    """Drop the objects that lie outside of a drawn region."""
+    if inside is None:
+        return objects
+    from napari_lightsam.engine.inside import keep_inside
+
+    labels, ids, scores = keep_inside(objects.labels, objects.ids, objects.scores, inside)
+    return measured(labels, ids, scores)
+
+
+def measured(labels: NDArray[np.int32], ids: NDArray[np.intp], scores: NDArray[Any]) -> Objects:
+    """Return what a run found, its pixels counted: on the main thread that would take too long."""
+    counts = np.zeros(int(ids.max(initial=0)) + 1, np.intp)
+    flat = labels.reshape(-1)
+    for start in range(0, flat.size, _COUNTED):  # all at once would hold eight bytes a pixel
+        counts += np.bincount(flat[start : start + _COUNTED], minlength=len(counts))[: len(counts)]
+    return Objects(labels, ids, scores, counts[ids])
+
+
+def _n_bytes(answer: tuple[Mask, ...]) -> int:
+    return sum(mask.crop.nbytes for mask in answer)
+
+
+def _batches(objects: Sequence[ObjectPrompt]) -> list[list[ObjectPrompt]]:
+    """Put objects together that the model can be asked about at once, all with the same kinds of prompts."""
+    alike: dict[Hashable, list[ObjectPrompt]] = {}
+    for prompt in objects:
+        kind = (len(prompt.points), prompt.box is None, prompt.mask is None)
+        alike.setdefault(kind, []).append(prompt)
+    return [same[start : start + _BATCH] for same in alike.values() for start in range(0, len(same), _BATCH)]
+
+
+def predict_alike(
+    segmenter: Segmenter, embedding: Embedding, objects: Sequence[ObjectPrompt], size: float | None
+) -> list[tuple[Mask, ...]]:
+    """Return the candidates of objects that have the same kinds of prompts, best first."""
+    first = objects[0]
+    given: dict[str, Any] = {}
+    if first.points:
+        given["points"] = [[(y, x) for y, x, _ in prompt.points] for prompt in objects]
+        given["point_labels"] = [[int(positive) for *_, positive in prompt.points] for prompt in objects]
+    if first.box is not None:
+        given["boxes"] = [prompt.box for prompt in objects]
+    if not given:  # an object under correction, and nothing said about it yet
+        return [() if prompt.mask is None else (prompt.mask,) for prompt in objects]
+    if first.mask is not None:
+        given["mask"] = Masks(embedding.shape, tuple((p.mask,) for p in objects if p.mask is not None))
+    masks = segmenter.predict(embedding, **given)
+    found = []
+    for i, prompt in enumerate(objects):
+        cleaned = (mask.cleaned(keep=prompt.first_positive) for mask in masks.candidates(i))
+        # the logits would keep the whole decoder answer in memory
+        ranked = by_size([replace(mask, logits=None) for mask in cleaned if mask.area], size)
+        # what is corrected is the last candidate, so that it can be kept as it is
+        found.append((*ranked, prompt.mask) if prompt.mask is not None else tuple(ranked))
+    return found
+
+
+def by_size(masks: Sequence[Mask], size: float | None) -> list[Mask]:
+    """Order candidates of the same predicted IoU by how near they are to the object size.
+
+    Parameters
+    ----------
+    masks
+        Best first. Neighbours count as the same where the IoU agrees to two digits, as it is shown.
+    size
+        Typical diameter in pixels; None leaves the order as it is.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> small, large = (Mask((0, 0), np.ones((n, n), bool), iou=0.9) for n in (3, 9))
+    >>> by_size([small, large], 10)[0] is large
+    True
+    """
+    if size is None:
+        return list(masks)
+    ordered: list[Mask] = []
+    for _, same in groupby(masks, key=lambda mask: round(mask.iou, 2)):
+        ordered += sorted(same, key=lambda mask: abs(math.log(mask.diameter / size)))
+    return ordered

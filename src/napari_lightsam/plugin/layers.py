@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 _ON_TOP = ("points", "boxes", "preview")
 
 LARGEST_ARRAY = 4 * 2**30
-"""Bytes up to which a Labels layer covers the whole stack; a larger stack gets layers of one plane."""
+"""Bytes up to which a Labels layer covers all planes of a stack; of a larger one it holds one plane."""
 
 
 def ours(layer: Layer) -> dict[str, Any]:
@@ -91,12 +92,24 @@ def on_image(image: Image, plane: Plane, *, stretch: float = 1.0) -> dict[str, A
 
 def on_plane(image: Image, plane: Plane, offset: tuple[int, int] = (0, 0)) -> dict[str, Any]:
     """Return the transform of a layer of one plane, or of a part of it that starts at `offset`."""
-    keywords = on_image(image, plane)
     start = [
         0 if step is None or role is AxisRole.CHANNEL else step
         for step, role in zip(plane.index, plane.roles, strict=True)
     ]
-    start[plane.axes[0]], start[plane.axes[1]] = offset
+    start[plane.axes[0]], start[plane.axes[1]] = (a + b for a, b in zip(offset, plane.origin, strict=True))
+    return _shifted(image, plane, start)
+
+
+def on_region(image: Image, plane: Plane) -> dict[str, Any]:
+    """Return the transform of a layer over all planes of an image, of the work region where there is one."""
+    start = [0] * image.ndim
+    start[plane.axes[0]], start[plane.axes[1]] = plane.origin
+    return _shifted(image, plane, start)
+
+
+def _shifted(image: Image, plane: Plane, start: list[int]) -> dict[str, Any]:
+    """Return the transform of a layer whose first pixel lies on a pixel of an image."""
+    keywords = on_image(image, plane)
     moved = np.subtract(image.data_to_world(start), image.data_to_world([0] * image.ndim))
     # `affine` acts after `translate`, so the shift is taken back through it
     keywords["translate"] = keywords["translate"] + np.linalg.solve(image.affine.linear_matrix, moved)
@@ -104,8 +117,12 @@ def on_plane(image: Image, plane: Plane, offset: tuple[int, int] = (0, 0)) -> di
 
 
 def whole_shape(image: Image, plane: Plane) -> tuple[int, ...]:
-    """Return the shape of a Labels array over the whole image: its own, with one for channels."""
-    shape = level0(image).shape
+    """Return the shape of a Labels array over all planes: the image's, with one for channels.
+
+    Along the two axes of the plane it is as large as the plane: as the work region, where there is one.
+    """
+    shape = list(level0(image).shape)
+    shape[plane.axes[0]], shape[plane.axes[1]] = plane.shape
     return tuple(1 if role is AxisRole.CHANNEL else shape[i] for i, role in enumerate(plane.roles))
 
 
@@ -150,9 +167,30 @@ def add_labels(
             for step, length in zip(plane.index, shape, strict=True)
         )
         data[index] = content
-    keywords = on_image(image, plane) if whole else on_plane(image, plane)
+    keywords = on_region(image, plane) if whole else on_plane(image, plane)
     metadata = {METADATA_KEY: {"version": 1, "image": str(image.unique_id), **note}}
+    if plane.shape != tuple(level0(image).shape[axis] for axis in plane.axes):
+        y0, x0 = plane.origin
+        metadata[METADATA_KEY]["region"] = [y0, x0, y0 + plane.shape[0], x0 + plane.shape[1]]
     return viewer.add_labels(data, name=name, metadata=metadata, **keywords)
+
+
+def copy_as_int32(viewer: ViewerModel, labels: Labels) -> Labels:
+    """Add an int32 copy of a Labels layer right above it, with its transform, features and notes."""
+    keywords = {
+        name: getattr(labels, name)
+        for name in ("scale", "translate", "rotate", "shear", "units", "axis_labels", "opacity", "features")
+    }
+    copy = viewer.add_labels(
+        labels.data.astype(np.int32),
+        name=f"{labels.name} int32",
+        affine=labels.affine.affine_matrix,
+        metadata=deepcopy(labels.metadata),
+        **keywords,
+    )
+    order = [layer.unique_id for layer in viewer.layers]
+    viewer.layers.move(order.index(copy.unique_id), order.index(labels.unique_id) + 1)
+    return copy
 
 
 def place_in(labels: Labels, image: Image, plane: Plane) -> tuple[int | None, ...] | None:
@@ -170,9 +208,7 @@ def place_in(labels: Labels, image: Image, plane: Plane) -> tuple[int | None, ..
     rows, columns = (axis - skipped for axis in plane.axes)
     if rows < 0 or (labels.data.shape[rows], labels.data.shape[columns]) != plane.shape:
         return None
-    first = list(plane.corner())
-    last = list(first)
-    last[plane.axes[0]], last[plane.axes[1]] = plane.shape[0] - 1, plane.shape[1] - 1
+    first, last = plane.corner(), plane.far_corner()
     start, end = (labels.world_to_data(image.data_to_world(corner)) for corner in (first, last))
     index = np.rint(start).astype(int)
     far = index.copy()

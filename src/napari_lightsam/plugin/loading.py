@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     from napari_lightsam.engine.segmenter import Segmenter
 
 
-def load(model: str) -> Segmenter:
+def load(model: str, *, cache: bool = True) -> Segmenter:
     """Load a model, as `load_segmenter` does, without crashing a running napari window.
 
-    Embeddings are kept on disk: an image that was open before answers at once. The first call imports torch
-    and timm, which takes seconds: windows call it in their worker.
+    Embeddings are kept on disk, unless `cache` is False: an image that was open before answers at once. The
+    first call imports torch and timm, which takes seconds: windows call it in their worker.
     """
     with _no_triton():
         from napari_lightsam.engine.segmenter import load_segmenter
 
-        return load_segmenter(model, cache=True)
+        return load_segmenter(model, cache=cache)
 
 
 def import_training() -> None:

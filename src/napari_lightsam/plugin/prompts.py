@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Layer, Points, Shapes
 
+    from napari_lightsam.engine.masks import Mask
+
 POSITIVE, NEGATIVE = "positive", "negative"
 
 # Blue and orange of the Okabe-Ito palette: told apart with every kind of colour vision.
@@ -36,10 +38,13 @@ class ObjectPrompt:
         (row, column, positive) of each point, in pixels of the plane.
     box
         (y0, x0, y1, x1), half-open, or None.
+    mask
+        What is to be corrected, or None. Masks are compared by identity.
     """
 
     points: tuple[tuple[float, float, bool], ...] = ()
     box: tuple[float, float, float, float] | None = None
+    mask: Mask | None = None
 
     @property
     def first_positive(self) -> tuple[float, float] | None:
@@ -92,6 +97,7 @@ class Signs:
         self._shift = False
         self._on_edit = on_edit
         self._styling = False
+        self._known: list[str] = []
 
     def follow(self, points: Points) -> None:
         """Watch a Points layer."""
@@ -106,35 +112,50 @@ class Signs:
 
     def after_edit(self, event: Any) -> None:
         """Give new points their sign, and tell about every finished edit."""
-        if event.action not in ("added", "removed", "changed"):
+        if self._styling or event.action not in ("added", "removed", "changed"):
             return
         layer = event.source
         if event.action == "added":
             # said for positive points too: napari gives a new point the features of the one last selected
             sign = NEGATIVE if self._shift or self.always_negative else POSITIVE
             self._shift = False
-            signs = signs_of(layer)
+            given = signs_of(layer)
+            signs = list(given)
             for i in event.data_indices:
                 signs[i] = sign
-            self._styling = True
-            layer.features = layer.features.assign(sign=signs)
-            self._styling = False
+            if signs != given:
+                self._styling = True
+                layer.features = layer.features.assign(sign=signs)
+                self._styling = False
         self._style(layer)
         self._on_edit()
 
     def after_relabel(self, event: Any) -> None:
         """Follow a sign that was changed in the features table."""
-        if not self._styling:
+        # napari tells about the features after each new point too
+        if not self._styling and signs_of(event.source) != self._known:
             self._style(event.source)
             self._on_edit()
 
-    def _style(self, layer: Points) -> None:
-        signs = signs_of(layer)
-        if not signs:
-            return
+    def restore(self, layer: Points, positions: Any, signs: Sequence[str]) -> None:
+        """Put points with their signs in the place of all that are there, without telling anybody."""
         self._styling = True
         try:
-            layer.symbol = [SYMBOLS[sign] for sign in signs]
+            layer.selected_data = set()
+            layer.data = positions
+            layer.features = layer.features.assign(sign=list(signs))
+        finally:
+            self._styling = False
+        self._style(layer)
+
+    def _style(self, layer: Points) -> None:
+        signs = self._known = signs_of(layer)
+        symbols = [SYMBOLS[sign] for sign in signs]
+        if not signs or symbols == [str(symbol) for symbol in layer.symbol]:
+            return  # colours go with symbols; each of the two would draw all points anew
+        self._styling = True
+        try:
+            layer.symbol = symbols
             layer.face_color = [COLOURS[sign] for sign in signs]
         finally:
             self._styling = False
@@ -201,16 +222,34 @@ def to_plane(layer: Layer, position: Any, image: Image, plane: Plane) -> tuple[f
             continue
         if abs(at[axis] - step) > 0.5:
             return None
-    return float(at[plane.axes[0]]), float(at[plane.axes[1]])
+    return float(at[plane.axes[0]] - plane.origin[0]), float(at[plane.axes[1]] - plane.origin[1])
+
+
+def from_plane(layer: Layer, at: tuple[float, float], image: Image, plane: Plane) -> Any:
+    """Turn (row, column) of a plane into a position in a layer's data."""
+    position = np.array(plane.corner(), float)
+    position[list(plane.axes)] += at  # which counts from the plane's first pixel
+    return layer.world_to_data(image.data_to_world(position))
+
+
+def box_corners(layer: Layer, box: tuple[float, float, float, float], image: Image, plane: Plane) -> Any:
+    """Return the corners (4, D) of a half-open box of a plane, in a Shapes layer's data."""
+    y0, x0, y1, x1 = (side - 0.5 for side in box)
+    corners = ((y0, x0), (y0, x1), (y1, x1), (y1, x0))
+    return np.array([from_plane(layer, corner, image, plane) for corner in corners])
 
 
 def group_prompts(
-    points: Sequence[tuple[float, float, bool]], boxes: Sequence[tuple[float, float, float, float]]
+    points: Sequence[tuple[float, float, bool]],
+    boxes: Sequence[tuple[float, float, float, float]],
+    *,
+    each: bool = False,
 ) -> tuple[ObjectPrompt, ...]:
     """Tell which prompts belong together: every box is one object, all points outside of boxes another.
 
     A point belongs to the smallest box that holds it. Negative points outside of all boxes belong to the
-    object of the positive points outside, or to the nearest box when there is none.
+    object of the positive points outside, or to the nearest box when there is none. With `each`, every
+    positive point outside is an object, and a negative one belongs to the nearest of them.
 
     Examples
     --------
@@ -232,7 +271,18 @@ def group_prompts(
             inside[nearest].append(point)
         free = []
     objects = [ObjectPrompt(tuple(held), tuple(box)) for held, box in zip(inside, boxes, strict=True)]  # type: ignore[arg-type]
-    return tuple(objects) + ((ObjectPrompt(tuple(free)),) if free else ())
+    return tuple(objects) + (_one_each(free) if each else (ObjectPrompt(tuple(free)),) if free else ())
+
+
+def _one_each(points: Sequence[tuple[float, float, bool]]) -> tuple[ObjectPrompt, ...]:
+    held = [[point] for point in points if point[2]]
+    if not held:
+        return ()
+    centres = np.array([[part[0][0], part[0][1]] for part in held])
+    for y, x, positive in points:
+        if not positive:
+            held[int(np.argmin(((centres - (y, x)) ** 2).sum(axis=1)))].append((y, x, positive))
+    return tuple(ObjectPrompt(tuple(part)) for part in held)
 
 
 def _area(box: tuple[float, float, float, float]) -> float:

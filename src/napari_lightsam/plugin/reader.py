@@ -64,7 +64,7 @@ def read_outlines(path: str) -> list[LayerData]:
 
 
 def read_lightsam(path: str) -> list[LayerData]:
-    """Read a `*.lightsam` file and segment its image as it says.
+    """Read a `*.lightsam` file: saved work as it was, or settings by which the image is segmented now.
 
     Parameters
     ----------
@@ -74,16 +74,22 @@ def read_lightsam(path: str) -> list[LayerData]:
     Returns
     -------
     list of LayerData
-        An Image layer and an int32 Labels layer with scale, units and axis labels.
+        An Image layer and Labels layers with scale, units and axis labels.
 
     Raises
     ------
     FileError
-        The file or its image cannot be read, or a plane of the image must be chosen in the file.
+        The file or its image cannot be read, the image is another one than was annotated, or a plane of it
+        must be chosen in the file.
     """
-    from napari_lightsam.session import read_session
+    from napari_lightsam.session import Document, read_lightsam
 
-    return layers_of(read_session(path), origin=str(path))
+    found = read_lightsam(path)
+    if isinstance(found, Document):
+        from napari_lightsam.plugin.sessions_document import opened_layers
+
+        return opened_layers(found, Path(path))
+    return layers_of(found, origin=str(path))
 
 
 def layers_of(session: Session, *, origin: str = "") -> list[LayerData]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from napari_lightsam.plugin.axes import (
     Plane,
     channel_names,
     displayed_plane,
+    full_plane,
     level0,
     roles_of,
 )
@@ -50,6 +51,32 @@ class Source:
     title: str
 
 
+class _View:
+    """A part of an array, such as one of zarr, that only reads what is asked for."""
+
+    def __init__(self, data: Any, index: tuple[int | slice, ...]) -> None:
+        self._data, self._index = data, index
+        spans = [s.indices(n) for s, n in zip(index, data.shape, strict=True) if isinstance(s, slice)]
+        self._starts = [start for start, _, _ in spans]
+        self.shape = tuple(stop - start for start, stop, _ in spans)
+        self.dtype = np.dtype(data.dtype)
+
+    def __getitem__(self, key: Any) -> Any:
+        key = key if isinstance(key, tuple) else (key,)
+        asked = iter(zip((*key, *(slice(None),) * (len(self.shape) - len(key))), self.shape, self._starts,
+                         strict=True))  # fmt: skip
+        return np.asarray(self._data[tuple(
+            step if not isinstance(step, slice) else _within(*next(asked)) for step in self._index
+        )])  # fmt: skip
+
+
+def _within(part: slice | int, length: int, start: int) -> slice | int:
+    if not isinstance(part, slice):
+        return start + part
+    low, high, step = part.indices(length)
+    return slice(start + low, start + high, step)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Input:
     """One array and the part of it that is a plane.
@@ -71,7 +98,7 @@ class Input:
 
     def refer(self, region: Region | None = None) -> Any:
         """Return the same without reading it, where the array is lazy; as a NumPy array elsewhere."""
-        if region is None and all(isinstance(step, slice) for step in self.index):
+        if region is None and all(step == slice(None) for step in self.index):
             return self.data
         part = self.data[self._part(region)]
         return part if hasattr(part, "dask") else np.asarray(part)
@@ -79,17 +106,31 @@ class Input:
     def refer_stack(self, axis: int) -> Any:
         """Return all planes along an axis without reading them, where the array is lazy."""
         index = tuple(slice(None) if i == axis else step for i, step in enumerate(self.index))
-        if all(isinstance(step, slice) for step in index):
+        if all(step == slice(None) for step in index):
             return self.data
         part = self.data[index]
         return part if hasattr(part, "dask") else np.asarray(part)
 
+    def view(self, region: Region) -> Any:
+        """Return a part that is read piece by piece, as it is asked for, from arrays of any kind."""
+        if isinstance(self.data, np.ndarray) or hasattr(self.data, "dask"):
+            return self.data[self._part(region)]
+        return _View(self.data, self._part(region))
+
     def _part(self, region: Region | None) -> tuple[int | slice, ...]:
         if region is None:
             return self.index
-        sides = iter((slice(region[0], region[2]), slice(region[1], region[3])))
-        # rows and columns come before colour samples
-        return tuple(next(sides, step) if isinstance(step, slice) else step for step in self.index)
+        sides = iter(((region[0], region[2]), (region[1], region[3])))
+        part: list[int | slice] = []
+        for step in self.index:
+            # rows and columns come before colour samples
+            side = next(sides, None) if isinstance(step, slice) else None
+            if side is None or not isinstance(step, slice):
+                part.append(step)
+            else:
+                start = step.start or 0  # of the work region
+                part.append(slice(start + side[0], start + side[1]))
+        return tuple(part)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,8 +167,24 @@ class PlaneRequest:
             return self.inputs[0].refer(part)
         return np.stack([one.read(part) for one in self.inputs], axis=-1)
 
-    def refer_stack(self, axis: int) -> tuple[Any, int]:
-        """Return all planes along a data axis of the image, and which axis of the array that is.
+    def refer_lazily(self, region: Region) -> Any:
+        """Return a part of the same that is read piece by piece, also where the array is no dask array."""
+        return self.inputs[0].view(region) if len(self.inputs) == 1 else self.refer(region)
+
+    def whole(self) -> PlaneRequest:
+        """Return the same request for the whole plane, out of which a work region was taken."""
+        sizes = [self.inputs[0].data.shape[axis] for axis in self.plane.axes]
+        inputs = tuple(
+            replace(one, index=tuple(
+                slice(None) if axis in self.plane.axes else step for axis, step in enumerate(one.index)
+            ))
+            for one in self.inputs
+        )  # fmt: skip
+        plane = replace(self.plane, origin=(0, 0), shape=(int(sizes[0]), int(sizes[1])))
+        return replace(self, plane=plane, key=(plane.key, self.key), inputs=inputs)
+
+    def check_stack(self) -> None:
+        """Make sure that all planes can be referred to, without reading any.
 
         Raises
         ------
@@ -139,6 +196,18 @@ class PlaneRequest:
                 "All planes can be segmented of one Image layer only; merge the layers first, or segment "
                 "plane by plane."
             )
+
+    def refer_stack(self, axis: int) -> tuple[Any, int]:
+        """Return all planes along a data axis of the image, and which axis of the array that is.
+
+        Several channels are put together, which reads them: this belongs in the worker.
+
+        Raises
+        ------
+        ImageError
+            As `check_stack`.
+        """
+        self.check_stack()
         arrays = [one.refer_stack(axis) for one in self.inputs]
         position = sum(before in self.plane.axes for before in range(axis))
         return (arrays[0] if len(arrays) == 1 else np.stack(arrays, axis=-1)), position
@@ -225,9 +294,13 @@ def make_request(
         layer = layers.by_id(viewer, source.layer)
         if layer is None:
             raise NoPlane(f"The input {source.title!r} was deleted; choose another one.")
-        other = plane if layer.unique_id == image.unique_id else displayed_plane(layer, viewer)
-        if other.shape != plane.shape:
+        same = layer.unique_id == image.unique_id
+        other = plane if same else full_plane(layer, viewer)
+        if not same and other.shape != full_plane(image, viewer).shape:
             raise NoPlane(f"The input {source.title!r} has another size than {image.name!r}.")
+        if not same and plane.origin + plane.shape != (0, 0, *other.shape):
+            (y0, x0), (height, width) = plane.origin, plane.shape
+            other = other.narrowed((y0, x0, y0 + height, x0 + width))
         index = _full_index(layer, other, source.channel)
         inputs.append(Input(level0(layer), index))
         steps.append((layer.unique_id, str(index)))
@@ -237,6 +310,9 @@ def make_request(
 
 def _full_index(layer: Image, plane: Plane, channel: int | None) -> tuple[int | slice, ...]:
     index: list[int | slice] = [slice(None) if step is None else step for step in plane.index]
+    for axis, start, length in zip(plane.axes, plane.origin, plane.shape, strict=True):
+        if start or length != level0(layer).shape[axis]:
+            index[axis] = slice(start, start + length)
     if layer.rgb:
         index.append(slice(None) if channel is None else channel)
     elif channel is not None:

@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy import ndimage
 
 from napari_lightsam.errors import LightSamError
 from napari_lightsam.plugin import layers
 from napari_lightsam.plugin.axes import METADATA_KEY, Plane
+from napari_lightsam.plugin.made import Made, note_made
+from napari_lightsam.plugin.messages import report_info
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
     from napari.components import ViewerModel
     from napari.layers import Image, Labels
+    from numpy.typing import NDArray
 
     from napari_lightsam.engine.masks import Mask
 
 LARGEST_STEP = 1_000_000
 """Pixels that one undoable step may change; a larger mask becomes a layer of its own."""
+
+_LOOKED_THROUGH = 2**25  # pixels whose largest label is looked for at every commit: some 10 ms
+
+SAME_OBJECT = 0.5
+"""Intersection over union from which an outline is taken for another version of an object."""
+
+_LEFT = 0.5
+"""Part of an object that those saved together with it must leave, or it is one of them once more."""
+
+_EIGHT = np.ones((3, 3), bool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +50,8 @@ class Commit:
     written
         Pixels that changed.
     refused
-        Objects that changed nothing, because all of their pixels belong to other objects.
+        Objects that changed nothing: all of their pixels belong to other objects, or half to one of the same
+        commit.
     """
 
     layer: Hashable
@@ -57,6 +72,7 @@ class Results:
     def __init__(self, viewer: ViewerModel) -> None:
         self.viewer = viewer
         self.target: Hashable | None = None
+        self._own_layer: Hashable | None = None  # of the last commit, where that became a layer
         self._watched: set[Hashable] = set()
 
     def targets(self, image: Image, plane: Plane) -> list[Labels]:
@@ -72,7 +88,14 @@ class Results:
         ]
 
     def commit(
-        self, image: Image, plane: Plane, masks: Sequence[Mask], *, replace_others: bool = False
+        self,
+        image: Image,
+        plane: Plane,
+        masks: Sequence[Mask],
+        *,
+        replace_others: bool = False,
+        made: Sequence[Made] = (),
+        replaces: int | None = None,
     ) -> Commit:
         """Write masks into the target Labels layer as one step on its own undo timeline.
 
@@ -84,100 +107,173 @@ class Results:
             One of each object.
         replace_others
             Also write on pixels that belong to other objects; otherwise on background only.
+        made
+            How each object came to be, to be noted; area and plane are filled in here.
+        replaces
+            Label of the object whose pixels the one mask takes the place of; None: all are new objects.
 
         Raises
         ------
         LightSamError
             There is nothing to write, or the layer cannot be written.
         """
-        masks = [mask for mask in masks if mask.area]
-        if not masks:
+        told = list(made) or [Made("prompt", score=mask.iou) for mask in masks]
+        given = [(mask, how) for mask, how in zip(masks, told, strict=True) if mask.area]
+        if not given:
             raise LightSamError(
                 "There is nothing to save yet: click an object or draw a box around it first."
             )
-        total = sum(mask.area for mask in masks)
-        labels = None if total > LARGEST_STEP else layers.by_id(self.viewer, self.target)
+        large = replaces is None and sum(mask.area for mask, _ in given) > LARGEST_STEP
+        labels = None if large else layers.by_id(self.viewer, self.target)
         place = None if labels is None else layers.place_in(labels, image, plane)
-        active = self.viewer.layers.selection.active
+        if large:
+            return self._commit_as_layer(image, plane, given)
         if labels is None or place is None:
-            if total > LARGEST_STEP:
-                return self._commit_as_layer(image, plane, masks)
-            labels = layers.add_labels(
-                self.viewer, image, plane, f"{image.name} objects", {"role": "objects"}
-            )
+            labels = self._new_layer(image, plane)
             place = layers.place_in(labels, image, plane)
-            self.target = labels.unique_id
-            layers.below_prompts(self.viewer, labels)
-            if active is not None:
-                self.viewer.layers.selection.active = active
         assert place is not None  # a layer that we just made lies on the image
-        return self._write(labels, place, plane, masks, replace_others)
+        return self._write(self.writable(labels), place, given, replaces, replace_others)
+
+    def _new_layer(self, image: Image, plane: Plane) -> Labels:
+        active = self.viewer.layers.selection.active
+        labels = layers.add_labels(self.viewer, image, plane, f"{image.name} objects", {"role": "objects"})
+        self.target = labels.unique_id
+        layers.below_prompts(self.viewer, labels)
+        if active is not None:
+            self.viewer.layers.selection.active = active
+        return labels
+
+    def writable(self, labels: Labels) -> Labels:
+        """Return a layer that objects can be written into: this one, or an int32 copy with a message.
+
+        Parameters
+        ----------
+        labels
+            A Labels layer. One of 8 or 16 bits holds few labels; its copy has the same transform and becomes
+            the target where this layer was, and the layer itself is hidden.
+
+        Raises
+        ------
+        LightSamError
+            The layer is multiscale, lazily loaded or locked; the message says what to do.
+        """
+        why_not = refusal(labels)
+        if why_not:
+            raise LightSamError(why_not)
+        if labels.data.dtype.itemsize >= np.dtype(np.int32).itemsize:
+            return labels
+        active = self.viewer.layers.selection.active
+        copy = layers.copy_as_int32(self.viewer, labels)
+        labels.visible = False
+        if self.target == labels.unique_id:
+            self.target = copy.unique_id
+        if active is not None and active.unique_id != labels.unique_id:
+            self.viewer.layers.selection.active = active
+        report_info(
+            f"{labels.name!r} is {labels.data.dtype} and has room for few labels, so it was copied to "
+            f"{copy.name!r}; the layer itself is unchanged and hidden."
+        )
+        return copy
 
     def _write(
         self,
         labels: Labels,
         place: tuple[int | None, ...],
-        plane: Plane,
-        masks: Sequence[Mask],
+        given: Sequence[tuple[Mask, Made]],
+        replaces: int | None,
         replace_others: bool,
     ) -> Commit:
-        if not isinstance(labels.data, np.ndarray) or not labels.editable:
-            raise LightSamError(
-                f"The Labels layer {labels.name!r} cannot be edited (it is lazily loaded or locked). "
-                "Choose a new layer under 'Save into'."
-            )
         first = self.next_id(labels)
-        if first + len(masks) - 1 > np.iinfo(labels.data.dtype).max:
+        if replaces is None and first + len(given) - 1 > np.iinfo(labels.data.dtype).max:
             raise LightSamError(
                 f"The Labels layer {labels.name!r} is {labels.data.dtype} and has no free label left. "
                 "Choose a new layer under 'Save into'."
             )
-        steps: list[tuple[tuple[Any, ...], int]] = []
-        taken = np.zeros(0, np.int64)
-        for mask in masks:
-            index = _index(place, mask)
-            keep = np.ones(len(index[0]), bool) if replace_others else labels.data[index] == 0
-            flat = np.ravel_multi_index(index, labels.data.shape)
-            keep &= ~np.isin(flat, taken)  # the first of overlapping objects keeps the pixel
-            if keep.any():
-                steps.append((tuple(axis[keep] for axis in index), first + len(steps)))
-                taken = np.concatenate([taken, flat[keep]])
-        if steps:
-            labels.visible = True  # napari cannot update a layer that it never sliced
-            with labels.block_history():
-                for index, value in steps:
-                    labels.data_setitem(index, value)
-            last = steps[-1][1]
-            self._note_largest(labels, last)
-            labels.selected_label = last  # so that napari's brush corrects what was just saved
-        ids = tuple(value for _, value in steps)
-        return Commit(labels.unique_id, ids, len(taken), len(masks) - len(steps))
+        step = _Step(plane_of(labels, place), replaces)
+        ids: list[int] = []
+        for mask, how in given:
+            value = first + len(ids) if replaces is None else replaces
+            keep = None if how.prompt is None else how.prompt.first_positive
+            area = step.add(mask, value, keep, replace_others=replace_others)
+            if area:
+                ids.append(value)
+                note_made(labels, value, replace(how, area=area, plane=place))
+        if ids:
+            written = step.write(labels, place)
+            self._own_layer = None
+            self._note_largest(labels, ids[-1])
+            labels.selected_label = ids[-1]  # so that napari's brush corrects what was just saved
+            return Commit(labels.unique_id, tuple(ids), written, len(given) - len(ids))
+        return Commit(labels.unique_id, (), 0, len(given))
 
-    def _commit_as_layer(self, image: Image, plane: Plane, masks: Sequence[Mask]) -> Commit:
+    def _commit_as_layer(self, image: Image, plane: Plane, given: Sequence[tuple[Mask, Made]]) -> Commit:
         """Save a very large mask as a layer of its own: an undo step of that size would freeze napari."""
         content = np.zeros(plane.shape, np.int32)
-        for value, mask in reversed(list(enumerate(masks, 1))):
+        for value, (mask, _) in reversed(list(enumerate(given, 1))):
             y0, x0, y1, x1 = mask.box
             content[y0:y1, x0:x1][mask.crop] = value
         active = self.viewer.layers.selection.active
-        note = {"role": "objects", "largest": len(masks)}
+        note = {"role": "objects", "largest": len(given)}
         labels = layers.add_labels(self.viewer, image, plane, f"{image.name} large object", note, content)
+        place = layers.place_in(labels, image, plane)
+        assert place is not None  # a layer that we just made lies on the image
+        areas = np.bincount(content.ravel(), minlength=len(given) + 1)
+        for value, (_, how) in enumerate(given, 1):
+            note_made(labels, value, replace(how, area=int(areas[value]), plane=place))
         layers.below_prompts(self.viewer, labels)
         if active is not None:
             self.viewer.layers.selection.active = active
-        ids = tuple(range(1, len(masks) + 1))
+        ids = tuple(range(1, len(given) + 1))
+        self._own_layer = labels.unique_id
         return Commit(labels.unique_id, ids, int(np.count_nonzero(content)))
+
+    def same_object(self, image: Image, plane: Plane, mask: Mask) -> int | None:
+        """Return the object of the target layer that a mask is another version of.
+
+        Returns
+        -------
+        int or None
+            Its label, when the intersection over union is at least `SAME_OBJECT`; None when there is none.
+        """
+        labels = layers.by_id(self.viewer, self.target)
+        place = None if labels is None or refusal(labels) else layers.place_in(labels, image, plane)
+        if place is None or not 0 < mask.area <= LARGEST_STEP:  # larger ones become layers of their own
+            return None
+        here = plane_of(labels, place)
+        y0, x0, y1, x1 = mask.box
+        covered = here[y0:y1, x0:x1][mask.crop]
+        covered = covered[covered != 0]
+        if len(covered) < SAME_OBJECT * mask.area:
+            return None
+        found, counts = np.unique(covered, return_counts=True)
+        for value, shared in zip(found.tolist(), counts.tolist(), strict=True):
+            # the whole plane is searched only for an object that covers half of the mask
+            if shared >= SAME_OBJECT * mask.area:
+                whole = int(np.count_nonzero(here == value))
+                if shared >= SAME_OBJECT * (mask.area + whole - shared):
+                    return int(value)
+        return None
 
     def next_id(self, labels: Labels) -> int:
         """Return 1 + the largest label ever used in a layer, deleted and undone ones included."""
-        if labels.unique_id not in self._watched:
-            self._watched.add(labels.unique_id)
+        new = labels.unique_id not in self._watched
+        if new or labels.data.size <= _LOOKED_THROUGH:  # scripts write into arrays without telling anybody
             self._note_largest(labels, int(labels.data.max(initial=0)))
+        if new:
+            self._watched.add(labels.unique_id)
             labels.events.paint.connect(self._on_paint)
+            labels.events.data.connect(self._on_data)
         return int(layers.ours(labels)["largest"]) + 1
 
     def _on_paint(self, event: Any) -> None:
-        self._note_largest(event.source, int(event.source.selected_label))
+        # a step of other tools may hold labels that were never selected
+        written = [int(np.max(atom[-1])) for atom in event.value if isinstance(atom, tuple)]
+        self._note_largest(event.source, max([int(event.source.selected_label), *written]))
+
+    def _on_data(self, event: Any) -> None:
+        labels = event.source
+        if isinstance(labels.data, np.ndarray):  # another array was put in the place of the old one
+            self._note_largest(labels, int(labels.data.max(initial=0)))
 
     @staticmethod
     def _note_largest(labels: Labels, value: int) -> None:
@@ -186,6 +282,10 @@ class Results:
 
     def undo(self) -> None:
         """Take back the last step in the target layer, on napari's own timeline."""
+        own, self._own_layer = layers.by_id(self.viewer, self._own_layer), None
+        if own is not None:  # the last step in the target layer is an earlier one
+            report_info(f"What was saved last is the layer {own.name!r}: delete the layer to take it back.")
+            return
         labels = layers.by_id(self.viewer, self.target)
         if labels is not None:
             labels.undo()
@@ -197,8 +297,110 @@ class Results:
             labels.redo()
 
 
-def _index(place: tuple[int | None, ...], mask: Mask) -> tuple[Any, ...]:
-    """Return the pixels of a mask as index arrays into a Labels array."""
-    rows, columns = np.nonzero(mask.crop)
-    of_plane = iter((rows + mask.offset[0], columns + mask.offset[1]))
-    return tuple(next(of_plane) if step is None else np.full(len(rows), step) for step in place)
+class _Step:
+    """Pixels of one plane that one undoable step changes.
+
+    Parameters
+    ----------
+    here
+        int (H, W), the plane as it is; only read.
+    replaces
+        Label whose pixels are given up first, or None.
+    """
+
+    def __init__(self, here: NDArray[Any], replaces: int | None) -> None:
+        self._here, self._replaces = here, replaces
+        self._rows: list[NDArray[np.intp]] = []
+        self._columns: list[NDArray[np.intp]] = []
+        self._values: list[NDArray[np.int64]] = []
+        self._boxes: list[tuple[tuple[int, int, int, int], NDArray[np.bool_]]] = []
+
+    def add(self, mask: Mask, value: int, keep: tuple[float, float] | None, *, replace_others: bool) -> int:
+        """Add one object and return how many pixels it gets; the first of overlapping ones keeps a pixel."""
+        y0, x0, y1, x1 = mask.box
+        part = self._here[y0:y1, x0:x1]
+        free = mask.crop.copy()
+        if not replace_others:
+            free &= (part == 0) | ((part == self._replaces) if self._replaces is not None else False)
+        before = int(np.count_nonzero(free))
+        for box, other in self._boxes:
+            _cut(free, (y0, x0), other, box)
+        if np.count_nonzero(free) < _LEFT * before:
+            return 0  # another outline of the same object
+        if np.count_nonzero(free) < mask.area:
+            free = one_piece(free, None if keep is None else (round(keep[0]) - y0, round(keep[1]) - x0))
+        area = int(np.count_nonzero(free))
+        if area:
+            rows, columns = np.nonzero(free & (part != value))  # an object that is corrected has most of them
+            self._rows.append(rows + y0)
+            self._columns.append(columns + x0)
+            self._values.append(np.full(len(rows), value, np.int64))
+            self._boxes.append(((y0, x0, y1, x1), free))
+        return area
+
+    def write(self, labels: Labels, place: tuple[int | None, ...]) -> int:
+        """Write all objects and return how many pixels changed."""
+        if self._replaces is not None:
+            left = self._here == self._replaces
+            for (y0, x0, y1, x1), mine in self._boxes:
+                left[y0:y1, x0:x1] &= ~mine
+            rows, columns = np.nonzero(left)
+            self._rows.append(rows)
+            self._columns.append(columns)
+            self._values.append(np.zeros(len(rows), np.int64))
+        of_plane = iter((np.concatenate(self._rows), np.concatenate(self._columns)))
+        values = np.concatenate(self._values).astype(labels.data.dtype)
+        index = tuple(next(of_plane) if step is None else np.full(len(values), step) for step in place)
+        labels.visible = True  # napari cannot update a layer that it never sliced
+        with labels.block_history():
+            labels.data_setitem(index, values)
+        return len(values)
+
+
+def _cut(
+    free: NDArray[np.bool_],
+    offset: tuple[int, int],
+    other: NDArray[np.bool_],
+    box: tuple[int, int, int, int],
+) -> None:
+    """Take away from a mask what another one covers."""
+    y0, x0 = max(offset[0], box[0]), max(offset[1], box[1])
+    y1 = min(offset[0] + free.shape[0], box[2])
+    x1 = min(offset[1] + free.shape[1], box[3])
+    if y1 > y0 and x1 > x0:
+        part = free[y0 - offset[0] : y1 - offset[0], x0 - offset[1] : x1 - offset[1]]
+        part &= ~other[y0 - box[0] : y1 - box[0], x0 - box[1] : x1 - box[1]]
+
+
+def one_piece(free: NDArray[np.bool_], keep: tuple[int, int] | None) -> NDArray[np.bool_]:
+    """Return the 8-connected part that holds a pixel, else the largest: what others own may cut a mask."""
+    parts, count = ndimage.label(free, _EIGHT)
+    if count < 2:
+        return free
+    inside = keep is not None and all(0 <= k < n for k, n in zip(keep, free.shape, strict=True))
+    chosen = int(parts[keep]) if inside else 0
+    chosen = chosen or int(np.bincount(parts.ravel())[1:].argmax()) + 1
+    return np.asarray(parts == chosen)
+
+
+def refusal(labels: Labels) -> str:
+    """Say why nothing can be written into a Labels layer and what to do instead; empty when it can."""
+    what = ""
+    if labels.multiscale:
+        what = "is multiscale"
+    elif not isinstance(labels.data, np.ndarray):
+        what = "is loaded lazily"
+    elif not labels.editable:
+        what = "is locked"
+    if not what:
+        return ""
+    return (
+        f"The Labels layer {labels.name!r} {what} and cannot be edited. Save into a new layer, or open its "
+        "full resolution as an array in memory."
+    )
+
+
+def plane_of(labels: Labels, place: tuple[int | None, ...]) -> NDArray[Any]:
+    """Return the plane of a Labels layer that `layers.place_in` found, as a view (H, W)."""
+    view: NDArray[Any] = labels.data[tuple(slice(None) if step is None else step for step in place)]
+    return view

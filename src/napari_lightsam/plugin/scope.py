@@ -1,4 +1,4 @@
-"""How much of an image a run covers: a plane, the part of it in view, or every plane of a stack."""
+"""How much of an image a run covers: a plane, a part of it in view or drawn, or every plane of a stack."""
 
 from __future__ import annotations
 
@@ -7,10 +7,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_lightsam.plugin.axes import AxisRole, Plane, level0, roles_of
+from napari_lightsam.plugin.axes import AxisRole, NoPlane, Plane, level0, roles_of
+from napari_lightsam.plugin.layers import on_image
+from napari_lightsam.plugin.prompts import STRETCH, to_plane
 
 if TYPE_CHECKING:
-    from napari.layers import Image
+    from napari.components import ViewerModel
+    from napari.layers import Image, Shapes
+    from numpy.typing import NDArray
+
+_COLOUR = "#009E73"  # the Okabe-Ito palette's green: neither prompt nor preview
 
 Region = tuple[int, int, int, int]
 """(y0, x0, y1, x1), half-open, in pixels of the plane."""
@@ -21,6 +27,7 @@ class Scope(StrEnum):
 
     PLANE = "plane"
     VIEW = "view"
+    REGION = "region"
     STACK = "stack"
 
 
@@ -40,12 +47,73 @@ def visible_region(image: Image, plane: Plane) -> Region:
     )
     low, high = np.asarray(image.corner_pixels, float)[:, : image.ndim] * factors
     rows, columns = plane.axes
-    y0, x0 = (int(np.clip(np.floor(low[axis]), 0, plane.shape[i])) for i, axis in enumerate((rows, columns)))
-    y1, x1 = (
-        int(np.clip(np.ceil(high[axis]) + 1, 0, plane.shape[i])) for i, axis in enumerate((rows, columns))
-    )
+    starts = np.array([low[rows], low[columns]]) - plane.origin
+    stops = np.array([high[rows], high[columns]]) - plane.origin
+    y0, x0 = np.clip(np.floor(starts), 0, plane.shape).astype(int).tolist()
+    y1, x1 = np.clip(np.ceil(stops) + 1, 0, plane.shape).astype(int).tolist()
     drawn = high[rows] > low[rows] and high[columns] > low[columns]
     return (y0, x0, y1, x1) if drawn and y1 > y0 and x1 > x0 else whole(plane)
+
+
+def add_region(viewer: ViewerModel, image: Image, plane: Plane) -> Shapes:
+    """Add a Shapes layer on an image, ready to drag the rectangle that is to be segmented."""
+    shapes = viewer.add_shapes(
+        None,
+        ndim=image.ndim,
+        name="region",
+        edge_color=_COLOUR,
+        face_color=[0, 0, 0, 0],
+        edge_width=max(1.0, max(plane.shape) / 250),
+        **on_image(image, plane, stretch=STRETCH),
+    )
+    shapes.mode = "add_rectangle"
+    viewer.layers.selection.active = shapes
+    return shapes
+
+
+def drawn_polygons(shapes: Shapes, image: Image, plane: Plane) -> list[NDArray[np.float64]]:
+    """Return the corners (n, 2) of all areas that were drawn on a plane, as (row, column).
+
+    Raises
+    ------
+    NoPlane
+        There is none.
+    """
+    found = []
+    for vertices, kind in zip(shapes.data, shapes.shape_type, strict=True):
+        at = [to_plane(shapes, vertex, image, plane) for vertex in vertices]
+        corners = np.array([corner for corner in at if corner is not None], float)
+        if len(corners) == len(at) >= 3 and kind in ("rectangle", "polygon", "ellipse"):
+            found.append(_ellipse(corners) if kind == "ellipse" else corners)
+    if not found:
+        raise NoPlane(
+            f"No area is drawn on this plane of {shapes.name!r}: draw a rectangle or polygon first."
+        )
+    return found
+
+
+def _ellipse(corners: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return an ellipse as a polygon; napari keeps the four corners of its frame."""
+    centre, turn = corners.mean(axis=0), np.linspace(0, 2 * np.pi, 64, endpoint=False)[:, None]
+    across, down = (corners[1] - corners[0]) / 2, (corners[3] - corners[0]) / 2
+    outline: NDArray[np.float64] = centre + np.cos(turn) * across + np.sin(turn) * down
+    return outline
+
+
+def region_of(polygons: list[NDArray[np.float64]], plane: Plane) -> Region:
+    """Return the part of a plane around some polygons.
+
+    Raises
+    ------
+    NoPlane
+        They lie beside the image.
+    """
+    corners = np.concatenate(polygons)
+    y0, x0 = np.clip(np.floor(corners.min(axis=0) + 0.5), 0, plane.shape).astype(int)
+    y1, x1 = np.clip(np.ceil(corners.max(axis=0) + 0.5), 0, plane.shape).astype(int)
+    if y1 <= y0 or x1 <= x0:
+        raise NoPlane("The area that was drawn lies beside the image.")
+    return int(y0), int(x0), int(y1), int(x1)
 
 
 def stack_axis(image: Image, plane: Plane) -> int | None:

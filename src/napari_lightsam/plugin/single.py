@@ -1,17 +1,29 @@
-"""Single objects: from prompts to outlines on display, and from there into a Labels layer."""
+"""Single objects: from prompts to outlines on display, into a Labels layer, and back for corrections."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from napari_lightsam.engine.masks import crop_mask
 from napari_lightsam.errors import LightSamError
+from napari_lightsam.plugin import layers, prompt_sources
 from napari_lightsam.plugin.answer import Answer
+from napari_lightsam.plugin.axes import NoPlane
 from napari_lightsam.plugin.downloads import is_here
+from napari_lightsam.plugin.made import made_with_area
 from napari_lightsam.plugin.messages import report_error, report_info
+from napari_lightsam.plugin.prompt_history import Correction
+from napari_lightsam.plugin.results import plane_of, refusal
 from napari_lightsam.plugin.worker import Lane
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from napari.layers import Labels, Layer
+    from numpy.typing import NDArray
 
     from napari_lightsam.engine.masks import Mask
     from napari_lightsam.engine.progress import Progress
@@ -33,6 +45,10 @@ class SingleObjects:
         Of the controller.
     say
         Shows a sentence in the status line.
+    pixel_size
+        Returns micrometres a pixel, or None.
+    mention
+        As `say`, for what changes nothing else that is shown.
 
     Attributes
     ----------
@@ -40,6 +56,8 @@ class SingleObjects:
         The outlines on display; empty when there are none.
     replace_others
         Commits may take pixels of other objects.
+    replace_same
+        A commit of another version of a saved object takes that object's place.
     """
 
     def __init__(
@@ -49,11 +67,15 @@ class SingleObjects:
         inference: Inference,
         results: Results,
         say: Callable[[str], object],
+        pixel_size: Callable[[], float | None] = lambda: None,
+        mention: Callable[[str], object] | None = None,
     ) -> None:
         self._annotator, self._worker, self._inference = annotator, worker, inference
-        self._results, self._say = results, say
+        self._results, self._say, self._pixel_size = results, say, pixel_size
+        self._mention = mention or say
         self.answer = Answer()
         self.replace_others = False
+        self.replace_same = True
 
     # --- outlines ------------------------------------------------------------------------------------
 
@@ -71,6 +93,9 @@ class SingleObjects:
         on_progress
             Called with every step of the work.
         """
+        correction = self._annotator.correction
+        if correction is not None and correction.plane != request.plane.key:
+            self._annotator.correction = None
         objects = self._annotator.read_prompts()
         if not objects:
             self._worker.cancel(Lane.PROMPT)
@@ -82,19 +107,24 @@ class SingleObjects:
             )
             return
         if not is_here(settings.model):
+            self._worker.cancel(Lane.PROMPT)
             self._say("Download the model first.")
             return
-        self._say("Finding the outline ...")
+        self._mention("Finding the outline ...")
         self._worker.submit(
             Lane.PROMPT,
             self._inference.predict(request, settings, objects),
-            lambda found: self._on_candidates(request.plane, objects, found),
+            lambda found: self._on_candidates(request.plane, settings, objects, found),
             self._on_error,
             on_progress,
         )
 
     def _on_candidates(
-        self, plane: Plane, objects: tuple[ObjectPrompt, ...], found: tuple[tuple[Mask, ...], ...]
+        self,
+        plane: Plane,
+        settings: Settings,
+        objects: tuple[ObjectPrompt, ...],
+        found: tuple[tuple[Mask, ...], ...],
     ) -> None:
         before = (
             dict(zip(self.answer.prompts, self.answer.chosen, strict=True))
@@ -102,8 +132,14 @@ class SingleObjects:
             else {}
         )
         new = [i for i, prompt in enumerate(objects) if prompt not in before]
-        chosen = [before.get(prompt, 0) for prompt in objects]
-        self.answer = Answer(plane, objects, found, chosen, new[-1] if new else len(objects) - 1)
+        correction = self._annotator.correction
+        saved = (lambda prompt: 0) if correction is None else correction.saved
+        chosen = [
+            min(before.get(prompt, saved(prompt)), max(len(candidates) - 1, 0))
+            for prompt, candidates in zip(objects, found, strict=True)
+        ]
+        active = new[-1] if new else len(objects) - 1
+        self.answer = Answer(plane, objects, found, chosen, active, settings)
         self._show_answer()
 
     def _show_answer(self) -> None:
@@ -111,18 +147,33 @@ class SingleObjects:
         assert answer.plane is not None
         masks = answer.masks()
         self._annotator.show_preview(answer.plane, masks)
-        mine = answer.mine
+        image, correction = self._annotator.image, self._annotator.correction
+        alone = len(masks) == 1 and correction is None and image is not None
+        answer.same = self._results.same_object(image, answer.plane, masks[0]) if alone and image else None
         if not masks:
             self._say("Nothing was found here: click nearer to the object's centre, or draw a box around it.")
         elif len(masks) > 1:
             self._say(f"{len(masks)} objects outlined. Press C to save them.")
-        else:
-            which = (
-                f" Outline {answer.chosen[answer.active] + 1} of {len(mine)}, Q shows others."
-                if len(mine) > 1
-                else ""
+        elif correction is not None:
+            self._say(
+                f"Object {correction.value}: click what is missing, Shift+click what is too much. "
+                f"C replaces it. {self.facts()}"
             )
-            self._say(f"{masks[0].diameter:.0f} px across. Press C to save.{which}")
+        elif answer.same is not None:
+            self._say(f"Replace object {answer.same}? C does. {self.facts()}")
+        else:
+            self._say(f"{self.facts()} Press C to save.")
+
+    def facts(self) -> str:
+        """Say how large and how good the outline on display is; empty when there is none."""
+        answer, mask = self.answer, self.answer.current
+        if mask is None or len(answer.masks()) > 1:
+            return ""
+        micrometres = self._pixel_size()
+        area = f"{mask.area} px" if micrometres is None else f"{mask.area * micrometres**2:.3g} µm²"
+        count = len(answer.mine)
+        which = f" Outline {answer.chosen[answer.active] + 1} of {count} (Q)." if count > 1 else ""
+        return f"Score {mask.iou:.2f}, {area}, {mask.diameter:.0f} px across.{which}"
 
     def _on_error(self, error: BaseException) -> None:
         self.forget()
@@ -148,9 +199,24 @@ class SingleObjects:
                 else "There is nothing to save yet: click an object or draw a box around it first."
             )
             return None
+        if not self._is_answered():
+            report_info("The outline is still being found; press again in a moment.")
+            return None
+        correction = self._annotator.correction
+        if correction is not None and not self._is_there(correction):
+            report_info(f"Object {correction.value} was deleted meanwhile; the outline becomes a new object.")
+            correction = self._annotator.correction = None
+        if answer.same is not None:  # the layer was edited meanwhile, or another one is chosen
+            now = self._results.same_object(image, answer.plane, answer.masks()[0])
+            answer.same = now if now == answer.same else None
         try:
             done = self._results.commit(
-                image, answer.plane, answer.masks(), replace_others=self.replace_others
+                image,
+                answer.plane,
+                answer.masks(),
+                replace_others=self.replace_others,
+                made=answer.made(),
+                replaces=self._replaced(correction),
             )
         except LightSamError as error:
             report_error(error)
@@ -161,10 +227,192 @@ class SingleObjects:
                 "'Replace other objects' to take them over."
             )
             return done
+        replaced = correction is not None or self._replaced(None) is not None
         self._annotator.clear()
+        self._annotator.history.forget()
         many = f"Objects {done.ids[0]} to {done.ids[-1]}" if len(done.ids) > 1 else f"Object {done.ids[0]}"
-        self._say(f"{many} saved. Ctrl+Z takes it back.")
+        if done.written:
+            self._say(f"{many} {'replaced' if replaced else 'saved'}. Ctrl+Z takes it back.")
+        else:
+            self._say(f"{many} stays as it was.")
         return done
+
+    def _is_answered(self) -> bool:
+        """Tell whether the outlines on display answer the prompts as they are now; else they will."""
+        try:
+            if self._annotator.read_prompts() == self.answer.prompts:
+                return True
+        except NoPlane:
+            return False
+        if not self._worker.is_busy(Lane.PROMPT):
+            self._annotator.edited.emit()
+        return False
+
+    def look_again(self) -> None:
+        """Compare the outline on display with another target layer."""
+        if self.answer.candidates:
+            self._show_answer()
+
+    def _replaced(self, correction: Correction | None) -> int | None:
+        """Return the saved object that a commit takes the place of."""
+        if correction is not None:
+            return correction.value
+        return self.answer.same if self.replace_same else None
+
+    def _is_there(self, correction: Correction) -> bool:
+        """Tell whether the object under correction still exists, and make its layer the target."""
+        labels = layers.by_id(self._results.viewer, correction.layer)
+        if labels is None:
+            return False
+        self._results.target = correction.layer
+        image, plane = self._annotator.image, self.answer.plane
+        place = layers.place_in(labels, image, plane) if image is not None and plane is not None else None
+        return place is not None and bool((plane_of(labels, place) == correction.value).any())
+
+    def undo(self) -> None:
+        """Take back the last edit of the prompts; when there is none, the last step in the target layer."""
+        if not self._annotator.undo():
+            self._annotator.history.forget()
+            self._results.undo()
+
+    def redo(self) -> None:
+        """Repeat what `undo` took back last."""
+        if not self._annotator.redo():
+            self._results.redo()
+
+    # --- corrections ---------------------------------------------------------------------------------
+
+    def correct(self, labels: Labels, value: int, at: tuple[float, float] | None = None) -> bool:
+        """Take an object of a Labels layer up again; a commit then replaces its pixels.
+
+        Where we made it and nobody edited it since, its prompts come back; else its mask becomes the prompt,
+        with a point on it.
+
+        Parameters
+        ----------
+        labels
+            Holds the object on the displayed plane; becomes the target.
+        value
+            Label of the object.
+        at
+            (row, column) of the plane that certainly belongs to it; by default its innermost pixel.
+
+        Returns
+        -------
+        bool
+            Whether it was done; a message says why not.
+        """
+        try:
+            plane = self._annotator.plane()
+        except NoPlane as reason:
+            report_info(str(reason))
+            return False
+        image = self._annotator.image
+        assert image is not None  # plane() raises without an image
+        place = None if labels.multiscale else layers.place_in(labels, image, plane)
+        why_not = refusal(labels)
+        if why_not or place is None:
+            report_info(
+                why_not or f"The layer {labels.name!r} does not lie on {image.name!r} pixel by pixel."
+            )
+            return False
+        mask = crop_mask(plane_of(labels, place) == value)
+        if not value or not mask.area:
+            report_info(f"There is no object {value} on this plane." if value else "There is no object here.")
+            return False
+        self._results.target = labels.unique_id
+        made = made_with_area(labels, value, mask.area)
+        known = made is not None and made.prompt is not None and (made.area, made.plane) == (mask.area, place)
+        if made is not None and made.prompt is not None and known:
+            prompt = made.prompt
+            correction = Correction(labels.unique_id, value, plane.key, prompt.mask, prompt, made.candidate)
+            self._annotator.take(prompt.points, [prompt.box] if prompt.box else [], correction)
+        else:
+            correction = Correction(labels.unique_id, value, plane.key, mask)
+            self._annotator.take([(*(at or _innermost(mask)), True)], [], correction)
+        return True
+
+    def take_from(self, source: Layer | str | os.PathLike[str]) -> bool:
+        """Take the prompts of a layer or a CSV file over, each point and box an object of its own.
+
+        Returns
+        -------
+        bool
+            Whether there were any on this plane; a message says why not.
+        """
+        try:
+            plane, image = self._annotator.plane(), self._annotator.image
+            assert image is not None  # plane() raises without an image
+            given = (
+                prompt_sources.read_table(source, plane)
+                if isinstance(source, str | os.PathLike)
+                else prompt_sources.read_layer(source, image, plane)
+            )
+            self._annotator.each = True
+            self._annotator.take(given.points, given.boxes)
+        except NoPlane as reason:
+            report_info(str(reason))
+            return False
+        except LightSamError as error:
+            report_error(error)
+            return False
+        return True
+
+    def find_similar(self, request: PlaneRequest, settings: Settings) -> bool:
+        """Prompt all objects that look like the outlined one, or like the one saved last, in the background.
+
+        They are previewed as objects of their own, to be accepted by a commit or rejected by clearing.
+
+        Returns
+        -------
+        bool
+            Whether there is an object to go by; a message says so where not.
+        """
+        shown = self.answer.masks()
+        mask = shown[0] if len(shown) == 1 else None if shown else self._saved_last(request.plane)
+        if mask is None:
+            report_info("Outline one object first, or save one: objects like it are looked for.")
+            return False
+        prompts = self.answer.prompts if shown else ()
+        first = prompts[0].first_positive if prompts else None
+        own = [] if not shown else [first or _innermost(mask)]
+        self._say("Looking for similar objects ...")
+        self._worker.submit(
+            Lane.PROMPT,
+            self._inference.similar(request, settings, mask),
+            lambda points: self._on_similar(request.plane, own, points),
+            self._on_error,
+        )
+        return True
+
+    def _saved_last(self, plane: Plane) -> Mask | None:
+        """Return the object whose label is selected in the target layer, if it is on a plane."""
+        here, labels = self._saved(plane), layers.by_id(self._results.viewer, self._results.target)
+        if here is None or labels is None or not labels.selected_label:
+            return None
+        mask = crop_mask(here == labels.selected_label)
+        return mask if mask.area else None
+
+    def _saved(self, plane: Plane) -> NDArray[Any] | None:
+        """Return the plane of the target layer, if there is one."""
+        labels, image = layers.by_id(self._results.viewer, self._results.target), self._annotator.image
+        if labels is None or image is None or refusal(labels):
+            return None
+        place = layers.place_in(labels, image, plane)
+        return None if place is None else plane_of(labels, place)
+
+    def _on_similar(self, plane: Plane, own: list[tuple[float, float]], points: NDArray[np.float64]) -> None:
+        here = self._saved(plane)
+        if here is not None:
+            row, column = np.rint(points).astype(int).T
+            points = points[here[row, column] == 0]
+        if not len(points):
+            self._say("No other object like this one was found.")
+            return
+        self._annotator.each = True
+        self._annotator.take([(float(y), float(x), True) for y, x in (*own, *points.tolist())], [])
+
+    # --- the outline on display ----------------------------------------------------------------------
 
     def cycle(self, step: int) -> None:
         """Show another candidate of the object that was prompted last."""
@@ -178,8 +426,15 @@ class SingleObjects:
 
     def measured_size(self) -> float | None:
         """Return the diameter of the object outlined last, in pixels; None when there is none."""
-        answer = self.answer
-        if not answer.masks():
-            return None
-        mine = answer.mine
-        return mine[answer.chosen[answer.active]].diameter if mine else answer.masks()[-1].diameter
+        masks = self.answer.masks()
+        shown = self.answer.current or (masks[-1] if masks else None)
+        return None if shown is None else shown.diameter
+
+
+def _innermost(mask: Mask) -> tuple[float, float]:
+    """Return the pixel of a mask that lies farthest from its edge."""
+    from scipy import ndimage
+
+    depth = ndimage.distance_transform_cdt(np.pad(mask.crop, 1))
+    row, column = np.unravel_index(int(depth.argmax()), depth.shape)
+    return float(mask.offset[0] + row - 1), float(mask.offset[1] + column - 1)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from napari_lightsam.plugin.scope import Region
     from napari_lightsam.train.finetune import FineTuned
 
-_NOT_THE_USERS = ("preview", "boxes", "typical", "lesson")
+_NOT_THE_USERS = ("preview", "boxes", "typical", "lesson", "selected", "field")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,12 @@ from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QFormLayout, QLabel, QScro
 from napari_lightsam.plugin import layers, request
 from napari_lightsam.plugin.axes import AxisRole, NoPlane, answer_role, level0, pixel_size, unknown_axes
 from napari_lightsam.plugin.controller import Controller
+from napari_lightsam.plugin.widget_batch import BatchSection
 from napari_lightsam.plugin.widget_canvas import CanvasContext
 from napari_lightsam.plugin.widget_click import ClickSection
 from napari_lightsam.plugin.widget_everything import EverythingSection
 from napari_lightsam.plugin.widget_models import ModelChooser
+from napari_lightsam.plugin.widget_objects import ObjectsSection
 from napari_lightsam.plugin.widget_parts import (
     AxisQuestions,
     InputChoosers,
@@ -24,7 +26,9 @@ from napari_lightsam.plugin.widget_parts import (
     heading,
     wide,
 )
+from napari_lightsam.plugin.widget_series import SeriesSection, SessionRow
 from napari_lightsam.plugin.widget_size import SizeRow
+from napari_lightsam.plugin.widget_stack import RegionSection, StackSection
 from napari_lightsam.plugin.widget_teach import TeachSection
 
 if TYPE_CHECKING:
@@ -80,14 +84,26 @@ class LightSamWidget(QWidget):
         column.setContentsMargins(6, 4, 6, 4)
         column.setSpacing(5)
         column.addLayout(self._build_image())
+        self.region = RegionSection(self.controller)
+        column.addWidget(self.region)
         self.everything = EverythingSection(self.controller)
         self.click = ClickSection(self.controller)
         self.everything.advanced_form.addRow("Pixel size", self._build_pixel_size())
         for title, section in (("All objects", self.everything), ("Single objects", self.click)):
             column.addWidget(heading(title))
             column.addWidget(section)
+        self.stack = StackSection(self.controller)
+        column.addWidget(self.stack)
+        self.objects = ObjectsSection(self.controller)
+        column.addWidget(self.objects)
         self.teach = TeachSection(self.controller)
         column.addWidget(self.teach)
+        self.series = SeriesSection(self.controller)
+        self.session = SessionRow(self.controller)
+        column.addWidget(self.series)
+        self.batch = BatchSection(self.controller)
+        column.addWidget(self.batch)
+        column.addWidget(self.session)
         column.addStretch(1)
         area = self.area = QScrollArea()
         area.setWidgetResizable(True)
@@ -139,11 +155,14 @@ class LightSamWidget(QWidget):
     def _connect(self) -> None:
         control = self.controller
         control.changed.connect(self._refresh)
+        control.mentioned.connect(self.status.setText)
         self.image_combo.activated.connect(self._choose_image)
         self.size_row.chosen.connect(self._apply_size)
         self.everything.button.pressed.connect(self._apply_size)  # whatever was typed a moment ago
         self.size_row.unit_changed.connect(self._show_unit)
         self.teach.used.connect(self.models.refresh)
+        control.series.opened.connect(self.choose_image)
+        control.sessions.resumed.connect(self._show_resumed)
         self.pixel_box.valueChanged.connect(self._use_pixel_size)
         events = self.viewer.layers.events
         for emitter in (events.inserted, events.removed, events.reordered, events.renamed):
@@ -228,6 +247,10 @@ class LightSamWidget(QWidget):
         self.controller.use_settings(replace(self.controller.settings, object_size=self.size_row.pixels))
         self._refresh()
 
+    def _show_resumed(self, object_size: float | None) -> None:
+        self.models.refresh()
+        self.size_row.box.set_pixels(object_size)
+
     def _on_active(self, event: Any = None) -> None:
         self._refresh()
 
@@ -246,7 +269,11 @@ class LightSamWidget(QWidget):
         self.size_row.refresh(why_not)
         self.everything.refresh(why_not)
         self.click.refresh(why_not)
+        self.stack.refresh(why_not)
+        self.region.refresh(why_not)
+        self.objects.refresh()
         self.teach.refresh(why_not)
+        self.session.refresh()
 
     def _why_not(self) -> str:
         try:
@@ -274,8 +301,12 @@ class LightSamWidget(QWidget):
         """End all work; prompts are removed, results stay."""
         if self.is_open:
             self.everything.finish()
+            self.stack.finish()
+            self.region.finish()
             self.models.finish()
+            self.objects.finish()
             self.teach.finish()
+            self.batch.finish()
             self.controller.typical.stop()
             self.controller.annotator.remove_prompts()
             self.controller.close()

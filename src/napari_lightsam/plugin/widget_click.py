@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from napari.layers import Labels
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
+    QFileDialog,
     QFormLayout,
     QHBoxLayout,
     QLabel,
+    QMenu,
     QPushButton,
     QVBoxLayout,
     QWidget,
 )
 
-from napari_lightsam.plugin import layers
+from napari_lightsam.plugin import layers, prompt_sources
 from napari_lightsam.plugin.prompts import NEGATIVE, POSITIVE
+from napari_lightsam.plugin.results import refusal
 from napari_lightsam.plugin.widget_parts import draw_icon, enable, fill, wide
 
 if TYPE_CHECKING:
@@ -54,13 +58,35 @@ class ClickSection(QWidget):
             row.addWidget(button, share)
         hint = QLabel("Click: object. Shift+click: not object.")
         hint.setWordWrap(True)
+        self.correct_button = QPushButton("Correct one")
+        self.correct_button.setCheckable(True)
+        self.similar_button = QPushButton("Find similar")
+        self.from_button = QPushButton("Prompts from")
+        self.from_menu = QMenu(self.from_button)
+        self.from_button.setMenu(self.from_menu)
+        second = QHBoxLayout()
+        second.setSpacing(3)
+        second.addWidget(self.correct_button, 1)
+        second.addWidget(self.similar_button, 1)
+        self.each_box = QCheckBox("Each point is its own object")
+        self.each_box.setToolTip(
+            "Off: all points say something about one object. On: every positive point is an object, and a "
+            "negative one belongs to the nearest. Every box is an object either way."
+        )
         column = QVBoxLayout()
         column.setSpacing(2)
         column.addLayout(row)
         column.addWidget(hint)
+        column.addLayout(second)
+        column.addWidget(self.from_button)
+        column.addWidget(self.each_box)
         return column
 
     def _build_saving(self) -> QVBoxLayout:
+        self.facts = QLabel()
+        self.facts.setWordWrap(True)
+        self.same_box = QCheckBox()
+        self.same_box.setChecked(True)
         self.commit_button = QPushButton("Save object (C)")
         self.clear_button = QPushButton("Clear (Shift+C)")
         self.next_button = QPushButton("Other outline (Q)")
@@ -79,6 +105,8 @@ class ClickSection(QWidget):
         form.addRow("Save into", self.target_combo)
         column = QVBoxLayout()
         column.setSpacing(4)
+        column.addWidget(self.facts)
+        column.addWidget(self.same_box)
         column.addWidget(self.commit_button)
         column.addLayout(second)
         column.addLayout(form)
@@ -90,6 +118,11 @@ class ClickSection(QWidget):
         self.object_button.clicked.connect(lambda: self._start("points"))
         self.not_button.clicked.connect(lambda: self._start("points", negative=True))
         self.box_button.clicked.connect(lambda: self._start("boxes"))
+        self.correct_button.clicked.connect(lambda: self._start("correct"))
+        self.similar_button.clicked.connect(lambda: control.find_similar())
+        self.from_menu.aboutToShow.connect(self._offer_prompts)
+        self.each_box.toggled.connect(control.annotator.use_each)
+        self.same_box.toggled.connect(self._choose_same)
         self.commit_button.clicked.connect(lambda: control.commit())
         self.clear_button.clicked.connect(lambda: control.clear())
         self.next_button.clicked.connect(lambda: control.cycle(1))
@@ -100,8 +133,31 @@ class ClickSection(QWidget):
         self._control.start(tool, negative=negative)
         self.show_tool()
 
+    def _choose_same(self, replace: bool) -> None:
+        self._control.single.replace_same = replace
+        self._name_commit()
+
+    def _offer_prompts(self) -> None:
+        """List what holds points or boxes now."""
+        control, menu = self._control, self.from_menu
+        menu.clear()
+        image = control.annotator.image
+        for layer in () if image is None else prompt_sources.sources(control.viewer, image):
+            action = menu.addAction(layer.name)
+            assert action is not None
+            action.triggered.connect(lambda _=False, layer=layer: control.single.take_from(layer))
+        action = menu.addAction("a CSV file ...")
+        assert action is not None
+        action.triggered.connect(self._open_table)
+
+    def _open_table(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "Points or shapes saved by napari", "", "Tables (*.csv)")
+        if path:
+            self._control.single.take_from(path)
+
     def _choose_target(self) -> None:
         self._control.results.target = self.target_combo.currentData()
+        self._control.single.look_again()
 
     def refresh(self, why_not: str) -> None:
         """Bring every button in step with the controller; those that cannot be used say why."""
@@ -116,6 +172,21 @@ class ClickSection(QWidget):
         nothing = (
             "" if control.answer.masks() else "Outline an object first: click it, or draw a box around it."
         )
+        enable(
+            self.correct_button,
+            why_not,
+            "Click a saved object to take it up again: its clicks come back, or its outline becomes the "
+            "prompt. C then replaces it.",
+        )
+        enable(
+            self.similar_button,
+            why_not,
+            "Outline every object that looks like the outlined one, or like the one saved last. C saves them "
+            "all, Shift+C rejects them; delete the point of one that is wrong.",
+        )
+        enable(self.from_button, why_not, "Take points or boxes from another layer, or a CSV file.")
+        _set_quietly(self.each_box, control.annotator.each)
+        self._show_outline()
         enable(self.commit_button, nothing, "Save the outlined objects into the Labels layer below.")
         enable(self.next_button, nothing, "Show another outline of the same click: part, object or cluster.")
         annotator = control.annotator
@@ -127,7 +198,40 @@ class ClickSection(QWidget):
         )
         items = [(_NEW_LAYER, None), *((layer.name, layer.unique_id) for layer in control.targets())]
         fill(self.target_combo, items, control.results.target)
+        self.target_combo.setToolTip(self._target_tip())
         self.show_tool()
+
+    def _show_outline(self) -> None:
+        """Say how good the outline is, and ask whether it replaces the object that it is a version of."""
+        control = self._control
+        facts = control.single.facts()
+        self.facts.setText(facts)
+        self.facts.setVisible(bool(facts))
+        same = control.answer.same
+        self.same_box.setVisible(same is not None)
+        if same is not None:
+            self.same_box.setText(f"Replace object {same}?")
+            self.same_box.setToolTip(
+                f"The outline covers object {same} by half or more. On: it takes its place and keeps its "
+                "number. Off: it becomes a new object on the background beside it."
+            )
+        _set_quietly(self.same_box, control.single.replace_same)
+        self._name_commit()
+
+    def _name_commit(self) -> None:
+        control = self._control
+        correction, same = control.annotator.correction, control.answer.same
+        value = correction.value if correction is not None else same if control.single.replace_same else None
+        self.commit_button.setText("Save object (C)" if value is None else f"Replace object {value} (C)")
+
+    def _target_tip(self) -> str:
+        """Say what the list holds, and why other Labels layers are not in it."""
+        reasons = [
+            refusal(layer)
+            for layer in self._control.viewer.layers
+            if isinstance(layer, Labels) and layers.ours(layer).get("role") != "preview"
+        ]
+        return "\n".join(["The Labels layer that objects are saved into.", *filter(None, reasons)])
 
     def show_tool(self) -> None:
         """Show which tool the mouse holds."""
@@ -139,6 +243,14 @@ class ClickSection(QWidget):
         self.object_button.setChecked(role == "points" and not negative)
         self.not_button.setChecked(role == "points" and negative)
         self.box_button.setChecked(role == "boxes")
+        self.correct_button.setChecked(self._control.picking.is_active or annotator.correction is not None)
+
+
+def _set_quietly(box: QCheckBox, on: bool) -> None:
+    """Show a state without telling anybody."""
+    box.blockSignals(True)
+    box.setChecked(on)
+    box.blockSignals(False)
 
 
 def _tool(text: str, kind: str) -> QPushButton:

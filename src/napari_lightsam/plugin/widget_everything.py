@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import Field, fields, replace
 from typing import TYPE_CHECKING, Any, get_args
 
+from napari.layers import Shapes
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QCheckBox,
@@ -21,15 +22,16 @@ from qtpy.QtWidgets import (
 from superqt import QCollapsible
 
 from napari_lightsam.engine.config import EverythingConfig, Mode
-from napari_lightsam.plugin import proposals
+from napari_lightsam.plugin import prompt_sources, proposals
 from napari_lightsam.plugin.axes import AxisRole, NoPlane, level0, roles_of
-from napari_lightsam.plugin.scope import Scope, stack_axis
+from napari_lightsam.plugin.scope import Scope, add_region, stack_axis
 from napari_lightsam.plugin.widget_lengths import LengthBox
 from napari_lightsam.plugin.widget_parts import ProgressRow, fill, wide
 
 if TYPE_CHECKING:
     from napari_lightsam.plugin.controller import Controller
 
+_DRAW = "draw"
 _STEPS = 100  # of the slider, to either side
 _FIELDS: dict[str, Field[Any]] = {setting.name: setting for setting in fields(EverythingConfig)}
 _SCORES = ("iou_threshold", "stability_threshold", "overlap")
@@ -174,14 +176,35 @@ class EverythingSection(QWidget):
             "mode": self.mode.currentData(),
             **{name: _score(box) for name, box in self.scores.items()},
         }
+        where = self.scope.currentData()
+        drawing = where == _DRAW
+        if drawing:
+            where = self._draw_region()
+        drawn = where is not None and not isinstance(where, Scope)
         self._everything.choose(
             replace(
                 self._everything.choices,
-                scope=Scope(self.scope.currentData() or Scope.PLANE),
+                scope=Scope.REGION if drawn else where or Scope.PLANE,
+                region_from=where if drawn else None,
                 prompts_from=self.prompts.currentData(),
                 config=replace(self._everything.choices.config, **values),
             )
         )
+        if drawing:
+            self._offer_scopes()
+
+    def _draw_region(self) -> Any:
+        """Add a layer to draw the region on; returns its id, or None without an image."""
+        annotator = self._control.annotator
+        image = annotator.image
+        try:
+            return (
+                None
+                if image is None
+                else add_region(self._control.viewer, image, annotator.plane()).unique_id
+            )
+        except NoPlane:
+            return None
 
     def set_pixel_size(self, micrometres: float | None) -> None:
         """Show sizes in micrometres of this many a pixel; None: in pixels."""
@@ -212,7 +235,16 @@ class EverythingSection(QWidget):
             depth = roles_of(image)[axis] is AxisRole.DEPTH
             kind = "slice by slice + linking" if depth else "each time point by itself"
             items.append((f"all {level0(image).shape[axis]} planes: {kind}", Scope.STACK))
-        chosen = self._everything.choices.scope
+        if image is not None:
+            shapes = [
+                layer
+                for layer in prompt_sources.sources(self._control.viewer, image)
+                if isinstance(layer, Shapes)
+            ]
+            items += [(f"inside {layer.name!r}", layer.unique_id) for layer in shapes]
+            items.append(("a region that I draw ...", _DRAW))
+        choices = self._everything.choices
+        chosen = choices.region_from if choices.scope is Scope.REGION else choices.scope
         fill(self.scope, items, chosen)
         self.scope.setToolTip(tips)
         if self.scope.currentData() != chosen:

@@ -10,7 +10,7 @@ import numpy as np
 from napari_lightsam.errors import FileError, ImageError
 from napari_lightsam.formats.export import FORMATS, write_objects
 from napari_lightsam.formats.objects import Objects
-from napari_lightsam.plugin.axes import AxisRole, micrometres, role_from_label
+from napari_lightsam.plugin.axes import METADATA_KEY, AxisRole, micrometres, role_from_label
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -70,7 +70,7 @@ def write_cells(path: str, layer_data: Sequence[tuple[Any, Meta, str]]) -> list[
     nuclei, cells = sorted(layers, key=lambda objects: int(np.count_nonzero(objects.labels)))
     pair = Objects(
         cells.labels, cells.axes, cells.pixel_size, cells.z_step,
-        table=cells.table, nuclei=nuclei.labels, name=cells.name,
+        table=cells.table, nuclei=nuclei.labels, name=cells.name, origin=cells.origin,
     )  # fmt: skip
     return _write("geojson", path, pair)
 
@@ -105,7 +105,8 @@ def layer_objects(data: Any, meta: Meta) -> Objects:
     Objects
         Axes by the layer's axis labels; without them, three are depth, row and column. Axes of length one are
         dropped. The pixel size in micrometres where the layer's units are lengths, and its features as table
-        where they have a unique numeric `index`. Coordinates are pixels of the layer.
+        where they have a unique numeric `index`. Coordinates are pixels of the image: those of the layer, but
+        for the labels of a work region.
 
     Raises
     ------
@@ -122,8 +123,15 @@ def layer_objects(data: Any, meta: Meta) -> Objects:
     sizes = _sizes(meta, labels.ndim, letters)
     pixel_size = (sizes["Y"], sizes["X"]) if "Y" in sizes and "X" in sizes else None
     return Objects(
-        squeezed, axes, pixel_size, sizes.get("Z"), table=_table(meta), name=str(meta.get("name") or "")
-    )
+        squeezed, axes, pixel_size, sizes.get("Z"),
+        table=_table(meta), name=str(meta.get("name") or ""), origin=_origin(meta),
+    )  # fmt: skip
+
+
+def _origin(meta: Meta) -> tuple[int, int]:
+    """Return where in its image a layer begins that holds a work region."""
+    region = (meta.get("metadata") or {}).get(METADATA_KEY, {}).get("region")
+    return (0, 0) if region is None else (int(region[0]), int(region[1]))
 
 
 def _letters(labels: Sequence[str], shape: Sequence[int]) -> str:

@@ -1,0 +1,40 @@
+"""Bringing a place of a Labels layer into view."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari.components import ViewerModel
+    from napari.layers import Labels
+
+_LEAST_ON_SCREEN, _WANTED_ON_SCREEN = 16, 48  # pixels across: a smaller object is zoomed in on
+_FIELD_ON_SCREEN = 400  # fits into the smallest window
+
+
+def show_plane(viewer: ViewerModel, labels: Labels, at: Sequence[int]) -> None:
+    """Move the sliders to the plane that holds a pixel of a Labels array."""
+    world, extra = labels.data_to_world(at), viewer.dims.ndim - labels.ndim
+    for axis in range(labels.ndim):
+        if axis + extra not in viewer.dims.displayed:
+            viewer.dims.set_point(axis + extra, world[axis])
+
+
+def centre_on(viewer: ViewerModel, labels: Labels, middle: Sequence[float]) -> None:
+    """Move a place of a Labels array, in pixels along every axis, into the middle of the window."""
+    world, extra = labels.data_to_world(middle), viewer.dims.ndim - labels.ndim
+    viewer.scene.camera.center = tuple(world[axis - extra] for axis in viewer.dims.displayed if axis >= extra)
+
+
+def zoom_in_on(viewer: ViewerModel, length: float) -> None:
+    """Zoom in, unless an object of this length in world units can be seen well enough."""
+    camera = viewer.scene.camera
+    if 0 < length * camera.zoom < _LEAST_ON_SCREEN:
+        camera.zoom = _WANTED_ON_SCREEN / length
+
+
+def fit(viewer: ViewerModel, length: float) -> None:
+    """Zoom such that a square of this length in world units fills most of the window."""
+    viewer.scene.camera.zoom = _FIELD_ON_SCREEN / length

@@ -1,0 +1,213 @@
+"""Leading the user through a quality check of a Labels layer. Knows napari but no Qt."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from psygnal import Signal
+
+from napari_lightsam.errors import FileError
+from napari_lightsam.plugin import quality
+from napari_lightsam.plugin.camera import centre_on, fit
+from napari_lightsam.plugin.clicks import Clicks, Frames
+from napari_lightsam.plugin.messages import report_info
+from napari_lightsam.plugin.objects import shown_place, view
+
+if TYPE_CHECKING:
+    from napari_lightsam.plugin.curating import Curating
+    from napari_lightsam.plugin.quality import Check, Field, Verdict
+
+
+class Checking:
+    """The quality check of the layer of a `Curating`; kept with the layer after every answer.
+
+    Parameters
+    ----------
+    curating
+        Of the controller.
+
+    Attributes
+    ----------
+    changed
+        Signal: another answer, another layer, another step.
+    current
+        Label of the object that is being judged, or None.
+    field
+        Where missed objects are being counted, or None.
+    """
+
+    changed = Signal()
+
+    def __init__(self, curating: Curating) -> None:
+        self._curating = curating
+        self.current: int | None = None
+        self.field: Field | None = None
+        self._base = 0  # missed objects of the field that were counted before its clicks
+        viewer, owner = curating.viewer, curating.owner
+        self._frames = Frames(viewer, owner, "field", "field to search")
+        self._clicks = Clicks(viewer, owner, "missed", "missed objects", {"C": self.end_field})
+        self._clicks.changed.connect(self._on_clicks)
+        curating.changed.connect(self._on_curating)
+        self._layer_id = curating.layer_id
+
+    @property
+    def check(self) -> Check | None:
+        """The check that is kept with the layer; None where there is none, or one that cannot be read."""
+        labels = self._curating.layer
+        try:
+            return None if labels is None else quality.read_check(labels)
+        except FileError:
+            return None
+
+    @property
+    def is_outdated(self) -> bool:
+        """The layer was changed since the objects were drawn: the check is of what it was before."""
+        check, curating = self.check, self._curating
+        known = check is not None and curating.is_current and check.place == curating.table.place
+        return known and check is not None and check.fingerprint != curating.table.fingerprint
+
+    def why_not(self) -> str:
+        """Say why no check can be started, or ""."""
+        if self._curating.layer is None:
+            return self._curating.why_not()
+        if not self._curating.is_current:
+            return "The objects are still being measured."
+        return "" if len(self._curating.table) else "There is no object to judge on this plane."
+
+    def _keep(self, check: Check | None) -> None:
+        labels = self._curating.layer
+        if labels is not None:
+            quality.keep_check(labels, check)
+        self.changed.emit()
+
+    # --- precision -----------------------------------------------------------------------------------
+
+    def start(self, seed: int) -> None:
+        """Draw objects and show the first; a check that is there already is replaced."""
+        reason = self.why_not()
+        if reason:
+            report_info(reason)
+            return
+        self.end_field()
+        self._keep(quality.draw_sample(self._curating.table, seed))
+        self.resume()
+
+    def resume(self) -> None:
+        """Go on with the first object that was not judged."""
+        check = self.check
+        self._show(None if check is None else check.next)
+
+    def pause(self) -> None:
+        """Stop asking; what was answered is kept, and can be gone on with."""
+        self.end_field()
+        self.current = None
+        self.changed.emit()
+
+    def step_back(self) -> None:
+        """Show the object before the current one again, to judge it anew."""
+        check = self.check
+        if check is None:
+            return
+        order = list(check.sampled)
+        at = order.index(self.current) if self.current in order else len(order)
+        if at > 0:
+            self._show(order[at - 1])
+
+    def judge(self, verdict: Verdict) -> None:
+        """Say what the current object is; the next one is shown."""
+        check = self.check
+        if check is None or self.current is None:
+            return
+        check = check.judge(self.current, verdict)
+        self.current = check.next
+        self._keep(check)
+        self._show(self.current)
+
+    def _show(self, label: int | None) -> None:
+        self.current = label
+        if label is not None:
+            if self._curating.table.row(label) is None:
+                self._curating.say(f"Object {label} is not there any more: was it wrong, merged or split?")
+            self._curating.go_to(label)
+        elif self.check is not None:
+            self._curating.say("All objects are judged. Now count what was missed in a random field.")
+        self.changed.emit()
+
+    # --- recall --------------------------------------------------------------------------------------
+
+    def add_field(self) -> None:
+        """Frame another random part of the plane, in which the user clicks what was missed."""
+        check, labels = self.check, self._curating.layer
+        if check is None or labels is None:
+            return
+        table = self._curating.table
+        if not self._curating.is_current or table.place != shown_place(labels, self._curating.viewer):
+            report_info("Missed objects are counted on one plane: choose 'this plane' above the table.")
+            return
+        self.end_field()
+        shape = view(labels.data, table.place).shape
+        self.field, self._base = quality.draw_field(table, (shape[0], shape[1]), check), 0
+        self._keep(check.with_field(self.field))
+        self._curating.select([])
+        self._show_field(self.field)
+        self._clicks.start(labels)
+        self._curating.say("Click every object in the frame that has no outline. Press C when done.")
+        self.changed.emit()
+
+    def _show_field(self, field: Field) -> None:
+        labels = self._curating.layer
+        assert labels is not None  # asked for by the caller
+        corners = (iter(field.box[:2]), iter(field.box[2:]))
+        low, high = (
+            [next(corner) if step is None else step + add for step in field.place]
+            for corner, add in zip(corners, (0, 1), strict=True)
+        )
+        self._frames.show(labels, self._curating.axes, [(low, high)])
+        middle = [(a + b - 1) / 2 for a, b in zip(low, high, strict=True)]
+        centre_on(self._curating.viewer, labels, middle)
+        sides = [(high[axis] - low[axis]) * abs(float(labels.scale[axis])) for axis in self._curating.axes]
+        fit(self._curating.viewer, max(sides))
+
+    def set_missed(self, missed: int) -> None:
+        """Say how many objects of the field were missed, in place of clicking them."""
+        if self.field is not None:
+            self._base = missed - len(self._clicks.places)
+            self._note_field(replace(self.field, missed=max(0, missed)))
+
+    def set_false(self, false: int) -> None:
+        """Say how many of the outlined objects in the field are no real ones."""
+        if self.field is not None:
+            self._note_field(replace(self.field, false=min(max(0, false), self.field.outlined)))
+
+    def end_field(self) -> None:
+        """End the counting; the counts are kept."""
+        if self.field is not None:
+            self.field = None
+            self._clicks.stop()
+            self._frames.hide()
+            self.changed.emit()
+
+    def _on_clicks(self) -> None:
+        if self.field is not None:
+            missed = max(0, self._base + len(self._clicks.places))
+            self._note_field(replace(self.field, missed=missed))
+
+    def _note_field(self, field: Field) -> None:
+        check = self.check
+        if field != self.field and check is not None:
+            self.field = field
+            self._keep(check.with_field(field))
+
+    # --- the layer -----------------------------------------------------------------------------------
+
+    def _on_curating(self) -> None:
+        if self._curating.layer_id != self._layer_id:
+            self._layer_id = self._curating.layer_id
+            self.end_field()
+            self.current = None
+        self.changed.emit()
+
+    def close(self) -> None:
+        """End the counting; what was answered stays with the layer."""
+        self.end_field()

@@ -1,0 +1,431 @@
+"""Going through the objects of a Labels layer and repairing them. Knows napari but no Qt."""
+
+from __future__ import annotations
+
+import uuid
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from psygnal import Signal
+
+from napari_lightsam.errors import LightSamError
+from napari_lightsam.plugin import layers
+from napari_lightsam.plugin.axes import METADATA_KEY
+from napari_lightsam.plugin.camera import centre_on, show_plane, zoom_in_on
+from napari_lightsam.plugin.clicks import Frames
+from napari_lightsam.plugin.edits import Edited, Edits
+from napari_lightsam.plugin.messages import report_error, report_info
+from napari_lightsam.plugin.objects import (
+    ObjectTable,
+    Place,
+    describe,
+    empty_table,
+    measure,
+    nearest_pixel,
+    pixel_area_um2,
+    shown_place,
+)
+from napari_lightsam.plugin.results import refusal
+from napari_lightsam.plugin.worker import Lane
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
+
+    from napari.components import ViewerModel
+    from napari.layers import Labels
+
+    from napari_lightsam.plugin.results import Results
+    from napari_lightsam.plugin.worker import Worker
+
+_NOT_THE_USERS = ("preview", "lesson")
+_STILL = 5  # screen pixels that the mouse may move during a click
+_MOST_FRAMES = 100
+
+
+class Curating:
+    """The table of one Labels layer, what is selected in it, and what can be done with that.
+
+    Parameters
+    ----------
+    viewer, worker, results
+        Of the controller.
+    say
+        Shows a sentence in the status line.
+
+    Attributes
+    ----------
+    changed
+        Signal: the table, the selection or what can be done has changed.
+    outdated
+        Signal: the layer or the plane changed; call `measure` when the user pauses.
+    layer_id
+        `unique_id` of the Labels layer, or None.
+    table
+        As measured last.
+    selected
+        Labels of the selected objects; the first is the current one.
+    all_planes
+        Table and edits are of the whole stack, not of the plane on display.
+    """
+
+    changed = Signal()
+    outdated = Signal()
+
+    def __init__(
+        self, viewer: ViewerModel, worker: Worker, results: Results, say: Callable[[str], object]
+    ) -> None:
+        self.viewer, self.results, self.say = viewer, results, say
+        self._worker = worker
+        self.owner = uuid.uuid4().hex
+        self.layer_id: Hashable | None = None
+        self.table = empty_table()
+        self.selected: tuple[int, ...] = ()
+        self.all_planes = False
+        self._version, self._measured_version = 1, 0
+        self._quiet = False
+        self._measured_step: tuple[int, ...] = ()
+        self._frames = Frames(viewer, self.owner, "selected", "selected objects")
+        for emitter in self._emitters():
+            emitter.connect(self._on_change)
+        viewer.layers.events.removed.connect(self._on_removed)
+
+    def _emitters(self) -> tuple[Any, ...]:
+        events = self.viewer.dims.events
+        return events.current_step, events.order, events.ndisplay
+
+    # --- the layer -----------------------------------------------------------------------------------
+
+    def choices(self) -> Iterator[Labels]:
+        """Yield the Labels layers that can be looked through."""
+        from napari.layers import Labels
+
+        for layer in self.viewer.layers:
+            if isinstance(layer, Labels) and layers.ours(layer).get("role") not in _NOT_THE_USERS:
+                yield layer
+
+    @property
+    def layer(self) -> Labels | None:
+        """The Labels layer, while it exists."""
+        return layers.by_id(self.viewer, self.layer_id)
+
+    def use_layer(self, labels: Labels | None) -> None:
+        """Look through another Labels layer."""
+        new = None if labels is None else labels.unique_id
+        if new == self.layer_id:
+            return
+        self._let_go()
+        self.layer_id = new
+        if labels is not None:
+            labels.events.paint.connect(self._on_paint)
+            labels.events.set_data.connect(self._on_change)
+            labels.events.selected_label.connect(self._on_selected_label)
+            labels.mouse_drag_callbacks.append(self._on_mouse)
+        self._mark_outdated()
+
+    def _let_go(self) -> None:
+        labels = self.layer
+        if labels is not None:
+            labels.events.paint.disconnect(self._on_paint)
+            labels.events.set_data.disconnect(self._on_change)
+            labels.events.selected_label.disconnect(self._on_selected_label)
+            if self._on_mouse in labels.mouse_drag_callbacks:
+                labels.mouse_drag_callbacks.remove(self._on_mouse)
+        self._worker.cancel(Lane.MEASURE)
+        self.layer_id, self.table, self.selected = None, empty_table(), ()
+        self._frames.hide()
+
+    def use_all_planes(self, wanted: bool) -> None:
+        """Have table and edits be of the whole stack, or of the plane on display."""
+        if wanted != self.all_planes:
+            self.all_planes = wanted
+            self._mark_outdated()
+
+    def why_not(self) -> str:
+        """Say why nothing can be edited, or ""."""
+        labels = self.layer
+        if labels is None:
+            return "Choose a Labels layer first; segment everything or click objects to make one."
+        return refusal(labels)
+
+    @property
+    def axes(self) -> tuple[int, int]:
+        """The two axes of the Labels array that are on display; the last two in the 3-D view."""
+        labels = self.layer
+        assert labels is not None
+        free = [axis for axis, step in enumerate(shown_place(labels, self.viewer)) if step is None]
+        return (free[0], free[1]) if len(free) == 2 else (labels.ndim - 2, labels.ndim - 1)
+
+    @property
+    def pixel_area(self) -> float | None:
+        """Size of a pixel of the table in um2, um3 for all planes; None when it is not known."""
+        labels = self.layer
+        fits = labels is not None and len(self.table.place) == labels.ndim
+        return pixel_area_um2(labels, self.table.place) if labels is not None and fits else None
+
+    # --- the table -----------------------------------------------------------------------------------
+
+    @property
+    def is_current(self) -> bool:
+        """The table is of the pixels as they are."""
+        return self._measured_version == self._version
+
+    def _place(self, labels: Labels) -> Place:
+        return (None,) * labels.ndim if self.all_planes else shown_place(labels, self.viewer)
+
+    def measure(self) -> None:
+        """Measure the objects in the background; a newer call replaces an older one."""
+        labels = self.layer
+        if labels is None or labels.multiscale or not isinstance(labels.data, np.ndarray):
+            self._worker.cancel(Lane.MEASURE)
+            self.table, self.selected = empty_table(), ()
+            self._frames.hide()
+            self.changed.emit()
+            return
+        self._measured_step = tuple(self.viewer.dims.current_step)
+        version = self._version
+        self._worker.submit(
+            Lane.MEASURE,
+            measure(labels.data, self._place(labels)),
+            lambda table: self._on_measured(table, version),
+            report_error,
+        )
+
+    def _on_measured(self, table: ObjectTable, version: int) -> None:
+        labels = self.layer
+        if labels is None or len(table.place) != labels.ndim:
+            return
+        self.table, self._measured_version = describe(table, labels), version
+        self.selected = tuple(label for label in self.selected if self.table.row(label) is not None)
+        self._show_frames()
+        self.changed.emit()
+
+    def _mark_outdated(self) -> None:
+        self._version += 1
+        self.outdated.emit()
+        self.changed.emit()
+
+    def _on_paint(self, event: Any = None) -> None:
+        self._mark_outdated()
+
+    def _on_change(self, event: Any = None) -> None:
+        if self.all_planes and tuple(self.viewer.dims.current_step) != self._measured_step:
+            self._show_frames()
+            return  # another plane on display; what is measured is the same
+        self._mark_outdated()
+
+    def _on_removed(self, event: Any) -> None:
+        if event.value.unique_id == self.layer_id:
+            self._let_go()
+            self._mark_outdated()
+
+    # --- what is selected ----------------------------------------------------------------------------
+
+    def select(self, ids: Iterable[int]) -> None:
+        """Select objects; the first is the current one, and becomes the layer's selected label."""
+        wanted = tuple(dict.fromkeys(int(label) for label in ids))
+        if wanted == self.selected:
+            return
+        self.selected = wanted
+        labels = self.layer
+        if labels is not None and wanted:
+            with self._silent():
+                labels.selected_label = wanted[0]
+        self._show_frames()
+        self.changed.emit()
+
+    def go_to(self, label: int) -> None:
+        """Select an object and bring it into view: its plane, in the middle of the window."""
+        self.select([label])
+        labels = self.layer
+        at = None if labels is None else nearest_pixel(labels.data, self.table, label)
+        if labels is None or at is None:
+            return
+        row = self.table.row(label)
+        assert row is not None  # its pixel was found
+        show_plane(self.viewer, labels, at)
+        low, high = self.table.boxes[row]
+        shown = np.isin(range(labels.ndim), self.axes)
+        centre_on(self.viewer, labels, np.where(shown, (low + high - 1) / 2, at).tolist())
+        zoom_in_on(self.viewer, float(((high - low) * np.abs(labels.scale))[shown].max()))
+
+    def _show_frames(self) -> None:
+        """Frame the selected objects that are on the plane on display."""
+        labels = self.layer
+        if labels is None:
+            return
+        rows = [row for label in self.selected if (row := self.table.row(label)) is not None]
+        step = shown_place(labels, self.viewer)
+        first = np.array([0 if at is None else at for at in step])
+        fixed = np.array([at is not None for at in step])
+        boxes = [
+            (low, high)
+            for low, high in self.table.boxes[rows]
+            if not (fixed & ((first < low) | (first >= high))).any()
+        ]
+        shown = [(np.where(fixed, first, a), np.where(fixed, first + 1, b)) for a, b in boxes]
+        self._frames.show(labels, self.axes, shown[:_MOST_FRAMES])
+
+    @contextmanager
+    def _silent(self) -> Iterator[None]:
+        self._quiet = True
+        try:
+            yield
+        finally:
+            self._quiet = False
+
+    def _on_selected_label(self, event: Any) -> None:
+        label = int(event.source.selected_label)
+        if not self._quiet and label not in self.selected and self.table.row(label) is not None:
+            self.select([label])
+
+    def _on_mouse(self, layer: Labels, event: Any) -> Generator[None, None, None]:
+        """Select the object that is clicked, with Shift more of them, while no tool of napari's is in use."""
+        if layer.mode != "pan_zoom" or layer.multiscale:
+            return
+        start = np.array(event.pos, float)
+        yield
+        while event.type == "mouse_move":
+            yield
+        if np.linalg.norm(np.array(event.pos, float) - start) > _STILL:
+            return  # the image was dragged
+        found = layer.get_value(
+            event.position,
+            view_direction=event.view_direction,
+            dims_displayed=list(event.dims_displayed),
+            world=True,
+        )
+        if found and self.table.row(int(found)) is not None:
+            more = "Shift" in event.modifiers
+            self.select([*(self.selected if more else ()), int(found)])
+
+    # --- what was looked at --------------------------------------------------------------------------
+
+    @property
+    def accepted(self) -> frozenset[int]:
+        """Labels of the objects that the user accepted; kept with the layer."""
+        labels = self.layer
+        return frozenset(() if labels is None else layers.ours(labels).get("accepted", ()))
+
+    def accept(self, ids: Iterable[int], accepted: bool = True) -> None:
+        """Note that objects are right, or take that back."""
+        labels = self.layer
+        if labels is None:
+            return
+        before, these = self.accepted, set(ids)
+        after = before | these if accepted else before - these
+        if after != before:
+            note = labels.metadata.setdefault(METADATA_KEY, {"role": "objects", "version": 1})
+            note["accepted"] = sorted(after)
+            self.changed.emit()
+
+    # --- edits ---------------------------------------------------------------------------------------
+
+    def merge(self) -> None:
+        """Make one object of those selected."""
+        ids = self.selected
+        self._edit(
+            lambda edits: edits.merge(ids), lambda done: f"{_names(ids)} merged into {done.ids[0]}.", ids
+        )
+
+    def delete(self) -> None:
+        """Delete the selected objects."""
+        ids = self.selected
+        self._edit(lambda edits: edits.delete(ids), lambda _: f"{_names(ids)} deleted.", ids)
+
+    def fill_holes(self) -> None:
+        """Fill the holes of the selected objects."""
+        ids = self.selected
+        self._edit(
+            lambda edits: edits.fill_holes(ids), lambda done: f"{done.changed} pixels of holes filled.", ids
+        )
+
+    def smooth(self) -> None:
+        """Smooth the outlines of the selected objects."""
+        ids = self.selected
+        self._edit(lambda edits: edits.smooth(ids), lambda _: f"{_names(ids)} smoothed.", ids)
+
+    def small(self, least: int) -> list[int]:
+        """Return the objects of less than so many pixels."""
+        return [int(label) for label in self.table.labels[self.table.areas < least]]
+
+    def remove_small(self, least: int) -> None:
+        """Delete all objects of less than so many pixels."""
+        if not self.is_current:
+            report_info("The objects are still being measured; press again in a moment.")
+            return
+        ids = self.small(least)
+        self._edit(
+            lambda edits: edits.delete(ids),
+            lambda _: f"{len(ids)} objects of less than {least} px deleted.",
+            ids,
+        )
+
+    def _edit(
+        self, act: Callable[[Edits], Edited], sentence: Callable[[Edited], str], ids: Sequence[int]
+    ) -> None:
+        labels = self.layer
+        if labels is None:
+            report_info(self.why_not())
+            return
+        try:
+            done = act(self.edits(labels, self._place(labels), ids))
+        except LightSamError as error:
+            report_error(error)
+            return
+        self.finish_edit(done, sentence(done), ids)
+
+    def edits(self, labels: Labels, place: Place, ids: Iterable[int]) -> Edits:
+        """Return the edits of a place of the layer; a current table helps to find the objects."""
+        regions = {}
+        if self.is_current and place == self.table.place:
+            found = ((label, self.table.region(label)) for label in ids)
+            regions = {label: region for label, region in found if region is not None}
+        return Edits(labels, place, self.axes, regions)
+
+    def finish_edit(self, done: Edited, sentence: str, ids: Iterable[int]) -> None:
+        """Take note of an edit that was made: say so, and select what came of it."""
+        if not done.changed:
+            self.say("Nothing had to be changed.")
+            return
+        self.accept(ids, accepted=False)
+        self.say(f"{sentence} Ctrl+Z takes it back.")
+        self.selected = done.ids
+        self._mark_outdated()
+
+    def undo(self) -> None:
+        """Take back the last step in the layer, on napari's own timeline."""
+        labels = self.layer
+        if labels is not None:
+            labels.undo()
+
+    def redo(self) -> None:
+        """Repeat the last step that was taken back."""
+        labels = self.layer
+        if labels is not None:
+            labels.redo()
+
+    # --- end -----------------------------------------------------------------------------------------
+
+    def hide(self) -> None:
+        """Show no frames."""
+        self._frames.hide()
+
+    def close(self) -> None:
+        """Let go of the viewer; layers stay, except for the frames."""
+        self._let_go()
+        for emitter in self._emitters():
+            emitter.disconnect(self._on_change)
+        self.viewer.layers.events.removed.disconnect(self._on_removed)
+
+
+def _names(ids: Sequence[int]) -> str:
+    """Name objects for a sentence.
+
+    Examples
+    --------
+    >>> _names([3]), _names([3, 7, 9])
+    ('Object 3', 'Objects 3, 7, 9')
+    """
+    shown = ", ".join(map(str, ids[:4])) + (", ..." if len(ids) > 4 else "")
+    return f"Object{'s' if len(ids) > 1 else ''} {shown}"

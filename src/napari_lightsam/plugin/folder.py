@@ -1,0 +1,227 @@
+"""A folder of images segmented as the one on display is: the batch of the dock widget. Knows no Qt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from psygnal import Signal
+
+from napari_lightsam.engine.progress import Progress
+from napari_lightsam.errors import LightSamError
+from napari_lightsam.plugin.axes import AxisRole, NoPlane, pixel_size
+from napari_lightsam.plugin.loading import load
+from napari_lightsam.plugin.messages import report_error, report_info, report_warning
+from napari_lightsam.plugin.scope import Scope
+from napari_lightsam.plugin.worker import Lane
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from napari_lightsam.batch.recipe import Recipe
+    from napari_lightsam.batch.settings import BatchReport, FileOutcome
+    from napari_lightsam.engine.progress import Work
+    from napari_lightsam.plugin.controller import Controller
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """What is segmented, and where results go.
+
+    Attributes
+    ----------
+    source
+        Folder of images, or a list of them as CSV.
+    out
+        Output folder; None: beside the source, called as it is and "_segmented".
+    overlay
+        Also write pictures of the outlines.
+    """
+
+    source: Path | None = None
+    out: Path | None = None
+    overlay: bool = False
+
+    @property
+    def results(self) -> Path | None:
+        """The output folder."""
+        if self.out is not None or self.source is None:
+            return self.out
+        return self.source.with_name(f"{self.source.stem}_segmented")
+
+
+class FolderBatch:
+    """Segments all images of a folder in the background.
+
+    Parameters
+    ----------
+    control
+        The controller, whose settings are used.
+
+    Attributes
+    ----------
+    changed
+        Signal: the folder, or the last result, has changed.
+    progress
+        Signal(object): `Progress` of the run under way, or None when it ended.
+    folder
+        What the next run does.
+    report
+        What became of the last run; None before.
+    """
+
+    changed = Signal()
+    progress = Signal(object)
+
+    def __init__(self, control: Controller) -> None:
+        self._control = control
+        self.folder = Folder()
+        self.report: BatchReport | None = None
+        self._recipe: Recipe | None = None
+
+    def choose(self, **changes: Any) -> None:
+        """Change what the next run does, by the names of `Folder`."""
+        self.folder = replace(self.folder, **changes)
+        self.changed.emit()
+
+    @property
+    def is_running(self) -> bool:
+        """A run is under way."""
+        return self._control.worker.is_busy(Lane.BATCH)
+
+    def start(self) -> bool:
+        """Start to segment the folder; tells whether that could be done."""
+        source, out = self.folder.source, self.folder.results
+        if source is None or out is None:
+            report_info("Choose the folder of images first.")
+            return False
+        try:
+            recipe = recipe_from(self._control, overlay=self.folder.overlay)
+        except LightSamError as error:
+            report_error(error)
+            return False
+        self._recipe, self.report = recipe, None
+        work = _segment(source, out, recipe)
+        self._control.worker.submit(
+            Lane.BATCH, work, self._on_done, self._on_error, lambda step: self.progress.emit(step)
+        )
+        self.progress.emit(Progress("starting", 0, 0))
+        return True
+
+    def cancel(self) -> None:
+        """Stop the run; what is finished is kept, and the next run goes on from there."""
+        if self._control.worker.cancel(Lane.BATCH):
+            self.progress.emit(None)
+            report_info(f"Stopped. Finished results are in {self.folder.results}; start again to go on.")
+            self.changed.emit()
+
+    def save_recipe(self, path: Path) -> None:
+        """Write the current settings as a recipe."""
+        from napari_lightsam.batch.recipe import write_recipe
+
+        try:
+            write_recipe(path, recipe_from(self._control, overlay=self.folder.overlay))
+        except LightSamError as error:
+            report_error(error)
+
+    def show(self, outcome: FileOutcome) -> None:
+        """Add an image and its result to the viewer."""
+        from napari_lightsam.batch.subject import Subject
+        from napari_lightsam.formats.images import read_image
+
+        assert self._recipe is not None  # there is an outcome
+        try:
+            image = read_image(outcome.source, 0)
+            labels = read_image(outcome.outputs[0])
+            subject = Subject.of(image, self._recipe.settings)
+        except LightSamError as error:
+            report_error(error)
+            return
+        viewer, name = self._control.viewer, outcome.image or str(outcome.source)
+        size = labels.pixel_size or (1.0, 1.0)
+        scale = (*((labels.z_step or 1.0,) if subject.stacked else ()), *size)
+        channels = None if subject.rgb or subject.pixels.ndim == labels.data.ndim else -1
+        rgb = {"rgb": True} if subject.rgb else {}
+        viewer.add_image(subject.pixels, name=name, scale=scale, channel_axis=channels, **rgb)
+        viewer.add_labels(labels.data, name=f"{name} objects", scale=scale)
+
+    def _on_done(self, report: BatchReport) -> None:
+        self.report = report
+        self.progress.emit(None)
+        failed = [outcome for outcome in report.outcomes if outcome.status == "failed"]
+        objects = sum(outcome.n_objects or 0 for outcome in report.outcomes)
+        done = len(report.outcomes) - len(failed)
+        report_info(f"{done} images done, {objects} objects. Results are in {self.folder.results}.")
+        reasons = [*report.problems, *(f"{outcome.image}: {outcome.message}" for outcome in failed)]
+        if reasons:
+            more = f"\n... and {len(reasons) - _SHOWN} more" if len(reasons) > _SHOWN else ""
+            report_warning(f"{len(failed)} images failed:\n" + "\n".join(reasons[:_SHOWN]) + more)
+        self.changed.emit()
+
+    def _on_error(self, error: BaseException) -> None:
+        self.progress.emit(None)
+        report_error(error)
+        self.changed.emit()
+
+
+def _segment(source: Path, out: Path, recipe: Recipe) -> Work[BatchReport]:
+    from napari_lightsam.batch.run import segment_many
+
+    yield Progress("loading the model", 0, 0)
+    # Without the embeddings that windows keep on disk: a batch would only fill it, and is not opened again.
+    segmenter = load(recipe.model, cache=False)
+    return (yield from segment_many([source], out, recipe, segmenter=segmenter))
+
+
+def recipe_from(control: Controller, *, overlay: bool = False) -> Recipe:
+    """Make the recipe of what the controller would do with the image on display.
+
+    Model, object size and all settings of everything mode are taken; channel, plane, time point and linking
+    as far as an image is open. A pixel size is taken where it is not the one of the image's file.
+
+    Parameters
+    ----------
+    control
+        The controller.
+    overlay
+        Also write pictures.
+
+    Raises
+    ------
+    ConfigError
+        The settings contradict each other.
+    """
+    from napari_lightsam.batch.recipe import Recipe
+    from napari_lightsam.batch.settings import BatchSettings
+
+    choices, settings = control.everything.choices, control.settings
+    config = replace(choices.config, object_size=settings.object_size)
+    chosen = _plane(control)
+    image, size = control.annotator.image, control.pixel_size_um
+    if size is not None and image is not None and pixel_size(image)[0] != size:
+        chosen["pixel_size"] = (size, size)
+    batch = BatchSettings(config=config, **chosen)
+    return Recipe(batch, settings.model, ("overlay",) if overlay else ())
+
+
+def _plane(control: Controller) -> dict[str, Any]:
+    """Say in the terms of a batch which plane of the image is on display."""
+    image = control.annotator.image
+    try:
+        plane = None if image is None else control.annotator.plane()
+    except NoPlane:
+        plane = None
+    if plane is None:
+        return {}
+    names = {AxisRole.DEPTH: "z", AxisRole.TIME: "time", AxisRole.CHANNEL: "channel"}
+    steps = zip(plane.roles, plane.index, strict=False)
+    chosen: dict[str, Any] = {names[role]: at for role, at in steps if at is not None and role in names}
+    if control.everything.choices.scope is Scope.STACK and "z" in chosen:
+        del chosen["z"]
+        chosen["link"] = True
+    channels = [source.channel for source in control.sources if source.layer == control.annotator.image_id]
+    if channels and None not in channels:
+        chosen["channel"] = channels[0] if len(channels) == 1 else tuple(channels)
+    return chosen

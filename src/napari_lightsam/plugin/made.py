@@ -1,0 +1,258 @@
+"""How the objects of a Labels layer came to be, kept with the layer: prompts, score, model."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+from napari_lightsam.engine.masks import Mask
+from napari_lightsam.errors import FileError
+from napari_lightsam.plugin.axes import METADATA_KEY
+from napari_lightsam.plugin.prompts import ObjectPrompt
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from napari.layers import Labels
+    from numpy.typing import NDArray
+
+Origin = Literal["prompt", "auto", "manual", "propagated"]
+"""Clicked or boxed, found by everything mode, painted or imported, followed from another plane."""
+
+_FORMER = 3  # records kept of what an object was before: undo brings those pixels back
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """How one object came into a Labels layer.
+
+    Attributes
+    ----------
+    source
+        Where its pixels come from.
+    score
+        Calibrated predicted IoU, or None where no model judged it.
+    prompt
+        What the user said about it, in pixels of the plane; None for objects that nobody clicked.
+    candidate
+        Which of the model's outlines was chosen, from 0.
+    area
+        Pixels when it was written; another area now means that it was edited since.
+    plane
+        Index in the Labels array, None on the two axes of the plane; empty for objects of many planes.
+    model
+        Name of the model; empty where none was used.
+    object_size
+        Typical diameter in pixels that was set, or None.
+
+    Examples
+    --------
+    >>> made = Made("prompt", 0.9, ObjectPrompt(((3.0, 4.0, True),)), area=50, plane=(2, None, None))
+    >>> Made.from_plain(made.to_plain()) == made
+    True
+    """
+
+    source: Origin
+    score: float | None = None
+    prompt: ObjectPrompt | None = None
+    candidate: int = 0
+    area: int = 0
+    plane: tuple[int | None, ...] = ()
+    model: str = ""
+    object_size: float | None = None
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return the same as lists, numbers and strings, which JSON can hold."""
+        return {
+            "source": self.source,
+            "score": self.score,
+            "prompt": None if self.prompt is None else _plain_prompt(self.prompt),
+            "candidate": self.candidate,
+            "area": self.area,
+            "plane": list(self.plane),
+            "model": self.model,
+            "object_size": self.object_size,
+        }
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Made:
+        """Read what `to_plain` wrote.
+
+        Raises
+        ------
+        FileError
+            A value is missing or of the wrong kind.
+        """
+        try:
+            source = plain["source"]
+            if source not in get_args(Origin):
+                raise ValueError(f"source {source!r}")
+            return cls(
+                source=source,
+                score=_number(plain.get("score")),
+                prompt=_prompt(plain.get("prompt")),
+                candidate=int(plain.get("candidate", 0)),
+                area=int(plain.get("area", 0)),
+                plane=tuple(None if step is None else int(step) for step in plain.get("plane", ())),
+                model=str(plain.get("model", "")),
+                object_size=_number(plain.get("object_size")),
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise FileError(f"The record of how an object was made is damaged: {error}.") from error
+
+
+def _number(value: Any) -> float | None:
+    if value is None:
+        return None
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{value!r} is no finite number")
+    return number
+
+
+def _plain_prompt(prompt: ObjectPrompt) -> dict[str, Any]:
+    return {
+        "points": [[float(y), float(x), bool(positive)] for y, x, positive in prompt.points],
+        "box": None if prompt.box is None else [float(v) for v in prompt.box],
+        "mask": None if prompt.mask is None else _plain_mask(prompt.mask),
+    }
+
+
+def _prompt(plain: Mapping[str, Any] | None) -> ObjectPrompt | None:
+    if plain is None:
+        return None
+    points = tuple((float(y), float(x), bool(positive)) for y, x, positive in plain["points"])
+    box, mask = plain.get("box"), plain.get("mask")
+    if box is not None:
+        y0, x0, y1, x1 = (float(v) for v in box)
+        box = (y0, x0, y1, x1)
+    return ObjectPrompt(points, box, None if mask is None else _mask(mask))
+
+
+def _plain_mask(mask: Mask) -> dict[str, Any]:
+    """Return a mask as the lengths of its runs in row order, of background first."""
+    flat = np.concatenate([[False], mask.crop.ravel(), [False]])
+    changes = np.flatnonzero(flat[1:] != flat[:-1])
+    runs = np.diff(changes, prepend=0, append=mask.crop.size)
+    return {"offset": list(mask.offset), "shape": list(mask.crop.shape), "runs": runs.tolist()}
+
+
+def _mask(plain: Mapping[str, Any]) -> Mask:
+    height, width = (int(n) for n in plain["shape"])
+    runs = np.array(plain["runs"], np.intp)
+    if (runs < 0).any() or runs.sum() != height * width:
+        raise ValueError("the runs of a mask do not fill its box")
+    crop = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(height, width)
+    row, column = plain["offset"]
+    return Mask((int(row), int(column)), crop)
+
+
+def note_made(labels: Labels, value: int, made: Made) -> None:
+    """Note how an object came to be; what was noted of the same label before is kept behind it.
+
+    Parameters
+    ----------
+    labels
+        The layer that holds the object.
+    value
+        Its label.
+    made
+        What to note.
+    """
+    records = _records(labels)
+    former = records.get(str(value)) or [old.to_plain() for old in _of_run(labels, value)]
+    records[str(value)] = [made.to_plain(), *former][:_FORMER]
+
+
+def note_run(
+    labels: Labels, ids: NDArray[Any], scores: NDArray[Any] | None, areas: NDArray[Any], made: Made
+) -> None:
+    """Note how all objects of a layer that one run filled came to be; whatever was noted before is forgotten.
+
+    Parameters
+    ----------
+    labels
+        The layer.
+    ids, areas
+        Label, rising, and area in pixels of each object.
+    scores
+        One for each object, or None.
+    made
+        What all have in common.
+    """
+    note = _note(labels)
+    note["made"] = {}
+    # columns, since records of ten thousand objects would take longer than the run's other bookkeeping
+    note["run"] = {
+        **made.to_plain(),
+        "ids": ids.tolist(),
+        "scores": [] if scores is None else np.asarray(scores, float).tolist(),
+        "areas": areas.tolist(),
+    }
+
+
+def made_objects(labels: Labels) -> dict[int, Made]:
+    """Return how the objects of a layer came to be, by label.
+
+    Labels that were undone, erased or merged away since are still listed; objects that were painted, or came
+    with the layer, are not.
+    """
+    found = dict(zip(_run(labels).get("ids", ()), _all_of_run(labels), strict=True))
+    return found | {int(value): Made.from_plain(past[0]) for value, past in _records(labels).items()}
+
+
+def made_with_area(labels: Labels, value: int, area: int) -> Made | None:
+    """Return how the pixels that an object has now came to be.
+
+    Parameters
+    ----------
+    labels, value
+        The object.
+    area
+        Its area now: after an undo it is that of an earlier record.
+
+    Returns
+    -------
+    Made or None
+        The newest record of that area, else the newest; None where nothing is noted.
+    """
+    past = [Made.from_plain(plain) for plain in _records(labels).get(str(value), ())]
+    past = past or _of_run(labels, value)
+    return next((made for made in past if made.area == area), past[0] if past else None)
+
+
+def _all_of_run(labels: Labels) -> list[Made]:
+    run = _run(labels)
+    if not run:
+        return []
+    common = Made.from_plain(run)
+    scores = run["scores"] or [None] * len(run["ids"])
+    return [replace(common, score=score, area=area) for score, area in zip(scores, run["areas"], strict=True)]
+
+
+def _of_run(labels: Labels, value: int) -> list[Made]:
+    run = _run(labels)
+    i = bisect_left(run.get("ids", ()), value)
+    if not run or run["ids"][i : i + 1] != [value]:
+        return []
+    score = run["scores"][i] if run["scores"] else None
+    return [replace(Made.from_plain(run), score=score, area=run["areas"][i])]
+
+
+def _run(labels: Labels) -> dict[str, Any]:
+    run: dict[str, Any] = labels.metadata.get(METADATA_KEY, {}).get("run", {})
+    return run
+
+
+def _records(labels: Labels) -> dict[str, list[dict[str, Any]]]:
+    records: dict[str, list[dict[str, Any]]] = _note(labels).setdefault("made", {})
+    return records
+
+
+def _note(labels: Labels) -> dict[str, Any]:
+    note: dict[str, Any] = labels.metadata.setdefault(METADATA_KEY, {"role": "objects", "version": 1})
+    return note

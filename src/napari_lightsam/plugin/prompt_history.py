@@ -1,0 +1,143 @@
+"""Undo of prompts that were not saved yet: every edit is a state to go back to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from numpy.typing import NDArray
+
+    from napari_lightsam.engine.masks import Mask
+    from napari_lightsam.plugin.prompts import ObjectPrompt
+
+LIMIT = 100
+"""States that are kept; prompts are small."""
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """An object of a Labels layer that the prompts are about.
+
+    Attributes
+    ----------
+    layer
+        `unique_id` of the Labels layer.
+    value
+        Its label.
+    plane
+        Key of the plane that it is corrected on.
+    mask
+        What is to be corrected; None where the prompts alone made the object.
+    prompt
+        What made the object, when its prompts came back.
+    candidate
+        Which outline of `prompt` was saved.
+    """
+
+    layer: Hashable
+    value: int
+    plane: Hashable
+    mask: Mask | None = None
+    prompt: ObjectPrompt | None = None
+    candidate: int = 0
+
+    def saved(self, prompt: ObjectPrompt) -> int:
+        """Return which outline was saved of a prompt: 0, the best, unless it is the one that came back."""
+        mine = self.prompt
+        if (
+            mine is None
+            or len(mine.points) != len(prompt.points)
+            or (mine.box is None) != (prompt.box is None)
+        ):
+            return 0
+        # positions went through the layers' transforms
+        near = np.allclose(mine.points or (), prompt.points or ()) and np.allclose(
+            mine.box or (), prompt.box or ()
+        )
+        return self.candidate if near else 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PromptState:
+    """All prompts at one moment, as they stand in the layers.
+
+    Attributes
+    ----------
+    points
+        (N, D) positions in the Points layer.
+    signs
+        One for each point.
+    shapes, kinds
+        Vertices and shape type of each box.
+    correction
+        The object under correction, or None.
+    """
+
+    points: NDArray[np.float64]
+    signs: tuple[str, ...]
+    shapes: tuple[NDArray[np.float64], ...]
+    kinds: tuple[str, ...]
+    correction: Correction | None = None
+
+    def same(self, other: PromptState) -> bool:
+        """Tell whether nothing differs."""
+        return (
+            self.signs == other.signs
+            and self.kinds == other.kinds
+            and self.correction == other.correction
+            and np.array_equal(self.points, other.points)
+            and all(map(np.array_equal, self.shapes, other.shapes))
+        )
+
+
+NOTHING = PromptState(np.zeros((0, 2)), (), (), ())
+"""No prompts at all."""
+
+
+class PromptHistory:
+    """The states that prompts went through since the last save.
+
+    Examples
+    --------
+    >>> history = PromptHistory()
+    >>> one = PromptState(np.zeros((1, 2)), ("positive",), (), ())
+    >>> history.note(one)
+    >>> history.back() is NOTHING, history.back(), history.forward() is one
+    (True, None, True)
+    """
+
+    def __init__(self) -> None:
+        self._states: list[PromptState] = [NOTHING]
+        self._at = 0
+
+    def note(self, state: PromptState) -> None:
+        """Add the state after an edit; what had been undone is gone."""
+        if len(state.points) == 0 and not state.shapes and state.correction is None:
+            state = NOTHING
+        if state.same(self._states[self._at]):
+            return
+        self._states = [*self._states[: self._at + 1], state][-LIMIT:]
+        self._at = len(self._states) - 1
+
+    def back(self) -> PromptState | None:
+        """Return the state before the last edit; None when there is none."""
+        return self._go(-1)
+
+    def forward(self) -> PromptState | None:
+        """Return the state that was undone last; None when there is none."""
+        return self._go(1)
+
+    def _go(self, step: int) -> PromptState | None:
+        if not 0 <= self._at + step < len(self._states):
+            return None
+        self._at += step
+        return self._states[self._at]
+
+    def forget(self) -> None:
+        """Start anew: the prompts were saved."""
+        self._states, self._at = [NOTHING], 0

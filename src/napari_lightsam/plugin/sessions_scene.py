@@ -1,0 +1,172 @@
+"""What a model saw when saved objects were made: planes of the image, as they were chosen then."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_lightsam.plugin.axes import AxisRole
+from napari_lightsam.session.picture import read_pixels
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from napari_lightsam.engine.level import Embedding
+    from napari_lightsam.engine.segmenter import Segmenter
+    from napari_lightsam.plugin.made import Made
+    from napari_lightsam.session import Document, LabelRecord, Run
+
+
+class Scene:
+    """The image of a document, its models, and embeddings of its planes.
+
+    Parameters
+    ----------
+    document
+        From `read_document`.
+    path
+        Its file, for messages.
+    load
+        Gives the model of a name; called once for each.
+
+    Attributes
+    ----------
+    differences
+        In what the computation differs from the recorded one.
+
+    Raises
+    ------
+    FileError
+        The image is not there, or is another one.
+    """
+
+    def __init__(self, document: Document, path: Path, load: Callable[[str], Segmenter]) -> None:
+        self.document, self._load = document, load
+        self._arrays = [read_pixels(image, path) for image in document.images]
+        self._models: dict[str, Segmenter] = {}
+        self._kept: tuple[Any, Embedding] | None = None
+        self.differences: tuple[str, ...] = ()
+
+    @property
+    def roles(self) -> list[str]:
+        """What every axis of the image is."""
+        image = self.document.image
+        ndim = len(image.shape) - bool(image.layer.get("rgb"))
+        return [image.axes.get(str(i), AxisRole.UNKNOWN) for i in range(ndim)]
+
+    def model(self, name: str) -> Segmenter:
+        """Return a model, loaded once."""
+        if name not in self._models:
+            self._models[name] = segmenter = self._load(name)
+            if name == self.document.settings.get("model", name):
+                self.differences = differences(self.document.run, segmenter)
+        return self._models[name]
+
+    def embedding(self, how: Made, record: LabelRecord) -> tuple[Segmenter, Embedding]:
+        """Return the model and the embedded plane of an object; the last one is kept."""
+        segmenter = self.model(how.model)
+        key = (how.model, how.object_size, how.plane)
+        if self._kept is None or self._kept[0] != key:
+            plane, rgb = self.plane(how.plane, record)
+            self._kept = (key, segmenter.embed(plane, object_size=how.object_size, rgb=rgb))
+        return segmenter, self._kept[1]
+
+    def plane(
+        self, place: Sequence[int | None], record: LabelRecord, axis: int | None = None
+    ) -> tuple[Any, bool]:
+        """Return the pixels that the model saw, as `PlaneRequest` does, and whether they are colour.
+
+        Parameters
+        ----------
+        place
+            Where the plane lies in the Labels array.
+        record
+            The Labels layer.
+        axis
+            Data axis of which all planes are wanted, or None.
+        """
+        document = self.document
+        parts = [
+            np.asarray(self._arrays[source[0]][image_index(document, source, place, record, axis)])
+            for source in document.inputs
+        ]
+        return (parts[0] if len(parts) == 1 else np.stack(parts, axis=-1)), is_colour(document)
+
+
+def is_colour(document: Document) -> bool:
+    """Tell whether the model saw the colours of one image."""
+    number, channel = document.inputs[0]
+    colours = bool(document.images[number].layer.get("rgb")) and channel is None
+    return len(document.inputs) == 1 and colours
+
+
+def image_index(
+    document: Document,
+    source: tuple[int, int | None],
+    place: Sequence[int | None],
+    record: LabelRecord,
+    axis: int | None = None,
+) -> tuple[int | slice, ...]:
+    """Return which part of an image array the model saw, for a plane of a Labels array.
+
+    Parameters
+    ----------
+    document
+        What the file holds.
+    source
+        One of its inputs: number of the image, and channel.
+    place
+        Where the plane lies in the Labels array.
+    record
+        The Labels layer.
+    axis
+        Data axis of which all planes are wanted, or None.
+    """
+    number, channel = source
+    image = document.images[number]
+    rgb = bool(image.layer.get("rgb"))
+    ndim = len(image.shape) - rgb
+    offsets = _offsets(image.layer, record, ndim)
+    index: list[int | slice] = []
+    for i in range(ndim):
+        at = i - (ndim - record.data.ndim)
+        step = place[at] if at >= 0 else 0
+        if i == axis or step is None:
+            index.append(slice(None))
+        elif image.axes.get(str(i)) == AxisRole.CHANNEL:
+            index.append(channel or 0)
+        else:
+            index.append(step + offsets[i])
+    if rgb:
+        index.append(slice(None) if channel is None else channel)
+    return tuple(index)
+
+
+def _offsets(layer: Mapping[str, Any], record: LabelRecord, ndim: int) -> list[int]:
+    """Return where a Labels layer of one plane begins, in pixels of the image."""
+    skipped = ndim - record.data.ndim
+    scale = layer.get("scale") or [1.0] * ndim
+    start = layer.get("translate") or [0.0] * ndim
+    begun = [*start[:skipped], *(record.layer.get("translate") or start[skipped:])]
+    return [round((b - a) / s) if s else 0 for a, b, s in zip(start, begun, scale, strict=True)]
+
+
+def differences(run: Run, segmenter: Segmenter) -> tuple[str, ...]:
+    """Say in what a loaded model differs from the one that the work was made with."""
+    now = {
+        "device": segmenter.device,
+        "precision": segmenter.precision,
+        "runtime": segmenter.runtime_name,
+        "weights": segmenter.weights_hash[:12],
+    }
+    then = {
+        "device": run.device,
+        "precision": run.precision,
+        "runtime": run.runtime,
+        "weights": run.weights_hash[:12],
+    }
+    return tuple(
+        f"{key}: {then[key]} then, {now[key]} now" for key in now if then[key] and then[key] != now[key]
+    )

@@ -1,0 +1,349 @@
+"""The part of the dock widget that lists the objects of a Labels layer and repairs them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QItemSelectionModel, QModelIndex, QTimer
+from qtpy.QtWidgets import (
+    QComboBox,
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QSizePolicy,
+    QSpinBox,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_lightsam.plugin import layers
+from napari_lightsam.plugin.widget_check import CheckBox
+from napari_lightsam.plugin.widget_parts import enable, fill, wide
+from napari_lightsam.plugin.widget_table import ObjectModel, ObjectView
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from napari_lightsam.plugin.controller import Controller
+
+_TITLE = "Review and correct"
+_PAUSE = 250  # milliseconds without an edit, after which objects are measured again
+
+
+class ObjectsSection(QWidget):
+    """Lists the objects of a Labels layer, repairs them and checks how good they are; collapsed at first.
+
+    Parameters
+    ----------
+    controller
+        Of the widget.
+    """
+
+    def __init__(self, controller: Controller) -> None:
+        super().__init__()
+        self._control = controller
+        self._curating, self._splitting = controller.curating, controller.splitting
+        self._filling = False
+        self._build()
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(_PAUSE)
+        self._timer.timeout.connect(self._curating.measure)
+        self._connect()
+        self.expand(False)
+
+    # --- layout --------------------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        self.toggle = QPushButton()
+        self.toggle.setCheckable(True)
+        font = self.toggle.font()
+        font.setBold(True)
+        self.toggle.setFont(font)
+        self.toggle.setStyleSheet("text-align: left; border: none; background: none; padding: 2px 0;")
+        self.toggle.setToolTip(
+            "Go through the objects of a Labels layer, repair them, and check how good it is."
+        )
+        self.inner = QWidget()
+        column = QVBoxLayout(self.inner)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(4)
+        column.addLayout(self._build_source())
+        self.model = ObjectModel()
+        self.view = ObjectView(self.model)
+        column.addWidget(self.view)
+        self.hint = QLabel("Keys on the table: A accept, R redo, D delete, Ctrl+Z undo.")
+        self.hint.setWordWrap(True)
+        column.addWidget(self.hint)
+        column.addLayout(self._build_buttons())
+        self.check = CheckBox(self._control)
+        column.addWidget(self.check)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.setSpacing(2)
+        outer.addWidget(self.toggle)
+        outer.addWidget(self.inner)
+
+    def _build_source(self) -> QHBoxLayout:
+        self.labels = wide(QComboBox())
+        self.labels.setToolTip(
+            "The Labels layer to look through; it follows the one selected in napari's list."
+        )
+        self.labels.setAccessibleName("Labels layer to review")
+        self.scope = QComboBox()
+        self.scope.addItem("this plane", False)
+        self.scope.addItem("all planes", True)
+        self.scope.setToolTip("What table and edits are of: the plane on display, or the whole stack.")
+        self.scope.setAccessibleName("Planes to review")
+        row = QHBoxLayout()
+        row.addWidget(self.labels, 1)
+        row.addWidget(self.scope)
+        return row
+
+    def _build_buttons(self) -> QGridLayout:
+        self.merge_button = QPushButton("Merge")
+        self.split_button = QPushButton("Split")
+        self.delete_button = QPushButton("Delete")
+        self.fill_button = QPushButton("Fill holes")
+        self.smooth_button = QPushButton("Smooth")
+        self.redo_button = QPushButton("Redo")
+        self.small_button = QPushButton("Remove small")
+        self.least = QSpinBox()
+        self.least.setRange(1, 99_999)
+        self.least.setValue(10)
+        self.least.setPrefix("< ")
+        self.least.setSuffix(" px")
+        self.least.setToolTip("Objects of fewer pixels are removed by the button beside.")
+        self.least.setAccessibleName("Least size in pixels")
+        grid = QGridLayout()
+        grid.setContentsMargins(0, 0, 0, 0)
+        grid.setSpacing(3)
+        first = (self.merge_button, self.split_button, self.delete_button)
+        for row, buttons in enumerate((first, (self.fill_button, self.smooth_button, self.redo_button))):
+            for place, button in enumerate(buttons):
+                button.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+                grid.addWidget(button, row, place)
+        line = QHBoxLayout()
+        self.small_button.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        line.addWidget(self.small_button, 1)
+        line.addWidget(self.least)
+        grid.addLayout(line, 2, 0, 1, 3)
+        return grid
+
+    def _connect(self) -> None:
+        curating, splitting = self._curating, self._splitting
+        self.toggle.toggled.connect(self.expand)
+        self.labels.activated.connect(self._choose_labels)
+        self.scope.activated.connect(lambda: curating.use_all_planes(bool(self.scope.currentData())))
+        curating.outdated.connect(self._wait)
+        curating.changed.connect(self._show)
+        splitting.changed.connect(self._show)
+        selection = self.view.selectionModel()
+        assert selection is not None  # it has a model
+        selection.selectionChanged.connect(self._on_selection)
+        self.view.clicked.connect(self._on_click)
+        self.view.accepted.connect(self.accept)
+        self.view.redone.connect(self.redo)
+        self.view.deleted.connect(self.delete)
+        self.view.undone.connect(curating.undo)
+        self.view.repeated.connect(curating.redo)
+        self.merge_button.clicked.connect(lambda: curating.merge())
+        self.split_button.clicked.connect(self.split)
+        self.delete_button.clicked.connect(self.delete)
+        self.fill_button.clicked.connect(lambda: curating.fill_holes())
+        self.smooth_button.clicked.connect(lambda: curating.smooth())
+        self.redo_button.clicked.connect(self.redo)
+        self.small_button.clicked.connect(lambda: curating.remove_small(self.least.value()))
+        self.least.valueChanged.connect(self._show)
+        self._control.viewer.layers.selection.events.active.connect(self._on_active)
+
+    def expand(self, wanted: bool = True) -> None:
+        """Show or hide the section; hidden, nothing is measured."""
+        self.toggle.setChecked(wanted)
+        self.toggle.setText(f"{'▾' if wanted else '▸'}  {_TITLE}")
+        self.inner.setVisible(wanted)
+        if wanted:
+            self._on_active()
+            self.refresh()
+            self._curating.measure()
+        else:
+            self._splitting.stop()
+            self._control.checking.pause()
+            self._curating.hide()
+
+    # --- what is looked through ----------------------------------------------------------------------
+
+    @property
+    def _is_expanded(self) -> bool:
+        return self.toggle.isChecked()
+
+    def _wait(self) -> None:
+        if self._is_expanded:
+            self._timer.start()
+
+    def _choose_labels(self) -> None:
+        self._curating.use_layer(layers.by_id(self._control.viewer, self.labels.currentData()))
+
+    def _on_active(self, event: Any = None) -> None:
+        """Follow the Labels layer that is selected in napari."""
+        active = self._control.viewer.layers.selection.active
+        ids = [layer.unique_id for layer in self._curating.choices()]
+        if self._is_expanded and active is not None and active.unique_id in ids:
+            self._curating.use_layer(active)
+
+    def refresh(self) -> None:
+        """Bring the section in step with the viewer."""
+        if not self._is_expanded:
+            return
+        found = list(self._curating.choices())
+        ids = [layer.unique_id for layer in found]
+        if self._curating.layer_id not in ids:
+            target = self._control.results.target
+            chosen = next(
+                (layer for layer in found if layer.unique_id == target), found[-1] if found else None
+            )
+            self._curating.use_layer(chosen)
+        items = [(layer.name, layer.unique_id) for layer in found] or [("no Labels layer yet", None)]
+        fill(self.labels, items, self._curating.layer_id)
+        self._show()
+
+    # --- what is shown -------------------------------------------------------------------------------
+
+    def _show(self, event: Any = None) -> None:
+        if not self._is_expanded:
+            return
+        curating = self._curating
+        labels = curating.layer
+        self.scope.setVisible(labels is not None and labels.ndim > 2)
+        self._filling = True
+        try:
+            self.model.show(curating.table, curating.accepted, self._pixel_area())
+            self._select(curating.selected)
+        finally:
+            self._filling = False
+        self._enable()
+        self.check.refresh()
+
+    def _pixel_area(self) -> float | None:
+        """Return the size of a pixel: as the layer has it, else as the widget's pixel size of the image."""
+        curating, side = self._curating, self._control.pixel_size_um
+        if curating.pixel_area is not None or side is None or curating.table.place.count(None) != 2:
+            return curating.pixel_area
+        on_image = any(layer.unique_id == curating.layer_id for layer in self._control.targets())
+        return side * side if on_image else None
+
+    def _select(self, ids: Iterable[int]) -> None:
+        selection = self.view.selectionModel()
+        assert selection is not None  # it has a model
+        rows = [row for label in ids if (row := self.model.row_of(label)) is not None]
+        if sorted(index.row() for index in selection.selectedRows()) == sorted(rows):
+            return
+        selection.clear()
+        flags = QItemSelectionModel.SelectionFlag
+        for row in rows:
+            selection.select(self.model.index(row, 0), flags.Select | flags.Rows)
+        if rows:
+            at = self.model.index(rows[0], 0)
+            selection.setCurrentIndex(at, flags.NoUpdate)
+            self.view.scrollTo(at)
+
+    def _enable(self) -> None:
+        curating, splitting = self._curating, self._splitting
+        chosen, reason = curating.selected, curating.why_not()
+        none = reason or ("" if chosen else "Select an object first: click its row, or the object itself.")
+        two = reason or (
+            ""
+            if len(chosen) > 1
+            else "Select at least two objects: click one, Ctrl+click others; in the image with Shift."
+        )
+        one = none or ("" if len(chosen) == 1 else "Select one object only.")
+        enable(self.merge_button, two, "Make one object of those selected; it keeps the smallest id.")
+        self.split_button.setText("Split now" if splitting.is_active else "Split")
+        enable(
+            self.split_button,
+            reason if splitting.is_active else one,
+            "Cut at the clicks (C). Shift+C: do not."
+            if splitting.is_active
+            else "Click once in each part; the parts get new ids. On the plane on display.",
+        )
+        enable(self.delete_button, none, "Turn the selected objects into background (D).")
+        enable(self.fill_button, none, "Fill the background enclosed by the selected objects.")
+        enable(self.smooth_button, none, "Round off ragged outlines of the selected objects.")
+        enable(
+            self.redo_button,
+            one,
+            "Outline the object anew (R): change its prompts, then C saves in its place.",
+        )
+        count = len(curating.small(self.least.value()))
+        enable(
+            self.small_button,
+            reason or ("" if count else f"No object has less than {self.least.value()} px."),
+            f"Delete the {count} objects of less than {self.least.value()} px, in one step.",
+        )
+
+    # --- what the user does --------------------------------------------------------------------------
+
+    def _on_selection(self, *_: object) -> None:
+        if self._filling:
+            return
+        selection = self.view.selectionModel()
+        assert selection is not None  # it has a model
+        rows = [index.row() for index in selection.selectedRows()]
+        current = selection.currentIndex().row()
+        rows.sort(key=lambda row: row != current)
+        ids = [self.model.label(row) for row in rows]
+        if len(ids) == 1:
+            self._curating.go_to(ids[0])
+        else:
+            self._curating.select(ids)
+
+    def _on_click(self, index: QModelIndex) -> None:
+        label = self.model.label(index.row())
+        if self._curating.selected == (label,):
+            self._curating.go_to(label)  # again, after the view was moved
+
+    def _next_after(self, ids: Iterable[int]) -> int | None:
+        """Return the object in the row after those of some objects; the one before them at the end."""
+        rows = sorted(row for label in ids if (row := self.model.row_of(label)) is not None)
+        if not rows:
+            return None
+        following = rows[-1] + 1 if rows[-1] + 1 < self.model.rowCount() else rows[0] - 1
+        return self.model.label(following) if following >= 0 else None
+
+    def accept(self) -> None:
+        """Accept the selected objects, and go to the next."""
+        ids = self._curating.selected
+        following = self._next_after(ids)
+        self._curating.accept(ids)
+        if following is not None:
+            self._curating.go_to(following)
+
+    def delete(self) -> None:
+        """Delete the selected objects, and go to the next."""
+        ids = self._curating.selected
+        if not ids or self._curating.why_not():
+            return
+        following = self._next_after(ids)
+        self._curating.delete()
+        if following is not None:
+            self._curating.go_to(following)
+
+    def redo(self) -> None:
+        """Outline the current object anew."""
+        labels, ids = self._curating.layer, self._curating.selected
+        if labels is not None and len(ids) == 1:
+            self._curating.go_to(ids[0])
+            self._control.single.correct(labels, ids[0])
+
+    def split(self) -> None:
+        """Begin to split the current object, or split it at what was clicked."""
+        if self._splitting.is_active:
+            self._splitting.apply()
+        else:
+            self._splitting.start()
+
+    def finish(self) -> None:
+        """Let go of the viewer."""
+        self._timer.stop()
+        self._control.viewer.layers.selection.events.active.disconnect(self._on_active)

@@ -1,0 +1,148 @@
+"""A folder from the widget: the recipe of the settings, progress, cancelling, going on, the result."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+from napari.components import ViewerModel
+
+from napari_lightsam.batch import read_recipe
+from napari_lightsam.engine.config import EverythingConfig
+from napari_lightsam.plugin import folder
+from napari_lightsam.plugin.folder import recipe_from
+from napari_lightsam.plugin.inference import Settings
+from napari_lightsam.plugin.scope import Scope
+from napari_lightsam.plugin.widget import LightSamWidget
+from napari_lightsam.plugin.worker import Lane
+from test_batch import Thresholder, write
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Gated(Thresholder):
+    """Waits before its second image."""
+
+    gate = threading.Event()
+
+    def everything(self, plane, config, *, rgb):
+        while self.calls == 1 and not self.gate.wait(0.01):
+            yield from ()
+        return (yield from super().everything(plane, config, rgb=rgb))
+
+
+@pytest.fixture
+def images(tmp_path, monkeypatch) -> Path:
+    """A folder of two images and one that is none; every run has a model of its own."""
+    monkeypatch.setattr(folder, "load", lambda name, cache: Thresholder())
+    for name in ("a.tif", "sub/b.tif"):
+        write(tmp_path / "images" / name)
+    (tmp_path / "images" / "broken.tif").write_bytes(b"II*\0")
+    return tmp_path / "images"
+
+
+def choose(control, **config):
+    choices = control.everything.choices
+    control.everything.choices = replace(choices, config=replace(choices.config, **config))
+
+
+def test_the_recipe_is_what_the_tool_would_do_with_the_image_on_display(desk, tmp_path):
+    desk.open(np.zeros((4, 3, 40, 40), np.uint8), axis_labels=("z", "c", "y", "x"))
+    desk.viewer.dims.set_current_step(0, 2)
+    desk.viewer.dims.set_current_step(1, 1)
+    desk.control.use_settings(Settings("mobile_sam", 26.0))
+    choose(desk.control, mode="grid", min_size=8.0)
+    desk.control.pixel_size_um = 0.5
+
+    desk.control.batch.save_recipe(tmp_path / "r.yaml")
+
+    recipe = read_recipe(tmp_path / "r.yaml")
+    assert recipe == recipe_from(desk.control)
+    assert recipe.model == "mobile_sam"
+    assert recipe.settings.config == EverythingConfig(mode="grid", object_size=26.0, min_size=8.0)
+    assert (recipe.settings.z, recipe.settings.channel, recipe.settings.link) == (2, 1, False)
+    assert recipe.settings.pixel_size == (0.5, 0.5)
+    desk.control.everything.choices = replace(desk.control.everything.choices, scope=Scope.STACK)
+    stacked = recipe_from(desk.control, overlay=True)
+    assert (stacked.settings.link, stacked.settings.z, stacked.overlay) == (True, None, True)
+
+
+def test_a_folder_is_segmented_and_a_result_is_shown(desk, images, notes):
+    batch, steps = desk.control.batch, []
+    batch.progress.connect(steps.append)
+    assert not batch.start()
+    batch.choose(source=images)
+    assert batch.start()
+    desk.finish(Lane.BATCH)
+
+    out = images.with_name("images_segmented")
+    assert [o.status for o in batch.report.outcomes] == ["written", "failed", "written"]
+    assert set(pd.read_csv(out / "objects.csv")["image"]) == {"a.tif", "sub/b.tif"}
+    assert any(step is not None and step.stage.startswith("a.tif") for step in steps)
+    assert steps[-1] is None
+    assert any(kind == "warning" and "1 images failed" in text for kind, text in notes)
+    batch.show(batch.report.outcomes[0])
+    assert [layer.name for layer in desk.viewer.layers] == ["a.tif", "a.tif objects"]
+    np.testing.assert_array_equal(desk.viewer.layers[1].data, tifffile.imread(out / "a_labels.tif"))
+
+
+def test_a_cancelled_folder_keeps_what_is_finished_and_goes_on(desk, images, monkeypatch):
+    batch, model = desk.control.batch, Gated()
+    model.gate = threading.Event()
+    monkeypatch.setattr(folder, "load", lambda name, cache: model)
+    batch.choose(source=images)
+    batch.progress.connect(lambda step: step and "b.tif: reading" in step.stage and batch.cancel())
+    batch.start()
+    desk.run_until(lambda: not batch.is_running)
+    model.gate.set()
+    desk.control.worker.submit(Lane.EDIT, iter_nothing(), lambda _: None, lambda _: None)
+    desk.finish()
+    assert batch.report is None
+
+    monkeypatch.setattr(folder, "load", lambda name, cache: Thresholder())
+    batch.progress.disconnect()
+    batch.start()
+    desk.finish(Lane.BATCH)
+    assert [o.status for o in batch.report.outcomes] == ["skipped", "failed", "written"]
+
+
+def iter_nothing():
+    """Work that is done at once."""
+    yield from ()
+
+
+def test_the_section_offers_folder_progress_report_and_images(tiny, qtbot, images):
+    widget = LightSamWidget(ViewerModel())
+    qtbot.addWidget(widget)
+    widget.show()
+    section = widget.batch
+    assert not section.inner.isVisible()
+    section.toggle.click()
+    assert section.inner.isVisible()
+    assert not section.button.isEnabled()
+    widget.controller.batch.choose(source=images)
+    assert str(images.with_name("images_segmented")) in section.where.text()
+    section.overlay.click()
+    section.button.click()
+    assert section.row.isVisible()
+    assert not section.button.isVisible()
+    qtbot.waitUntil(lambda: widget.controller.batch.report is not None, timeout=60_000)
+    assert section.button.isVisible()
+    assert section.report_button.isEnabled()
+    assert [section.show_combo.itemText(i) for i in range(3)] == [
+        "show an image ...",
+        "a.tif: 9",
+        "sub/b.tif: 9",
+    ]
+    assert (images.with_name("images_segmented") / "sub" / "b_overlay.png").exists()
+    section.show_combo.setCurrentIndex(2)
+    section.show_combo.activated.emit(2)
+    assert "sub/b.tif objects" in widget.viewer.layers
+    widget.shut_down()
+    assert widget.controller.worker.join(10)

@@ -1,0 +1,259 @@
+"""The table of the objects of a Labels layer, and going through it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from napari_lightsam.plugin.axes import METADATA_KEY
+from napari_lightsam.plugin.made import Made, note_made
+from napari_lightsam.plugin.objects import describe, measure, nearest_pixel, pixel_area_um2
+from napari_lightsam.plugin.worker import Lane
+
+WHOLE = (None, None)
+
+
+def drain(work):
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return end.value
+
+
+def test_objects_are_measured_as_scikit_image_does(nuclei):
+    from skimage.measure import regionprops
+
+    _, truth = nuclei
+    table = drain(measure(truth, WHOLE))
+    props = regionprops(truth)
+    assert table.labels.tolist() == [p.label for p in props]
+    assert table.areas.tolist() == [p.area for p in props]
+    np.testing.assert_allclose(table.centroids, [p.centroid for p in props])
+    assert [(*low, *high) for low, high in table.boxes.tolist()] == [p.bbox for p in props]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int32", "uint64"])
+def test_bands_types_and_large_labels_make_no_difference(monkeypatch, dtype):
+    data = np.zeros((40, 30), dtype)
+    data[2:38, 3:6] = 5  # through all bands
+    data[20:24, 10:20] = 200
+    expected = drain(measure(data.astype(np.int64), WHOLE))
+    monkeypatch.setattr("napari_lightsam.plugin.objects._BAND", 90)
+    banded = drain(measure(data, WHOLE))
+    assert (banded.labels.tolist(), banded.areas.tolist()) == ([5, 200], [108, 40])
+    assert banded.fingerprint == expected.fingerprint
+    np.testing.assert_array_equal(banded.boxes, expected.boxes)
+    far = drain(measure(np.where(data > 0, data.astype(np.int64) + 10**12, 0), WHOLE))
+    assert far.labels.tolist() == [5 + 10**12, 200 + 10**12]
+    assert far.region(5 + 10**12) == (slice(2, 38), slice(3, 6))
+    assert far.region(7) is None
+
+
+def test_a_plane_and_the_whole_of_a_stack_are_two_tables():
+    data = np.zeros((3, 10, 12), np.int32)
+    data[1, 2:5, 3:7] = 4
+    data[2, 2:5, 3:7] = 4
+    plane = drain(measure(data, (1, None, None)))
+    assert (plane.areas.tolist(), plane.boxes[0].tolist()) == ([12], [[1, 2, 3], [2, 5, 7]])
+    assert plane.centroids[0].tolist() == [1, 3, 4.5]
+    whole = drain(measure(data, (None, None, None)))
+    assert (whole.areas.tolist(), whole.boxes[0].tolist()) == ([24], [[1, 2, 3], [3, 5, 7]])
+    assert len(drain(measure(data, (0, None, None)))) == 0
+
+
+def test_scores_and_sources_follow_what_is_noted_and_the_pixels():
+    from napari.layers import Labels
+
+    layer = Labels(np.zeros((20, 20), np.int32))
+    layer.data[2:6, 2:6], layer.data[10:14, 2:6], layer.data[10:14, 10:14] = 1, 2, 3
+    note_made(layer, 1, Made("prompt", 0.9, area=16, plane=WHOLE))
+    note_made(layer, 2, Made("auto", 0.5, area=16, plane=WHOLE))
+    layer.data[2, 2] = 0
+    table = describe(drain(measure(layer.data, WHOLE)), layer)
+    assert table.sources == ("edited", "auto", "manual")
+    np.testing.assert_array_equal(table.scores, [0.9, 0.5, np.nan])
+    ours = Labels(layer.data, features=pd.DataFrame({"index": [1, 2, 3], "score": [0.3, 0.2, 0.1]}))
+    ours.metadata[METADATA_KEY] = {"role": "everything"}
+    assert describe(table, ours).sources == ("auto",) * 3
+    assert describe(table, ours).scores.tolist() == [0.3, 0.2, 0.1]
+
+
+def test_the_way_to_a_ring_leads_to_a_pixel_of_it():
+    data = np.ones((9, 9), np.int32)
+    data[1:8, 1:8] = 0
+    at = nearest_pixel(data, drain(measure(data, WHOLE)), 1)
+    assert at is not None
+    assert data[at] == 1
+
+
+def test_areas_are_calibrated_only_where_units_are_lengths():
+    from napari.layers import Labels
+
+    data = np.zeros((2, 4, 4), int)
+    stack = Labels(data, scale=(2, 0.5, 0.5), units=("um", "um", "um"))
+    assert pixel_area_um2(stack, (0, None, None)) == 0.25
+    assert pixel_area_um2(stack, (None, None, None)) == 0.5
+    assert pixel_area_um2(Labels(data, scale=(2, 0.5, 0.5)), (0, None, None)) is None
+
+
+@pytest.fixture
+def stack_desk(new_desk):
+    table = new_desk()
+    data = np.zeros((3, 40, 40), np.int32)
+    data[0, 2:8, 2:8], data[2, 20:30, 20:30], data[2, 2:4, 2:4] = 1, 2, 3
+    layer = table.viewer.add_labels(data, scale=(3, 0.5, 0.5), name="stack")
+    table.curating = table.control.curating
+    table.curating.outdated.connect(table.curating.measure)
+    table.curating.use_layer(layer)
+    table.finish(Lane.MEASURE)
+    return table
+
+
+def test_going_to_an_object_shows_its_plane_and_centres_it(stack_desk):
+    desk, curating = stack_desk, stack_desk.curating
+    desk.viewer.dims.set_point(0, 6)
+    desk.finish(Lane.MEASURE)
+    assert curating.table.labels.tolist() == [2, 3]  # of the plane on display
+    curating.use_all_planes(True)
+    desk.finish(Lane.MEASURE)
+    assert curating.table.labels.tolist() == [1, 2, 3]
+    curating.go_to(1)
+    assert desk.viewer.dims.point[0] == 0
+    assert tuple(desk.viewer.scene.camera.center)[-2:] == (2.25, 2.25)
+    assert desk.viewer.layers["stack"].selected_label == 1
+    frames = desk.viewer.layers["selected objects"]
+    np.testing.assert_allclose(np.ptp(frames.data[0], axis=0), [0, 6, 6])
+    assert frames.data[0][0, 0] == 0
+    desk.viewer.dims.set_point(0, 3)  # it does not go on there
+    assert "selected objects" not in desk.viewer.layers
+
+
+def test_edits_undo_and_the_brush_bring_the_table_up_to_date(stack_desk):
+    desk, curating = stack_desk, stack_desk.curating
+    layer = desk.viewer.layers["stack"]
+    desk.viewer.dims.set_point(0, 6)
+    desk.finish(Lane.MEASURE)
+    curating.accept([2, 3])
+    curating.select([2, 3])
+    curating.merge()
+    assert curating.accepted == frozenset()  # no longer what was accepted
+    desk.finish(Lane.MEASURE)
+    assert (curating.table.labels.tolist(), curating.selected) == ([2], (2,))
+    layer.undo()
+    desk.finish(Lane.MEASURE)
+    assert curating.table.labels.tolist() == [2, 3]
+    with layer.block_history():
+        layer.data_setitem((np.array([2]), np.array([39]), np.array([39])), 7)
+    desk.finish(Lane.MEASURE)
+    assert curating.table.labels.tolist() == [2, 3, 7]
+    curating.remove_small(5)
+    desk.finish(Lane.MEASURE)
+    assert curating.table.labels.tolist() == [2]
+    desk.viewer.layers.remove(layer)
+    assert (curating.layer, len(curating.table), curating.selected) == (None, 0, ())
+
+
+def test_lazy_layers_are_listed_with_the_reason_why_nothing_can_be_edited(new_desk):
+    import dask.array
+
+    desk = new_desk()
+    lazy = desk.viewer.add_labels(dask.array.zeros((8, 8), dtype=np.int32), name="lazy")
+    desk.control.curating.use_layer(lazy)
+    desk.control.curating.measure()
+    assert "lazily" in desk.control.curating.why_not()
+    assert len(desk.control.curating.table) == 0
+
+
+@pytest.fixture
+def section(tiny, qtbot):
+    """The section of a widget of 300 x 400, expanded, on a layer of three objects."""
+    from napari.components import ViewerModel
+
+    from napari_lightsam.plugin.widget import LightSamWidget
+
+    viewer = ViewerModel()
+    viewer.add_image(np.zeros((40, 40)), name="cells")
+    data = np.zeros((40, 40), np.int32)
+    data[2:8, 2:8], data[2:8, 20:30], data[20:26, 2:20] = 1, 2, 3
+    features = pd.DataFrame({"index": [1, 2, 3], "score": [0.9, 0.4, 0.7]})
+    viewer.add_labels(data, name="theirs", features=features, metadata={METADATA_KEY: {"role": "everything"}})
+    widget = LightSamWidget(viewer)
+    qtbot.addWidget(widget)
+    widget.resize(300, 400)
+    widget.show()
+    widget.objects.toggle.click()
+    qtbot.waitUntil(lambda: widget.objects.model.rowCount() == 3, timeout=10_000)
+    yield widget.objects
+    widget.shut_down()
+    assert widget.controller.worker.join(10)
+
+
+def ids(section):
+    return [section.model.label(row) for row in range(section.model.rowCount())]
+
+
+def test_doubtful_objects_are_reviewed_first_by_keys(section, qtbot):
+    from qtpy.QtCore import Qt
+
+    viewer, view = section._control.viewer, section.view
+    layer = viewer.layers["theirs"]
+    before = layer.data.copy()
+    view.sortByColumn(2, Qt.SortOrder.AscendingOrder)
+    assert ids(section) == [2, 3, 1]
+    view.setCurrentIndex(section.model.index(0, 0))
+    assert layer.selected_label == 2
+    assert tuple(viewer.scene.camera.center)[-2:] == (4.5, 24.5)
+    qtbot.keyClick(view, Qt.Key.Key_A)
+    assert (section._curating.accepted, section._curating.selected) == ({2}, (3,))
+    qtbot.keyClick(view, Qt.Key.Key_D)
+    qtbot.waitUntil(lambda: ids(section) == [2, 1], timeout=10_000)
+    assert section._curating.selected == (1,)
+    assert not (layer.data == 3).any()
+    qtbot.keyClick(view, Qt.Key.Key_V)  # napari's key for visibility does not get through
+    assert layer.visible
+    qtbot.keyClick(view, Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    assert layer.data.tobytes() == before.tobytes()
+    qtbot.waitUntil(lambda: ids(section) == [2, 3, 1], timeout=10_000)
+    qtbot.keyClick(view, Qt.Key.Key_R)
+    qtbot.waitUntil(lambda: bool(section._control.answer.masks()), timeout=10_000)  # taken up again
+
+
+def test_buttons_say_what_to_select_and_fit_a_narrow_dock(section):
+    from qtpy.QtWidgets import QComboBox, QPushButton, QSpinBox
+
+    assert not section.merge_button.isEnabled()
+    assert "at least two" in section.merge_button.toolTip()
+    section._curating.select([1, 2])
+    assert section.merge_button.isEnabled()
+    assert not section.split_button.isEnabled()
+    assert "one object only" in section.split_button.toolTip()
+    assert section.small_button.toolTip() == "No object has less than 10 px."
+    area = section.window().area
+    assert area.widget().width() <= area.viewport().width()
+    for control in section.inner.findChildren((QPushButton, QSpinBox, QComboBox)):
+        assert control.toolTip(), control.text()
+        assert control.accessibleName() or control.text()
+    section.toggle.click()
+    assert "selected objects" not in section._control.viewer.layers
+
+
+def test_the_check_is_led_by_buttons(section, qtbot):
+    check = section.check
+    check.start_button.click()
+    assert check.question.text().startswith("1 of 3: object")
+    for name in ("correct", "wrong"):
+        check.verdicts[name].click()
+    check.start_button.click()  # a pause
+    assert check.start_button.text() == "Go on with the check"
+    check.start_button.click()
+    check.verdicts["correct"].click()
+    assert check.result.text() == "Precision 0.67 (0.21 to 0.94, 2 of 3)\n1 wrong"
+    check.field_button.click()
+    check.missed.setValue(3)
+    check.field_button.click()
+    assert "Recall 0.50 (0.19 to 0.81, 3 of 6)" in check.result.text()
+    section._curating.select([1])
+    section.delete_button.click()
+    qtbot.waitUntil(lambda: "changed since" in check.result.text(), timeout=10_000)
