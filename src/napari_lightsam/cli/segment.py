@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from napari_lightsam.batch.inputs import printable
 from napari_lightsam.batch.recipe import OVERLAY, Recipe, read_recipe
 from napari_lightsam.batch.settings import BatchReport, BatchSettings
 from napari_lightsam.cli.report import follow, reported, warn
@@ -212,6 +211,8 @@ def with_options(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
 
 def show(report: BatchReport, out: Path) -> int:
     """Print what became of a batch; returns the exit code."""
+    from napari_lightsam.batch.inputs import printable
+
     names = [printable(str(outcome.source)) for outcome in report.outcomes]
     for name, outcome in zip(names, report.outcomes, strict=True):
         if outcome.status == "written":

@@ -104,6 +104,7 @@ def _checked(setting: Field[Any], value: object) -> bool | int | float:
             raise ConfigError(f"{setting.name} must be True or False; got {value!r}.")
         return bool(value)
     low, high = setting.metadata["range"]
+    value = value.item() if isinstance(value, np.generic) else value
     number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not number or not low <= value <= min(high, sys.float_info.max):  # type: ignore[operator]
         raise ConfigError(f"{setting.name} must be a number between {low:g} and {high:g}; got {value!r}.")

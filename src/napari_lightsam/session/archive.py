@@ -90,7 +90,7 @@ def write_document(path: str | os.PathLike[str], document: Document) -> None:
     >>> labels = LabelRecord(name="objects", data=np.eye(4, 5, dtype="int32"))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     write_document(f"{folder}/a.lightsam", Document(images=(image,), labels=(labels,)))
-    ...     read_document(f"{folder}/a.lightsam").labels[0].data.sum()
+    ...     int(read_document(f"{folder}/a.lightsam").labels[0].data.sum())
     4
     """
     path = Path(path).absolute()

@@ -113,7 +113,7 @@ class Document:
     >>> image = ImageRecord(name="cells", shape=(4, 5), dtype="uint8", pixels=np.zeros((4, 5), "uint8"))
     >>> labels = LabelRecord(name="objects", data=np.eye(4, 5, dtype="int32"))
     >>> document = Document(images=(image,), labels=(labels,))
-    >>> document.image.name, document.labels[0].data.max()
+    >>> document.image.name, int(document.labels[0].data.max())
     ('cells', 1)
     """
 
