@@ -241,3 +241,15 @@ def notes():
     notification_manager.notification_ready.connect(keep)
     yield found
     notification_manager.notification_ready.disconnect(keep)
+
+
+@pytest.fixture
+def window(qapp, segmenter, monkeypatch):
+    """A shown window of a small laptop's size; the model is the one in float32 that all tests share."""
+    import napari
+
+    monkeypatch.setattr(inference, "load", lambda name, **_: segmenter)
+    viewer = napari.Viewer(show=True)
+    viewer.window.resize(1366, 768)
+    yield viewer
+    viewer.close()

@@ -2,79 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import sys
-import time
-
 import numpy as np
-import pytest
+from real_window import ONLY_WITH_A_DISPLAY, innermost, iou, key, mouse, pump
 from scipy import ndimage
 
-pytestmark = [
-    pytest.mark.gl,
-    pytest.mark.skipif(
-        sys.platform == "linux"
-        and not (os.environ.get("DISPLAY") and os.environ.get("QT_QPA_PLATFORM", "xcb") == "xcb"),
-        reason="needs a display (on Linux run under xvfb-run with QT_QPA_PLATFORM=xcb)",
-    ),
-]
+pytestmark = ONLY_WITH_A_DISPLAY
 
 _EIGHT = np.ones((3, 3), bool)
-
-
-@pytest.fixture
-def window(qapp, segmenter, monkeypatch):
-    """A shown window; the model is the one in float32 that all tests share."""
-    import napari
-
-    from napari_lightsam.plugin import inference
-
-    monkeypatch.setattr(inference, "load", lambda name: segmenter)
-    viewer = napari.Viewer(show=True)
-    viewer.window.resize(1366, 768)
-    yield viewer
-    viewer.close()
-
-
-def pump(qapp, until, seconds=120.0):
-    end = time.monotonic() + seconds
-    while not until():
-        assert time.monotonic() < end, "timed out"
-        qapp.processEvents()
-        time.sleep(0.005)
-
-
-def click(viewer, at, *, shift=False):
-    """Press and release at a pixel of the first layer: real Qt events on the canvas."""
-    from qtpy.QtCore import QPoint, Qt
-    from qtpy.QtTest import QTest
-
-    canvas = viewer.window._qt_viewer.canvas  # no public access to the canvas' coordinates exists
-    world = viewer.layers[0].data_to_world(at)
-    x, y = canvas.view.scene.transform.map([world[-1], world[-2]])[:2]
-    modifier = Qt.KeyboardModifier.ShiftModifier if shift else Qt.KeyboardModifier.NoModifier
-    place = QPoint(round(x), round(y))
-    QTest.mouseMove(canvas.native, place)
-    QTest.mouseClick(canvas.native, Qt.MouseButton.LeftButton, modifier, place)
-    QTest.qWait(20)
-
-
-def press(viewer, name):
-    from qtpy.QtCore import Qt
-    from qtpy.QtTest import QTest
-
-    QTest.keyClick(viewer.window._qt_viewer.canvas.native, getattr(Qt.Key, f"Key_{name}"))
-    QTest.qWait(20)
-
-
-def iou(a, b):
-    return np.count_nonzero(a & b) / np.count_nonzero(a | b)
-
-
-def innermost(mask):
-    """The pixel of an object farthest from its edge."""
-    distance = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
-    return tuple(int(step) for step in np.unravel_index(distance.argmax(), mask.shape))
 
 
 class Spoiled:
@@ -154,7 +88,7 @@ def test_somebody_elses_labels_of_200_nuclei_are_repaired(window, qapp, sample, 
     # one that was cut in two: click one half in the table, Shift+click the other in the image, merge
     section.view.setCurrentIndex(model.index(model.row_of(case.halved), 0))
     qapp.processEvents()
-    click(viewer, innermost(case.labels == case.other_half), shift=True)
+    mouse(viewer, *innermost(case.labels == case.other_half), shift=True)
     assert set(control.curating.selected) == {case.halved, case.other_half}
     section.merge_button.click()
     shown(lambda: model.row_of(case.other_half) is None)
@@ -164,8 +98,8 @@ def test_somebody_elses_labels_of_200_nuclei_are_repaired(window, qapp, sample, 
     section.split_button.click()
     qapp.processEvents()
     for label in case.merged:
-        click(viewer, innermost(truth == label))
-    press(viewer, "C")
+        mouse(viewer, *innermost(truth == label))
+    key(viewer, "C")
     shown(lambda: model.row_of(case.merged[0]) is None)
 
     # a ragged one, and one that is none: from the table
@@ -183,9 +117,9 @@ def test_somebody_elses_labels_of_200_nuclei_are_repaired(window, qapp, sample, 
     at = innermost(truth == case.missed)
     viewer.scene.camera.center = at
     qapp.processEvents()
-    click(viewer, at)
+    mouse(viewer, *at)
     pump(qapp, lambda: bool(control.answer.masks()))
-    press(viewer, "C")
+    key(viewer, "C")
     shown(lambda: model.rowCount() == len(np.unique(truth)) - 1)
 
     result = labels.data
