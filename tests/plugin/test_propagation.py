@@ -24,6 +24,7 @@ from napari_lightsam.plugin import inference, propagation
 from napari_lightsam.plugin.axes import AxisRole, answer_role
 from napari_lightsam.plugin.made import made_objects
 from napari_lightsam.plugin.scope import Scope
+from napari_lightsam.plugin.worker import Lane
 
 SQUARE = Mask((5, 4), np.ones((6, 5), bool))
 
@@ -311,3 +312,32 @@ def test_all_planes_are_shown_as_they_are_found(desk, tiny):
     desk.finish()
     assert seen[-1] == (False, [0])
     assert [layer.name for layer in desk.viewer.layers] == ["image", "image everything"]
+
+
+def test_what_a_run_wrote_is_known_again_in_a_layer_of_somebody_else(stack, follow):
+    labels = stack.viewer.add_labels(np.zeros((8, 24, 30), np.int32))
+    labels.data[2, 5:11, 4:9] = labels.selected_label = 1
+    stack.control.results.target = labels.unique_id
+    go(stack)
+    follow.reach = 1
+    go(stack)
+    assert planes_of(labels) == [2, 3]
+
+
+def test_clicks_made_during_a_run_are_previewed_again_after_it_and_no_second_run_ends_it(
+    stack, follow, notes
+):
+    saved(stack)
+    follow.hold = 5
+    assert stack.control.propagate("forward")
+    stack.control.start("points")
+    stack.control.annotator.points.add([2, 18, 20])
+    stack.finish(Lane.PROMPT)
+    stack.control.propagation.stop()
+    assert not stack.control.propagate("backward")
+    assert "press again" in notes[-1][1]
+    stack.finish()
+    assert planes_of(stack.target()) == [2, 3, 4]
+    preview = stack.control.annotator.preview
+    assert preview.visible
+    assert preview.translate[1] > 5

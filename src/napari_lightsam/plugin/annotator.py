@@ -221,6 +221,34 @@ class Annotator:
         self.hide_preview()
         self._on_edit()
 
+    def drop_saved(self) -> None:
+        """Remove the prompts of the displayed plane, which were saved; those of other planes stay.
+
+        Raises
+        ------
+        NoPlane
+            As `plane`.
+        """
+        image, plane = self._image_and_plane()
+        state, points, boxes = self._state(), self.points, self.boxes
+        kept = [i for i, at in enumerate(state.points) if prompts.to_plane(points, at, image, plane) is None]
+        left = [
+            i
+            for i, shape in enumerate(state.shapes)
+            if any(prompts.to_plane(boxes, vertex, image, plane) is None for vertex in shape)
+        ]
+        self._restore(
+            PromptState(
+                state.points[kept],
+                tuple(state.signs[i] for i in kept),
+                tuple(state.shapes[i] for i in left),
+                tuple(state.kinds[i] for i in left),
+            )
+        )
+        self.hide_preview()
+        self.history.forget(self._state())
+        self.edited.emit()
+
     def take(
         self,
         points: Sequence[tuple[float, float, bool]],
@@ -329,6 +357,9 @@ class Annotator:
         data = crop.reshape(layers.plane_shape(plane, *crop.shape))
         keywords = layers.on_plane(image, plane, offset)
         preview = self.preview
+        if preview is not None and not _lies_as(preview, keywords):  # the image was scaled or turned since
+            self.viewer.layers.remove(getattr(preview, "__wrapped__", preview))
+            preview = None
         if preview is None:
             self._add_preview(data, keywords)
             return
@@ -367,6 +398,12 @@ class Annotator:
         preview = self.preview
         if preview is not None and preview.visible:
             preview.visible = False
+
+
+def _lies_as(layer: Labels, keywords: dict[str, Any]) -> bool:
+    """Tell whether a layer has a transform, wherever it is shifted to."""
+    same = all(np.array_equal(getattr(layer, name), keywords[name]) for name in ("scale", "rotate", "shear"))
+    return same and np.array_equal(layer.affine.affine_matrix, keywords["affine"])
 
 
 def _without_edge(crop: NDArray[np.bool_]) -> NDArray[np.bool_]:

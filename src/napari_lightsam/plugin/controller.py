@@ -230,6 +230,7 @@ class Controller:
             self.single.forget()
             self.annotator.remove_prompts()
             self.annotator.image_id = None
+        self.region.on_removed(gone)
         if any(source.layer == gone.unique_id for source in self.sources):
             self.sources = ()
         if gone.unique_id == self.results.target:

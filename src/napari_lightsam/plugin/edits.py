@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from napari_lightsam.errors import LightSamError
 from napari_lightsam.plugin.objects import Place, view
-from napari_lightsam.plugin.results import LARGEST_STEP, refusal
+from napari_lightsam.plugin.results import LARGEST_STEP, refusal, show
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -221,7 +221,7 @@ class Edits:
         if steps:
             index = tuple(np.concatenate(axis) for axis in zip(*(s.index for s in steps), strict=True))
             values = np.concatenate([np.full(len(step.index[0]), step.value) for step in steps])
-            self._labels.visible = True  # napari cannot update a layer that it never sliced
+            show(self._labels)
             with self._labels.block_history():
                 self._labels.data_setitem(index, values.astype(self._labels.data.dtype))
         return Edited(ids, changed)

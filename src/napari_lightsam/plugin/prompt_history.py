@@ -117,8 +117,7 @@ class PromptHistory:
 
     def note(self, state: PromptState) -> None:
         """Add the state after an edit; what had been undone is gone."""
-        if len(state.points) == 0 and not state.shapes and state.correction is None:
-            state = NOTHING
+        state = _plain(state)
         if state.same(self._states[self._at]):
             return
         self._states = [*self._states[: self._at + 1], state][-LIMIT:]
@@ -138,6 +137,16 @@ class PromptHistory:
         self._at += step
         return self._states[self._at]
 
-    def forget(self) -> None:
-        """Start anew: the prompts were saved."""
-        self._states, self._at = [NOTHING], 0
+    def forget(self, state: PromptState = NOTHING) -> None:
+        """Start anew from a state: all other prompts were saved."""
+        self._states, self._at = [_plain(state)], 0
+
+    def forget_undone(self) -> None:
+        """Keep nothing to go forward to."""
+        del self._states[self._at + 1 :]
+
+
+def _plain(state: PromptState) -> PromptState:
+    """Return `NOTHING` for every state without prompts, however many axes its arrays have."""
+    empty = len(state.points) == 0 and not state.shapes and state.correction is None
+    return NOTHING if empty else state

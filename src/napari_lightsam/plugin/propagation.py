@@ -17,7 +17,7 @@ from napari_lightsam.plugin.axes import METADATA_KEY, AxisRole, NoPlane
 from napari_lightsam.plugin.made import Made, note_made
 from napari_lightsam.plugin.messages import report_error, report_info
 from napari_lightsam.plugin.planes_step import NOTE, PlanesStep, on_plane_number, plane_key, written_planes
-from napari_lightsam.plugin.results import LARGEST_STEP, plane_of, refusal
+from napari_lightsam.plugin.results import LARGEST_STEP, plane_of, refusal, show
 from napari_lightsam.plugin.scope import stack_axis
 from napari_lightsam.plugin.worker import Lane
 
@@ -308,7 +308,7 @@ class Propagation:
             labels = self._as_layer(run, labels, image, step)
         else:
             index = tuple(np.concatenate(parts) for parts in zip(*step.indices, strict=True))
-            labels.visible = True  # napari cannot update a layer that it never sliced
+            show(labels)
             with labels.block_history():
                 labels.data_setitem(index, np.concatenate(step.values).astype(labels.data.dtype))
         written = written_planes(labels, run.value)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari.components import ViewerModel
-    from napari.layers import Image, Labels, Shapes
+    from napari.layers import Image, Labels, Layer, Shapes
 
     from napari_lightsam.engine.config import EverythingConfig
     from napari_lightsam.engine.progress import Work
@@ -193,11 +193,24 @@ class WorkRegion:
             edge_color=_COLOUR,
             face_color=[0, 0, 0, 0],
             edge_width=max(1.0, max(y1 - y0, x1 - x0) / 300),
-            metadata={METADATA_KEY: {"role": "work region", "owner": owner, "version": 1}},
+            metadata={
+                METADATA_KEY: {
+                    "role": "work region",
+                    "owner": owner,
+                    "version": 1,
+                    "image": str(image.unique_id),
+                }
+            },
             **layers.on_image(image, plane, stretch=STRETCH),
         )
         outline.editable = False
         self._viewer.layers.selection.active = image if active is None else active
+
+    def on_removed(self, gone: Layer) -> None:
+        """Take the outline away with its image: alone it would make the view as large as that was."""
+        outline = layers.find(self._viewer, "work region", self._annotator.owner)
+        if outline is not None and layers.ours(outline)["image"] == str(gone.unique_id):
+            self._viewer.layers.remove(getattr(outline, "__wrapped__", outline))
 
     # --- the whole image -----------------------------------------------------------------------------
 
@@ -225,8 +238,9 @@ class WorkRegion:
         bool
             Whether it was begun. At the end the labels are opened as a layer that is only shown.
         """
-        if self.is_running:
-            report_info("The whole image is being segmented already.")
+        if self._stop is not None:  # another run would drop this one and what it found
+            stopping = "still being stopped; press again in a moment" if self._stop.is_set() else "under way"
+            report_info(f"A run on the whole image is {stopping}.")
             return False
         if path.exists():
             report_error(FileError(f"{path} exists already: choose another name, or remove it first."))

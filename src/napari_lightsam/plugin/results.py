@@ -313,7 +313,7 @@ class _Step:
         self._rows: list[NDArray[np.intp]] = []
         self._columns: list[NDArray[np.intp]] = []
         self._values: list[NDArray[np.int64]] = []
-        self._boxes: list[tuple[tuple[int, int, int, int], NDArray[np.bool_]]] = []
+        self._taken = np.zeros(here.shape, bool)  # by the objects added so far; of thousands, maybe
 
     def add(self, mask: Mask, value: int, keep: tuple[float, float] | None, *, replace_others: bool) -> int:
         """Add one object and return how many pixels it gets; the first of overlapping ones keeps a pixel."""
@@ -323,8 +323,7 @@ class _Step:
         if not replace_others:
             free &= (part == 0) | ((part == self._replaces) if self._replaces is not None else False)
         before = int(np.count_nonzero(free))
-        for box, other in self._boxes:
-            _cut(free, (y0, x0), other, box)
+        free &= ~self._taken[y0:y1, x0:x1]
         if np.count_nonzero(free) < _LEFT * before:
             return 0  # another outline of the same object
         if np.count_nonzero(free) < mask.area:
@@ -335,41 +334,25 @@ class _Step:
             self._rows.append(rows + y0)
             self._columns.append(columns + x0)
             self._values.append(np.full(len(rows), value, np.int64))
-            self._boxes.append(((y0, x0, y1, x1), free))
+            self._taken[y0:y1, x0:x1] |= free
         return area
 
     def write(self, labels: Labels, place: tuple[int | None, ...]) -> int:
         """Write all objects and return how many pixels changed."""
         if self._replaces is not None:
-            left = self._here == self._replaces
-            for (y0, x0, y1, x1), mine in self._boxes:
-                left[y0:y1, x0:x1] &= ~mine
-            rows, columns = np.nonzero(left)
-            self._rows.append(rows)
-            self._columns.append(columns)
-            self._values.append(np.zeros(len(rows), np.int64))
+            former = np.flatnonzero(self._here == self._replaces)
+            rows, columns = np.divmod(former, self._here.shape[1])
+            left = ~self._taken[rows, columns]
+            self._rows.append(rows[left])
+            self._columns.append(columns[left])
+            self._values.append(np.zeros(np.count_nonzero(left), np.int64))
         of_plane = iter((np.concatenate(self._rows), np.concatenate(self._columns)))
         values = np.concatenate(self._values).astype(labels.data.dtype)
         index = tuple(next(of_plane) if step is None else np.full(len(values), step) for step in place)
-        labels.visible = True  # napari cannot update a layer that it never sliced
+        show(labels)
         with labels.block_history():
             labels.data_setitem(index, values)
         return len(values)
-
-
-def _cut(
-    free: NDArray[np.bool_],
-    offset: tuple[int, int],
-    other: NDArray[np.bool_],
-    box: tuple[int, int, int, int],
-) -> None:
-    """Take away from a mask what another one covers."""
-    y0, x0 = max(offset[0], box[0]), max(offset[1], box[1])
-    y1 = min(offset[0] + free.shape[0], box[2])
-    x1 = min(offset[1] + free.shape[1], box[3])
-    if y1 > y0 and x1 > x0:
-        part = free[y0 - offset[0] : y1 - offset[0], x0 - offset[1] : x1 - offset[1]]
-        part &= ~other[y0 - box[0] : y1 - box[0], x0 - box[1] : x1 - box[1]]
 
 
 def one_piece(free: NDArray[np.bool_], keep: tuple[int, int] | None) -> NDArray[np.bool_]:
@@ -398,6 +381,12 @@ def refusal(labels: Labels) -> str:
         f"The Labels layer {labels.name!r} {what} and cannot be edited. Save into a new layer, or open its "
         "full resolution as an array in memory."
     )
+
+
+def show(labels: Labels) -> None:
+    """Show a layer that is about to be written: napari cannot update one that it never sliced."""
+    if not labels.visible:  # napari draws all of a layer anew whenever this is set
+        labels.visible = True
 
 
 def plane_of(labels: Labels, place: tuple[int | None, ...]) -> NDArray[Any]:

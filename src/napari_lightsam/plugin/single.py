@@ -228,8 +228,7 @@ class SingleObjects:
             )
             return done
         replaced = correction is not None or self._replaced(None) is not None
-        self._annotator.clear()
-        self._annotator.history.forget()
+        self._annotator.drop_saved()
         many = f"Objects {done.ids[0]} to {done.ids[-1]}" if len(done.ids) > 1 else f"Object {done.ids[0]}"
         if done.written:
             self._say(f"{many} {'replaced' if replaced else 'saved'}. Ctrl+Z takes it back.")
@@ -272,7 +271,7 @@ class SingleObjects:
     def undo(self) -> None:
         """Take back the last edit of the prompts; when there is none, the last step in the target layer."""
         if not self._annotator.undo():
-            self._annotator.history.forget()
+            self._annotator.history.forget_undone()
             self._results.undo()
 
     def redo(self) -> None:
