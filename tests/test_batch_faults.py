@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from napari_lightsam.batch import BatchSettings, segment_many
-from napari_lightsam.batch.inputs import BATCH_OUTPUTS
+from napari_lightsam.batch.inputs import BATCH_OUTPUTS, find_jobs
 from napari_lightsam.batch.lists import read_list
-from napari_lightsam.batch.lock import LOCK
+from napari_lightsam.batch.lock import LOCK, locked
 from napari_lightsam.cli import app
 from napari_lightsam.engine.progress import drain
 from napari_lightsam.errors import ConfigError, FileError, LightSamError
@@ -62,6 +62,18 @@ def test_a_second_run_on_an_output_folder_is_refused_and_a_stale_lock_taken_over
 
 
 # --- tables that are open, changed or not ours
+
+
+def test_a_folder_is_locked_even_where_the_disk_has_no_room_to_say_by_whom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("napari_lightsam.batch.lock.os.write", full)
+        with locked(tmp_path), pytest.raises(FileError, match="in use"), locked(tmp_path):
+            pass
 
 
 def test_a_table_that_is_open_elsewhere_stays_and_the_new_one_gets_a_number(
@@ -116,6 +128,28 @@ def test_a_full_disk_at_the_very_end_keeps_all_results_and_says_so(
     assert "no space left" in report.problems[0]
     assert len(tree(tmp_path / "out")) == 6
     assert run([data], tmp_path / "out").exit_code == 0
+
+
+def test_a_run_goes_on_where_a_file_that_was_open_elsewhere_kept_it_from_replacing_all(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, replace = tmp_path / "out", os.replace
+    run([data / "a.tif"], out, model=Thresholder(size=20.0))
+
+    def refused(source: Path, target: Path) -> None:
+        if Path(target).name == "a_objects.csv":
+            raise OSError(16, "Device or resource busy")
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("napari_lightsam.formats.atomic.os.replace", refused)
+        write(data / "a.tif", discs(n=2))
+        failed = run([data / "a.tif"], out, overwrite=True)
+    assert failed.outcomes[0].status == "failed"
+
+    again = run([data / "a.tif"], out)
+    assert [(o.status, o.n_objects) for o in again.outcomes] == [("written", 4)]
+    assert set(tree(out)) == {"a_labels.tif", "a_objects.csv", "a_labels.json"}
 
 
 # --- files that change while they are read
@@ -333,6 +367,30 @@ def test_ome_zarr_is_read_with_channels_and_calibration(
     assert table["intensity_max_DAPI"].max() == 0
     assert {o.status for o in run([given], out, BatchSettings(channel="GFP")).outcomes} == {"skipped"}
     assert tree(tmp_path / "data") == before
+
+
+def test_a_zarr_whose_metadata_are_damaged_fails_alone(data: Path, tmp_path: Path) -> None:
+    ome_zarr(data / "c.zarr")
+    group = zarr.open_group(data / "c.zarr", mode="r+")
+    group.attrs["multiscales"] = [{**group.attrs["multiscales"][0], "axes": [{}, {}, {}]}]
+
+    report = run([data], tmp_path / "out")
+
+    assert [o.status for o in report.outcomes] == ["written", "failed", "written"]
+    assert "metadata that are damaged" in report.outcomes[1].message
+
+
+@pytest.mark.parametrize("given", ["folder", "list"])
+def test_an_image_whose_path_ends_without_a_name_stays_inside_the_output_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    ome_zarr(tmp_path / "a.zarr")
+    (tmp_path / "list.csv").write_text(f"image\n{(tmp_path / 'a.zarr').as_uri()}/\n")
+    monkeypatch.chdir(tmp_path / "a.zarr")
+
+    job = find_jobs(["."] if given == "folder" else ["../list.csv"], tmp_path / "out").jobs[0]
+
+    assert (job.labels, job.name) == (tmp_path / "out" / "a_labels.tif", "a.zarr")
 
 
 def test_a_zarr_that_lies_about_its_size_fails_alone(data: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from napari_lightsam.batch import BatchSettings, Recipe, segment_many
 from napari_lightsam.batch.scale import Cancelled, Pool, delay
 from napari_lightsam.batch.slide import read_record, segment_slide
-from napari_lightsam.batch.slide_blocks import Kept
+from napari_lightsam.batch.slide_blocks import Ids, Kept, draw_chunk
 from napari_lightsam.batch.slide_seams import (
     count_left,
     decide,
@@ -22,11 +22,12 @@ from napari_lightsam.batch.slide_seams import (
     join_changes,
     meet,
 )
+from napari_lightsam.batch.slide_source import SlidePlane
 from napari_lightsam.cli import app
 from napari_lightsam.engine.config import EverythingConfig
 from napari_lightsam.engine.merge import Piece
 from napari_lightsam.engine.progress import drain
-from napari_lightsam.errors import ConfigError
+from napari_lightsam.errors import ConfigError, FileError
 from napari_lightsam.train.metrics import match
 
 SEAM = 192  # the blocks of 512 frame pixels, two an image pixel, answer for half of these 384 pixels each
@@ -156,6 +157,9 @@ def test_of_an_object_that_two_blocks_found_the_better_stays_and_what_meets_noth
     for i, kept in enumerate(found):
         kept.save(plan.kept(i), "same")
     assert Kept.load(plan.kept(0), "other") is None
+    cut = tmp_path / "cut.npz"
+    cut.write_bytes(plan.kept(0).read_bytes()[:200])
+    assert Kept.load(cut, "same") is None
     blocks = {i: Kept.load(plan.kept(i), "same").summary() for i in (0, 1)}
     visitors = find_visitors(blocks)
     clusters = find_clusters({i: meet(plan, i, boxes) for i, (boxes, _) in visitors.items()}, visitors)
@@ -163,6 +167,23 @@ def test_of_an_object_that_two_blocks_found_the_better_stays_and_what_meets_noth
     changes = join_changes([decide(plan, nodes) for nodes in clusters.values()])
     assert changes == {1: {0: None}}
     assert count_left(blocks, changes) == {0: 2, 1: 1}
+
+
+def test_axes_that_are_told_go_before_those_of_the_file(tmp_path):
+    stack = np.arange(3 * 8 * 9, dtype="uint16").reshape(3, 8, 9)
+    zarr.save_array(tmp_path / "a.zarr", stack)
+    plane = SlidePlane(tmp_path / "a.zarr", BatchSettings(axes="ZYX", z=1))
+    np.testing.assert_array_equal(plane[2:5, :], stack[1, 2:5])
+
+
+def test_a_finished_block_that_was_taken_away_is_an_error_not_an_empty_place(tmp_path):
+    zarr.create_array(tmp_path / "0", shape=(64, 64), chunks=(64, 64), dtype="uint32")
+    plan = SimpleNamespace(kept=lambda i: tmp_path / f"{i}.npz", identity="same", out=tmp_path)
+    plan.cancelled = lambda: False
+
+    assert draw_chunk(plan, (0, 0, 64, 64), [Ids(0, 0)]) == 0
+    with pytest.raises(FileError, match="during the run"):
+        draw_chunk(plan, (0, 0, 64, 64), [Ids(0, 0, {})])
 
 
 class Poisoned:

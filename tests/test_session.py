@@ -118,6 +118,7 @@ def test_a_path_of_a_windows_computer_is_explained(tmp_path, image):
         pytest.param(b"\xff\xfe\x00binary\x80", "not text", id="binary"),
         pytest.param(b"[" * 100_000, "truncated or damaged", id="nested without end"),
         pytest.param(b" " * 2_000_000, "too large", id="huge"),
+        pytest.param(b'{"version": ' + b"1" * 5000 + b"}", "truncated or damaged", id="an endless number"),
     ],
 )
 def test_a_damaged_file_is_one_clear_error(tmp_path, content, message):

@@ -147,6 +147,9 @@ def test_flipped_bytes_never_pass_unnoticed(saved, tmp_path):
         pytest.param(
             lambda c: c["labels"][0]["objects"].update(a={}), "no number", id="an object without number"
         ),
+        pytest.param(
+            lambda c: c["labels"][0]["objects"].update({"1" * 5000: {}}), "no number", id="an endless label"
+        ),
     ],
 )
 def test_what_an_archive_must_not_say_is_refused_in_words(saved, edit, message):

@@ -73,6 +73,23 @@ def test_the_recipe_is_what_the_tool_would_do_with_the_image_on_display(desk, tm
     assert (stacked.settings.link, stacked.settings.z, stacked.overlay) == (True, None, True)
 
 
+@pytest.mark.parametrize(
+    ("name", "results"),
+    [
+        ("2026.01.15", "2026.01.15_segmented"),
+        ("plate.zarr", "plate_segmented"),
+        ("plate.csv", "plate_segmented"),
+    ],
+)
+def test_folders_whose_names_differ_behind_a_point_have_results_of_their_own(tmp_path, name, results):
+    source = tmp_path / name
+    if name.endswith(".csv"):
+        source.touch()
+    else:
+        source.mkdir()
+    assert folder.Folder(source).results == tmp_path / results
+
+
 def test_a_folder_is_segmented_and_a_result_is_shown(desk, images, notes):
     batch, steps = desk.control.batch, []
     batch.progress.connect(steps.append)

@@ -225,7 +225,8 @@ def _expand(given: str) -> Iterator[tuple[Path | str, Path, Path | None]]:
     """Each image with its subfolder in the output, and the folder it was found in (None: given by name)."""
     path = Path(given)
     if is_url(given) or is_zarr(path):
-        yield given.rstrip("/") if is_url(given) else path, Path(), None
+        named = path if path.name not in ("", "..") else path.resolve()  # "." has no name for its results
+        yield given.rstrip("/") if is_url(given) else named, Path(), None
     elif path.is_dir():
         found = list(_walk(path))
         if not found:

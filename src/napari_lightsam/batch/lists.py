@@ -134,7 +134,7 @@ def _listed(path: Path, header: Sequence[str], at: int, line: int, cells: Sequen
         raise ConfigError(f"{path}, line {line}: no image is named.")
     facts = tuple((name, cells[i].strip()) for i, name in enumerate(header) if i != at)
     if is_url(given):
-        return Listed(given, Path(), facts, line)
+        return Listed(given.rstrip("/"), Path(), facts, line)
     windows = "\\" in given and "/" not in given
     source = path.parent / (Path(*PureWindowsPath(given).parts) if windows else Path(given))
     inside = source.is_relative_to(path.parent) and ".." not in source.parts

@@ -84,8 +84,9 @@ def _acquire(path: Path) -> int:
         "host": socket.gethostname(),
         "since": datetime.now().isoformat(" ", "seconds"),
     }
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, json.dumps(about).encode())
+    with suppress(OSError):  # a full disk: the lock holds, and only does not say whose it is
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, json.dumps(about).encode())
     return descriptor
 
 

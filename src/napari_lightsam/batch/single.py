@@ -171,7 +171,6 @@ def _write(
     """Write all outputs of an image; they take their names together, the record last."""
     with ExitStack() as stack:
         # Leaving runs backwards: what is entered first is renamed or removed last.
-        stack.callback(job.pending.unlink, missing_ok=True)
         parts = {path: stack.enter_context(written_whole(path)) for path in (job.record, job.objects)}
         labels = stack.enter_context(written_whole(job.labels))
         save_labels(labels, result.labels, pixel_size=record.pixel_size, z_step=subject.z_step)
@@ -190,5 +189,6 @@ def _write(
             outputs[output.name] = hash_file(stack.enter_context(FORMATS[name].written(output, objects)))
         record = replace(record, outputs=outputs)
         save_record(parts[job.record], record)
-        # A run that is killed between the renamings is known by this as ours, and made again.
+        # A run that ends between the renamings, killed or refused one, is known by this as ours, made again.
         write_record(job.pending, record)
+    job.pending.unlink(missing_ok=True)

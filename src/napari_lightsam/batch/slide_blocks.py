@@ -6,6 +6,8 @@ stopped goes on where it was; a file takes its name only when it is whole, and s
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -20,7 +22,7 @@ from napari_lightsam.engine.merge import Piece
 from napari_lightsam.engine.progress import drain
 from napari_lightsam.engine.samplers import SAMPLERS
 from napari_lightsam.engine.walk import Walk
-from napari_lightsam.errors import ConfigError, DeviceError, WeightsError
+from napari_lightsam.errors import ConfigError, DeviceError, FileError, WeightsError
 from napari_lightsam.formats.atomic import WriteError, written_whole
 
 if TYPE_CHECKING:
@@ -176,7 +178,7 @@ class Kept:
                 if str(file["identity"]) != identity:
                     return None
                 return cls(**{name: file[name] for name in cls.__slots__})
-        except (OSError, ValueError, KeyError, EOFError):
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
             return None
 
     def summary(self) -> Finished:
@@ -186,6 +188,20 @@ class Kept:
         if len(self.boxes):
             reach = (*self.boxes[:, :2].min(axis=0).tolist(), *self.boxes[:, 2:].max(axis=0).tolist())
         return Finished(len(self.boxes), reach, self.boxes[which], which)
+
+
+def read_kept(plan: SlidePlan, index: int) -> Kept:
+    """Read the objects of a block that is finished.
+
+    Raises
+    ------
+    FileError
+        They are gone: something else took them away during the run.
+    """
+    kept = Kept.load(plan.kept(index), plan.identity)
+    if kept is None:
+        raise FileError(f"{plan.kept(index)} is gone or was changed during the run. Start it again.")
+    return kept
 
 
 def own_part(level: Level, block: Block) -> Box:
@@ -252,7 +268,7 @@ class Ids:
     first
         Label before that of its first object; the objects that are left are counted on from there.
     changes
-        What neighbours left of its objects.
+        What neighbours left of its objects; None before they were compared.
     """
 
     index: int
@@ -281,9 +297,12 @@ def draw_chunk(plan: SlidePlan, box: Box, blocks: Sequence[Ids], *_: Any) -> int
     labels = np.zeros((y1 - y0, x1 - x0), np.uint32)
     drawn = 0
     for ids in blocks:
-        kept = Kept.load(plan.kept(ids.index), plan.identity)
-        if kept is None:
-            continue
+        if ids.changes is None:
+            kept = Kept.load(plan.kept(ids.index), plan.identity)
+            if kept is None:
+                continue  # it failed
+        else:
+            kept = read_kept(plan, ids.index)
         changes = ids.changes or {}
         dropped = np.array(sorted(i for i, bits in changes.items() if bits is None), np.int64)
         boxes = kept.boxes

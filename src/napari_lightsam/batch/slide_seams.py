@@ -12,12 +12,11 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from napari_lightsam.batch.slide_blocks import Boxes, Changes, Finished, Kept
+from napari_lightsam.batch.slide_blocks import Boxes, Changes, Finished, read_kept
 from napari_lightsam.engine.assemble import least_area
 from napari_lightsam.engine.footprints import near_pairs, pack_crops
 from napari_lightsam.engine.merge import Pile
 from napari_lightsam.engine.select import choose
-from napari_lightsam.errors import FileError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -61,7 +60,7 @@ def find_visitors(blocks: Mapping[int, Finished]) -> dict[int, tuple[Boxes, Boxe
 
 def meet(plan: SlidePlan, index: int, boxes: Boxes) -> NDArray[np.int64]:
     """Return pairs (M, 2) of a block's objects and visitors whose boxes overlap."""
-    kept = _kept(plan, index)
+    kept = read_kept(plan, index)
     first, second = near_pairs(np.concatenate([kept.boxes, boxes]))
     across = (first < len(kept.boxes)) & (second >= len(kept.boxes))
     return np.stack([first[across], second[across] - len(kept.boxes)], axis=1).astype(np.int64)
@@ -99,7 +98,7 @@ def find_clusters(
 
 def decide(plan: SlidePlan, nodes: Nodes) -> dict[int, Changes]:
     """Choose among objects that meet, best first, and cut what overlaps; returns what changed, by block."""
-    shelf = {block: _kept(plan, block) for block in sorted({block for block, _ in nodes})}
+    shelf = {block: read_kept(plan, block) for block in sorted({block for block, _ in nodes})}
     pieces = [shelf[block].piece(i) for block, i in nodes]
     quality = np.array([shelf[block].quality[i] for block, i in nodes], np.float32)
     boxes = np.array([piece.box for piece in pieces], np.intp)
@@ -132,10 +131,3 @@ def join_changes(parts: Sequence[Mapping[int, Changes]]) -> dict[int, Changes]:
         for block, changed in part.items():
             joined.setdefault(block, {}).update(changed)
     return joined
-
-
-def _kept(plan: SlidePlan, index: int) -> Kept:
-    kept = Kept.load(plan.kept(index), plan.identity)
-    if kept is None:
-        raise FileError(f"{plan.kept(index)} is gone or was changed during the run. Start it again.")
-    return kept

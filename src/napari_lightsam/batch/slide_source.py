@@ -31,7 +31,7 @@ class SlidePlane:
     path
         A zarr folder (OME-Zarr, or a plain array), or a TIFF file.
     settings
-        Their channel, z and time choose the plane.
+        Their channel, z and time choose the plane; their axes go before those of the file.
 
     Attributes
     ----------
@@ -50,6 +50,7 @@ class SlidePlane:
 
     def __init__(self, path: str | os.PathLike[str], settings: BatchSettings) -> None:
         self.path = Path(path).absolute()
+        self._axes = settings.axes
         self._image: ImageFile | None = None
         image = self._opened()
         self._selection = image.select(settings.channel, settings.z, settings.time)
@@ -71,7 +72,8 @@ class SlidePlane:
 
     def _opened(self) -> ImageFile:
         if self._image is None:
-            self._image = read_zarr(self.path) if is_zarr(self.path) else _open_tiff(self.path)
+            image = read_zarr(self.path) if is_zarr(self.path) else _open_tiff(self.path)
+            self._image = image.with_axes(self._axes)
         return self._image
 
 

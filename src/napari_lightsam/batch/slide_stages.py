@@ -76,7 +76,7 @@ def draw_labels(
     shared = constant(plan, f"plan-{mark}-labels")
     for n, box in enumerate(_chunks(plan.plane.shape, chunk)):
         over = [i for i, part in sorted(finished.items()) if part.count and _overlap(part.reach, box)]
-        ids = [Ids(i, first[i], changes.get(i)) for i in over]
+        ids = [Ids(i, first[i], changes.get(i, {})) for i in over]
         tasks[f"chunk-{n}"] = delay(draw_chunk, f"labels-{mark}-{n}", shared, box, ids)
     yield from _all(pool, tasks, plan, "drawing the labels")
 

@@ -39,7 +39,7 @@ def download(
         bool, typer.Option("--yes", help="Accept a file for which no hash is published; it is then pinned.")
     ] = False,
 ) -> None:
-    """Download a model into the cache folder; nothing else ever uses the network."""
+    """Download a model into the cache folder; no other command fetches models."""
     from napari_lightsam.engine import download as engine
 
     for path in follow(engine.download(name, consent=yes)):

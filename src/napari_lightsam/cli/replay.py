@@ -64,7 +64,8 @@ def replay(
             if "recorded" not in given.values():
                 raise
             warn(f"note: {error} The recorded computation is not possible here; another one is used.")
-            return load_segmenter(name)
+            chosen = {key: value for key, value in given.items() if value != "recorded"}
+            return load_segmenter(name, **chosen)  # type: ignore[arg-type]  # checked there
 
     result = follow(run(document, file, load))
     for line in result.describe():

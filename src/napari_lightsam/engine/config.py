@@ -97,7 +97,7 @@ def check_ranges(config: DataclassInstance) -> None:
             object.__setattr__(config, setting.name, _checked(setting, value))
 
 
-def _checked(setting: Field[Any], value: object) -> bool | int | float:
+def _checked(setting: Field[Any], value: Any) -> bool | int | float:
     """Return a setting as Python's own bool, int or float (a sidecar must be able to hold it)."""
     if isinstance(setting.default, bool):
         if not isinstance(value, bool | np.bool_):
@@ -106,13 +106,13 @@ def _checked(setting: Field[Any], value: object) -> bool | int | float:
     low, high = setting.metadata["range"]
     value = value.item() if isinstance(value, np.generic) else value
     number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not number or not low <= value <= min(high, sys.float_info.max):  # type: ignore[operator]
+    if not number or not low <= value <= min(high, sys.float_info.max):
         raise ConfigError(f"{setting.name} must be a number between {low:g} and {high:g}; got {value!r}.")
     if "int" not in str(setting.type):
-        return float(value) if not isinstance(value, numbers.Integral) else int(value)  # type: ignore[arg-type]
-    if value != int(value):  # type: ignore[call-overload]
+        return float(value) if not isinstance(value, numbers.Integral) else int(value)
+    if value != int(value):
         raise ConfigError(f"{setting.name} must be a whole number; got {value!r}.")
-    return int(value)  # type: ignore[call-overload, no-any-return]
+    return int(value)
 
 
 class Thresholds(NamedTuple):

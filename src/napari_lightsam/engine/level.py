@@ -28,7 +28,7 @@ _OVERLAP = 256  # every local window lies whole inside one block
 LEAST_BLOCK = 2 * _OVERLAP
 """Smaller blocks would hardly advance over their overlap."""
 
-_KEPT_BLOCKS = 64  # 2-4 MB each
+_KEPT_BLOCKS = 24  # 3-7 MB each; as many as a plane of 4096 x 4096 pixels of the frame has
 _STRIP_PIXELS = 16_000_000  # source pixels, as uint8 RGB, that a fixed frame is resized from at once
 
 

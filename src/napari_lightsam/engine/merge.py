@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _LEAST_LEFT = 0.5  # of a mask that earlier objects overlap
 _SQUARE = np.ones((3, 3), bool)
 _CELL = 64  # pixels: side of the squares by which neighbours are found
-_PART_PIXELS = 4_000_000
+_PART_PIXELS = 1_000_000
 
 Box = tuple[int, int, int, int]
 
@@ -269,7 +269,7 @@ def write_pieces(
     ids
         Label of each object; 1..n by default.
     part
-        Rows and columns written at once; None: about four million pixels, in whole chunks of `out`.
+        Rows and columns written at once; None: about a million pixels, in whole chunks of `out`.
 
     Returns
     -------
@@ -321,8 +321,9 @@ def write_pieces(
 def _part_shape(labels: LabelArray) -> tuple[int, int]:
     """Return how many rows and columns are written at once: whole chunks where the array has some."""
     chunks = getattr(labels, "chunks", None)
-    known = isinstance(chunks, tuple) and len(chunks) == 2 and all(isinstance(side, int) for side in chunks)
-    high, wide = chunks if known else (1, labels.shape[1])
+    high, wide = 1, labels.shape[1]
+    if isinstance(chunks, tuple) and len(chunks) == 2 and all(isinstance(side, int) for side in chunks):
+        high, wide = chunks
     columns = max(wide, _PART_PIXELS // max(1, high) // wide * wide)
     columns = max(1, min(columns, labels.shape[1]))
     rows = max(high, _PART_PIXELS // columns // high * high)

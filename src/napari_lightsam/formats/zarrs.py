@@ -82,7 +82,12 @@ def read_zarr(path: str | os.PathLike[str]) -> ImageFile:
     opened = _open(path)
     about: dict[str, Any] = {}
     if hasattr(opened, "keys"):
-        array, axes, about = _finest(path, opened)
+        try:
+            array, axes, about = _finest(path, opened)
+        except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+            raise FileError(
+                f"{path} has OME metadata that are damaged ({type(error).__name__}: {error})."
+            ) from error
     else:
         array, axes = opened, _named_axes(opened)
     shape = tuple(array.shape)

@@ -49,7 +49,9 @@ class Folder:
         """The output folder."""
         if self.out is not None or self.source is None:
             return self.out
-        return self.source.with_name(f"{self.source.stem}_segmented")
+        dotted = self.source.is_dir() and self.source.suffix.casefold() != ".zarr"  # as dates in names are
+        name = self.source.name if dotted else self.source.stem
+        return self.source.with_name(f"{name}_segmented")
 
 
 class FolderBatch:

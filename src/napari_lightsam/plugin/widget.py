@@ -155,7 +155,7 @@ class LightSamWidget(QWidget):
     def _connect(self) -> None:
         control = self.controller
         control.changed.connect(self._refresh)
-        control.mentioned.connect(self.status.setText)
+        control.mentioned.connect(self.status.setText, check_nargs=False)
         self.image_combo.activated.connect(self._choose_image)
         self.size_row.chosen.connect(self._apply_size)
         self.everything.button.pressed.connect(self._apply_size)  # whatever was typed a moment ago

@@ -76,7 +76,7 @@ class BatchSection(QWidget):
     def _build_choices(self) -> QGridLayout:
         self.folder_button = QPushButton("Folder ...")
         self.folder_button.setToolTip(
-            "Choose the folder of the images; those in folders below are taken too."
+            "Choose the folder of the images; those in its subfolders are taken too."
         )
         self.list_button = QPushButton("List ...")
         self.list_button.setToolTip(
@@ -85,7 +85,8 @@ class BatchSection(QWidget):
         )
         self.out_button = QPushButton("Save into ...")
         self.out_button.setToolTip(
-            "Choose where results go; else into a folder beside the images. Images are never written."
+            "Choose where results go; else into a folder beside that of the images (or the list), with "
+            "'_segmented' added to its name. Images are never written."
         )
         self.recipe_button = QPushButton("Save recipe ...")
         self.recipe_button.setToolTip(

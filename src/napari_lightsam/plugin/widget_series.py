@@ -151,7 +151,7 @@ class SeriesSection(QWidget):
         self.out_button = QPushButton("Save into ...")
         self.out_button.setToolTip(
             "Choose where results go, before the folder is opened. Else they go into a folder beside it, "
-            "called as it is and '_annotated'; nothing is written among the images."
+            "with '_annotated' added to its name; nothing is written among the images."
         )
         self.where = QLabel()
         self.where.setWordWrap(True)

@@ -31,6 +31,7 @@ LARGEST_JSON = 64 * 2**20  # bytes; a thousand objects with their prompts take a
 LARGEST_ARRAY = 4 * 2**30  # bytes; as large as a Labels layer in memory may be
 MOST_MEMBERS = 100
 _CHUNK = 2**22  # values written at once
+_LONGEST_LABEL = 20  # digits of a number of 64 bits
 
 _FILE = {
     "format", "version", "application", "created", "images", "inputs", "settings", "pixel_size_um",
@@ -310,7 +311,7 @@ class _Reader:
     def _labels(self, content: Any) -> LabelRecord:
         read = Fields(self._path, "a Labels layer", content, _LABELS)
         objects = read.mapping("objects", {})
-        if not all(key.isdecimal() and isinstance(value, dict) for key, value in objects.items()):
+        if not all(_is_label(key) and isinstance(value, dict) for key, value in objects.items()):
             raise FileError(f"{self._path} is damaged: an object has no number or no record.")
         return LabelRecord(
             name=read.text("name"),
@@ -378,6 +379,10 @@ class _Reader:
             return values.reshape(shape)
         except ValueError:  # of nothing, or with more axes than there can be
             raise FileError(f"{self._path} is damaged: no image has the shape of {member}.") from None
+
+
+def _is_label(text: str) -> bool:
+    return text.isdecimal() and len(text) <= _LONGEST_LABEL
 
 
 def _is_layer_value(value: Any) -> bool:

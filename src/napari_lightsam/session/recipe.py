@@ -170,7 +170,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise FileError(f"{path} cannot be opened: {error.strerror or error}.") from error
     try:
         content = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: also a number of thousands of digits
         where = f" at line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
         raise FileError(
             f"{path} is truncated or damaged: it is no valid JSON{where}. Copy or save it again."
