@@ -163,8 +163,12 @@ class Film:
         self._milliseconds.append(milliseconds)
 
     def save(self, name: str) -> None:
-        """Write all pictures with the colours of the last one, which has the most."""
-        palette = self._pictures[-1].quantize(128)
+        """Write all pictures with colours that they share, so that nothing flickers."""
+        width, height = self._pictures[0].size
+        joined = Image.new("RGB", (width, height * len(self._pictures)))
+        for i, picture in enumerate(self._pictures):
+            joined.paste(picture, (0, i * height))
+        palette = joined.quantize(255, method=Image.Quantize.MAXCOVERAGE)
         frames = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in self._pictures]
         frames[0].save(
             IMAGES / f"{name}.gif",

@@ -163,7 +163,7 @@ def test_memory_of_choosing_and_drawing_does_not_grow_with_the_plane(tmp_path):
 
 
 def test_a_run_keeps_what_the_balance_can_bring_back(segmenter, nuclei):
-    image = nuclei[0][60:220, 60:220]
+    image = nuclei[0]
     plain = drain(segmenter.everything(image, EverythingConfig(object_size=26)))
     more = drain(segmenter.everything(image, EverythingConfig(object_size=26, balance=1)))
     own = segmenter.spec.everything

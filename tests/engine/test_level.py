@@ -102,11 +102,11 @@ def test_a_sam_frame_is_the_resized_uint8_image_with_sams_mean_and_deviation(nuc
 
 
 def test_the_cache_forgets_the_block_that_was_used_longest_ago():
-    cache, level = BlockCache(), make_level((9, 9), OWN, 1.0)
-    for i in range(64):
+    cache, level = BlockCache(8), make_level((9, 9), OWN, 1.0)
+    for i in range(8):
         cache.put(level, Block(i, 0, 1, 1), i)
     assert cache.get(level, Block(0, 0, 1, 1)) == 0
-    cache.put(level, Block(64, 0, 1, 1), 64)
+    cache.put(level, Block(8, 0, 1, 1), 8)
     assert cache.get(level, Block(1, 0, 1, 1)) is None
     assert cache.get(level, Block(0, 0, 1, 1)) == 0
 
