@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_lightsam.plugin.widget_folded import FoldedSection
 from napari_lightsam.plugin.widget_parts import ProgressRow, enable, fill, wide
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 _TITLE = "Many images"
 
 
-class BatchSection(QWidget):
+class BatchSection(FoldedSection):
     """Segments all images of a folder with the settings above; collapsed until asked for.
 
     Parameters
@@ -36,20 +37,9 @@ class BatchSection(QWidget):
     """
 
     def __init__(self, controller: Controller) -> None:
-        super().__init__()
+        super().__init__(_TITLE, "Segment a folder of images with the settings above.")
         self._batch = controller.batch
-        self.toggle = QPushButton()
-        self.toggle.setCheckable(True)
-        font = self.toggle.font()
-        font.setBold(True)
-        self.toggle.setFont(font)
-        self.toggle.setStyleSheet("text-align: left; border: none; background: none; padding: 2px 0;")
-        self.toggle.setToolTip("Segment a folder of images with the settings above.")
-        self.toggle.toggled.connect(self.expand)
-        self.inner = QWidget()
-        column = QVBoxLayout(self.inner)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.setSpacing(4)
+        column = self.column
         column.addLayout(self._build_choices())
         self.button = QPushButton("Segment the folder")
         self.row = ProgressRow(
@@ -58,20 +48,8 @@ class BatchSection(QWidget):
         column.addWidget(self.button)
         column.addWidget(self.row)
         column.addWidget(self._build_result())
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        outer.setSpacing(2)
-        outer.addWidget(self.toggle)
-        outer.addWidget(self.inner)
-        self.expand(False)
         self._connect()
         self._show()
-
-    def expand(self, wanted: bool = True) -> None:
-        """Show or hide the section."""
-        self.toggle.setChecked(wanted)
-        self.toggle.setText(f"{'▾' if wanted else '▸'}  {_TITLE}")
-        self.inner.setVisible(wanted)
 
     def _build_choices(self) -> QGridLayout:
         self.folder_button = QPushButton("Folder ...")

@@ -13,12 +13,11 @@ from qtpy.QtWidgets import (
     QPushButton,
     QSizePolicy,
     QSpinBox,
-    QVBoxLayout,
-    QWidget,
 )
 
 from napari_lightsam.plugin import layers
 from napari_lightsam.plugin.widget_check import CheckBox
+from napari_lightsam.plugin.widget_folded import FoldedSection
 from napari_lightsam.plugin.widget_parts import enable, fill, wide
 from napari_lightsam.plugin.widget_table import ObjectModel, ObjectView
 
@@ -31,7 +30,7 @@ _TITLE = "Review and correct"
 _PAUSE = 250  # milliseconds without an edit, after which objects are measured again
 
 
-class ObjectsSection(QWidget):
+class ObjectsSection(FoldedSection):
     """Lists the objects of a Labels layer, repairs them and checks how good they are; collapsed at first.
 
     Parameters
@@ -41,7 +40,9 @@ class ObjectsSection(QWidget):
     """
 
     def __init__(self, controller: Controller) -> None:
-        super().__init__()
+        super().__init__(
+            _TITLE, "Go through the objects of a Labels layer, repair them, and check how good it is."
+        )
         self._control = controller
         self._curating, self._splitting = controller.curating, controller.splitting
         self._filling = False
@@ -51,24 +52,11 @@ class ObjectsSection(QWidget):
         self._timer.setInterval(_PAUSE)
         self._timer.timeout.connect(self._curating.measure)
         self._connect()
-        self.expand(False)
 
     # --- layout --------------------------------------------------------------------------------------
 
     def _build(self) -> None:
-        self.toggle = QPushButton()
-        self.toggle.setCheckable(True)
-        font = self.toggle.font()
-        font.setBold(True)
-        self.toggle.setFont(font)
-        self.toggle.setStyleSheet("text-align: left; border: none; background: none; padding: 2px 0;")
-        self.toggle.setToolTip(
-            "Go through the objects of a Labels layer, repair them, and check how good it is."
-        )
-        self.inner = QWidget()
-        column = QVBoxLayout(self.inner)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.setSpacing(4)
+        column = self.column
         column.addLayout(self._build_source())
         self.model = ObjectModel()
         self.view = ObjectView(self.model)
@@ -79,11 +67,6 @@ class ObjectsSection(QWidget):
         column.addLayout(self._build_buttons())
         self.check = CheckBox(self._control)
         column.addWidget(self.check)
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        outer.setSpacing(2)
-        outer.addWidget(self.toggle)
-        outer.addWidget(self.inner)
 
     def _build_source(self) -> QHBoxLayout:
         self.labels = wide(QComboBox())
@@ -133,7 +116,6 @@ class ObjectsSection(QWidget):
 
     def _connect(self) -> None:
         curating, splitting = self._curating, self._splitting
-        self.toggle.toggled.connect(self.expand)
         self.labels.activated.connect(self._choose_labels)
         self.scope.activated.connect(lambda: curating.use_all_planes(bool(self.scope.currentData())))
         curating.outdated.connect(self._wait)
@@ -160,9 +142,7 @@ class ObjectsSection(QWidget):
 
     def expand(self, wanted: bool = True) -> None:
         """Show or hide the section; hidden, nothing is measured."""
-        self.toggle.setChecked(wanted)
-        self.toggle.setText(f"{'▾' if wanted else '▸'}  {_TITLE}")
-        self.inner.setVisible(wanted)
+        super().expand(wanted)
         if wanted:
             self._on_active()
             self.refresh()
@@ -174,12 +154,8 @@ class ObjectsSection(QWidget):
 
     # --- what is looked through ----------------------------------------------------------------------
 
-    @property
-    def _is_expanded(self) -> bool:
-        return self.toggle.isChecked()
-
     def _wait(self) -> None:
-        if self._is_expanded:
+        if self.is_expanded:
             self._timer.start()
 
     def _choose_labels(self) -> None:
@@ -189,12 +165,12 @@ class ObjectsSection(QWidget):
         """Follow the Labels layer that is selected in napari."""
         active = self._control.viewer.layers.selection.active
         ids = [layer.unique_id for layer in self._curating.choices()]
-        if self._is_expanded and active is not None and active.unique_id in ids:
+        if self.is_expanded and active is not None and active.unique_id in ids:
             self._curating.use_layer(active)
 
     def refresh(self) -> None:
         """Bring the section in step with the viewer."""
-        if not self._is_expanded:
+        if not self.is_expanded:
             return
         found = list(self._curating.choices())
         ids = [layer.unique_id for layer in found]
@@ -211,7 +187,7 @@ class ObjectsSection(QWidget):
     # --- what is shown -------------------------------------------------------------------------------
 
     def _show(self, event: Any = None) -> None:
-        if not self._is_expanded:
+        if not self.is_expanded:
             return
         curating = self._curating
         labels = curating.layer

@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_lightsam.plugin.messages import report_info
+from napari_lightsam.plugin.widget_folded import FoldedSection
 from napari_lightsam.plugin.widget_parts import enable, fill, wide
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class SessionRow(QWidget):
         self.restore_button.setVisible(self._control.sessions.unsaved is not None)
 
 
-class SeriesSection(QWidget):
+class SeriesSection(FoldedSection):
     """Goes through the images of a folder; collapsed until asked for.
 
     Parameters
@@ -107,41 +108,18 @@ class SeriesSection(QWidget):
     """
 
     def __init__(self, controller: Controller) -> None:
-        super().__init__()
+        super().__init__(_TITLE, "Annotate the images of a folder one after the other.")
         self._control = controller
         self._series = controller.series
         self._out: Path | None = None
-        self.toggle = QPushButton()
-        self.toggle.setCheckable(True)
-        font = self.toggle.font()
-        font.setBold(True)
-        self.toggle.setFont(font)
-        self.toggle.setStyleSheet("text-align: left; border: none; background: none; padding: 2px 0;")
-        self.toggle.setToolTip("Annotate the images of a folder one after the other.")
-        self.toggle.toggled.connect(self.expand)
-        self.inner = QWidget()
-        column = QVBoxLayout(self.inner)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.setSpacing(4)
+        column = self.column
         column.addLayout(self._build_folder())
         self.bar = QProgressBar()
         self.bar.setFormat("%v of %m done")
         column.addWidget(self.bar)
         column.addLayout(self._build_steps())
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        outer.setSpacing(2)
-        outer.addWidget(self.toggle)
-        outer.addWidget(self.inner)
-        self.expand(False)
         self._series.changed.connect(self.refresh)
         self.refresh()
-
-    def expand(self, wanted: bool = True) -> None:
-        """Show or hide the section."""
-        self.toggle.setChecked(wanted)
-        self.toggle.setText(f"{'▾' if wanted else '▸'}  {_TITLE}")
-        self.inner.setVisible(wanted)
 
     def _build_folder(self) -> QVBoxLayout:
         self.folder_button = QPushButton("Open folder ...")

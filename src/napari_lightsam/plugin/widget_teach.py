@@ -22,6 +22,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_lightsam.plugin.axes import NoPlane
+from napari_lightsam.plugin.widget_folded import FoldedSection
 from napari_lightsam.plugin.widget_parts import ProgressRow, enable, fill, wide
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ _HINT = (
 _TITLE = "Teach the model your images"
 
 
-class TeachSection(QWidget):
+class TeachSection(FoldedSection):
     """Teaches the chosen model with a Labels layer, and shows what was gained; collapsed until asked for.
 
     Parameters
@@ -55,23 +56,12 @@ class TeachSection(QWidget):
     used = Signal()
 
     def __init__(self, controller: Controller) -> None:
-        super().__init__()
+        super().__init__(_TITLE, "Let the model learn from objects that you corrected, on this computer.")
         self._control = controller
         self._teaching = controller.teaching
         self._why_no_image = ""
         self._shown: Taught | None = None
-        self.toggle = QPushButton()
-        self.toggle.setCheckable(True)
-        font = self.toggle.font()
-        font.setBold(True)
-        self.toggle.setFont(font)
-        self.toggle.setStyleSheet("text-align: left; border: none; background: none; padding: 2px 0;")
-        self.toggle.setToolTip("Let the model learn from objects that you corrected, on this computer.")
-        self.toggle.toggled.connect(self.expand)
-        self.inner = QWidget()
-        column = QVBoxLayout(self.inner)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.setSpacing(4)
+        column = self.column
         hint = QLabel(_HINT)
         hint.setWordWrap(True)
         column.addWidget(hint)
@@ -81,19 +71,7 @@ class TeachSection(QWidget):
         column.addWidget(self.button)
         column.addWidget(self.row)
         column.addWidget(self._build_result())
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        outer.setSpacing(2)
-        outer.addWidget(self.toggle)
-        outer.addWidget(self.inner)
-        self.expand(False)
         self._connect()
-
-    def expand(self, wanted: bool = True) -> None:
-        """Show or hide the section."""
-        self.toggle.setChecked(wanted)
-        self.toggle.setText(f"{'▾' if wanted else '▸'}  {_TITLE}")
-        self.inner.setVisible(wanted)
 
     # --- layout --------------------------------------------------------------------------------------
 
