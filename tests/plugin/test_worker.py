@@ -145,3 +145,19 @@ def test_a_result_that_is_on_its_way_when_its_work_is_cancelled_never_arrives(wo
     worker.cancel(Lane.PROMPT)
     waiting()
     assert arrived == []
+
+
+def test_a_free_lane_has_its_last_callback_on_the_way():
+    calls = queue.Queue()
+
+    def deliver_slowly(call):
+        time.sleep(0.1)
+        calls.put(call)
+
+    worker = Worker(deliver_slowly)
+    worker.submit(Lane.RUN, count(0), lambda result: None, lambda error: None)
+    while worker.is_busy(Lane.RUN):
+        time.sleep(0.001)
+    assert not calls.empty()
+    worker.close()
+    assert worker.join(5)

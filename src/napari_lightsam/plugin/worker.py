@@ -102,8 +102,9 @@ class Worker:
             return found
 
     def is_busy(self, lane: Lane) -> bool:
-        """Tell whether a job waits or runs in a lane."""
-        return lane in self._jobs
+        """Tell whether a job waits or runs in a lane; when not, its last callback is on its way."""
+        with self._wake:
+            return lane in self._jobs
 
     def close(self) -> None:
         """Drop all jobs and end the thread after the step under way; does not wait for it."""
@@ -177,25 +178,24 @@ class Worker:
 
     def _send(self, job: _Job, call: Callable[[], object], *, final: bool) -> None:
         """Hand a callback to the main thread, which drops it when the job was replaced meanwhile."""
-        if final:
-            with self._wake:
-                if self._jobs.get(job.lane) is job:
-                    del self._jobs[job.lane]
-                    self._sent[job.lane] = job
-                else:
-                    return
 
         def run() -> None:
             if not job.cancelled.is_set():
                 call()
 
-        if self._closed:
-            return
-        try:
-            self._deliver(run)
-        except RuntimeError:
-            # the window was destroyed between the check above and the call
-            self._closed = True
+        with self._wake:  # nobody sees the lane free before the callback is on its way
+            if final:
+                if self._jobs.get(job.lane) is not job:
+                    return
+                del self._jobs[job.lane]
+                self._sent[job.lane] = job
+            if self._closed:
+                return
+            try:
+                self._deliver(run)
+            except RuntimeError:
+                # the window was destroyed between the check above and the call
+                self._closed = True
 
 
 _LIVE: weakref.WeakSet[Worker] = weakref.WeakSet()
