@@ -168,7 +168,11 @@ class Film:
         joined = Image.new("RGB", (width, height * len(self._pictures)))
         for i, picture in enumerate(self._pictures):
             joined.paste(picture, (0, i * height))
-        palette = joined.quantize(255, method=Image.Quantize.MAXCOVERAGE)
+        # half of the colours for the greys, of which there are most pixels, half for what is rare
+        ways = (Image.Quantize.MEDIANCUT, Image.Quantize.MAXCOVERAGE)
+        colours = [joined.quantize(128, method=way).getpalette() or [] for way in ways]
+        palette = Image.new("P", (1, 1))
+        palette.putpalette([*colours[0][: 3 * 128], *colours[1][: 3 * 128]])
         frames = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in self._pictures]
         frames[0].save(
             IMAGES / f"{name}.gif",
