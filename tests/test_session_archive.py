@@ -178,3 +178,16 @@ def test_a_failed_write_leaves_the_former_file(saved, monkeypatch):
         write_document(saved, document(pixel_size_um=float("nan")))
     assert saved.read_bytes() == before
     assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+
+
+@pytest.mark.parametrize("bits", [0x01, 0x20, 0x40, 0x41], ids=["encrypted", "patched", "strong", "both"])
+def test_parts_that_are_encrypted_or_packed_strangely_are_refused(saved, bits):
+    content = bytearray(saved.read_bytes())
+    with zipfile.ZipFile(saved) as file:
+        at = file.start_dir
+    for _ in range(len(zipfile.ZipFile(saved).namelist())):
+        content[at + 8] |= bits  # of the entry in the table of contents
+        at = content.find(b"PK\x01\x02", at + 4)
+    saved.write_bytes(content)
+    with pytest.raises(FileError, match=r"cannot be read|not opened"):
+        read_document(saved)

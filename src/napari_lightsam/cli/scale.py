@@ -7,7 +7,16 @@ import typer
 
 from napari_lightsam.batch.settings import BatchSettings
 from napari_lightsam.cli.report import follow, reported, warn
-from napari_lightsam.cli.segment import default, parse_channel, parse_pixel_size, parse_z, setting
+from napari_lightsam.cli.segment import (
+    ModelName,
+    Threads,
+    Workers,
+    default,
+    parse_channel,
+    parse_pixel_size,
+    parse_z,
+    setting,
+)
 from napari_lightsam.engine.config import config_from
 
 SCHEDULER_HELP = (
@@ -20,9 +29,7 @@ def slide(
     image: Annotated[str, typer.Argument(help="OME-Zarr image, zarr array or TIFF file.")],
     out: Annotated[Path, typer.Argument(help="OME-Zarr label image to write, such as labels.zarr.")],
     mode: Annotated[str, setting("mode")] = default("mode"),
-    model: Annotated[
-        str, typer.Option(help="Name of a model (see `lightsam models list`) or path of a checkpoint.")
-    ] = "lightsam",
+    model: ModelName = "lightsam",
     object_size: Annotated[float | None, setting("object_size")] = default("object_size"),
     channel: Annotated[str | None, setting("channel")] = default("channel"),
     z: Annotated[str | None, setting("z", "--z")] = default("z"),
@@ -35,13 +42,8 @@ def slide(
     precision: Annotated[str, setting("precision")] = default("precision"),
     runtime: Annotated[str, setting("runtime")] = default("runtime"),
     scheduler: Annotated[str, typer.Option(help=SCHEDULER_HELP)] = "processes",
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Workers on this machine; one a core when not given.")
-    ] = None,
-    threads: Annotated[
-        int | None,
-        typer.Option(min=1, help="Threads of the model in each worker; cores / workers, 1 on a cluster."),
-    ] = None,
+    workers: Workers = None,
+    threads: Threads = None,
     block: Annotated[
         int, typer.Option(help="Largest side of what is encoded at once (px of the model's frame).")
     ] = 1280,

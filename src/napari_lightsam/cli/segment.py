@@ -36,6 +36,18 @@ def default(name: str) -> Any:
     return _FIELDS[name].default
 
 
+ModelName = Annotated[
+    str, typer.Option(help="Name of a model (see `lightsam models list`) or path of a checkpoint.")
+]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Workers on this machine; one a core when not given.")
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, help="Threads of the model in each worker; cores / workers, 1 on a cluster."),
+]
+
+
 @reported
 def segment(
     inputs: Annotated[
@@ -54,9 +66,7 @@ def segment(
         ),
     ] = None,
     mode: Annotated[str, setting("mode")] = default("mode"),
-    model: Annotated[
-        str, typer.Option(help="Name of a model (see `lightsam models list`) or path of a checkpoint.")
-    ] = "lightsam",
+    model: ModelName = "lightsam",
     object_size: Annotated[float | None, setting("object_size")] = default("object_size"),
     channel: Annotated[str | None, setting("channel")] = default("channel"),
     z: Annotated[str | None, setting("z", "--z")] = default("z"),
@@ -81,13 +91,8 @@ def segment(
             "such as tcp://host:8786; one after the other when not given."
         ),
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="How many, on this machine; one a core when not given.")
-    ] = None,
-    threads: Annotated[
-        int | None,
-        typer.Option(min=1, help="Threads of the model in each worker; cores / workers, 1 on a cluster."),
-    ] = None,
+    workers: Workers = None,
+    threads: Threads = None,
     export: Annotated[
         str | None,
         typer.Option(help=f"Also write these formats, separated by commas: {', '.join(FORMATS)}."),

@@ -338,7 +338,7 @@ class Annotator:
         try:
             for layer in (self.preview, self.points, self.boxes):
                 if layer is not None:
-                    self.viewer.layers.remove(getattr(layer, "__wrapped__", layer))
+                    layers.remove(self.viewer, layer)
         finally:
             self._quiet = False
 
@@ -358,7 +358,7 @@ class Annotator:
         keywords = layers.on_plane(image, plane, offset)
         preview = self.preview
         if preview is not None and not _lies_as(preview, keywords):  # the image was scaled or turned since
-            self.viewer.layers.remove(getattr(preview, "__wrapped__", preview))
+            layers.remove(self.viewer, preview)
             preview = None
         if preview is None:
             self._add_preview(data, keywords)

@@ -70,8 +70,7 @@ class Clicks:
     def start(self, labels: Labels) -> None:
         """Let the user click on a Labels layer; clicks that are there already are dropped."""
         self.stop()
-        active = self._viewer.layers.selection.active
-        self._former = None if active is None else active.unique_id
+        self._former = layers.active_id(self._viewer)
         zoom = self._viewer.scene.camera.zoom * float(np.mean(np.abs(labels.scale[-2:])))
         points = self._viewer.add_points(
             None,
@@ -95,10 +94,8 @@ class Clicks:
         layer = self.layer
         if layer is None:
             return
-        self._viewer.layers.remove(getattr(layer, "__wrapped__", layer))
-        former = layers.by_id(self._viewer, self._former)
-        if former is not None:
-            self._viewer.layers.selection.active = former
+        layers.remove(self._viewer, layer)
+        layers.activate(self._viewer, self._former)
 
     def take_back(self) -> None:
         """Remove the last click."""
@@ -174,7 +171,7 @@ class Frames:
         layer = self.layer
         if layer is not None:
             active = self._viewer.layers.selection.active
-            self._viewer.layers.remove(getattr(layer, "__wrapped__", layer))
+            layers.remove(self._viewer, layer)
             if active is not None and active.unique_id != layer.unique_id:
                 self._viewer.layers.selection.active = active
 

@@ -40,6 +40,24 @@ def by_id(viewer: ViewerModel, unique_id: Hashable | None) -> Any | None:
     return next((layer for layer in viewer.layers if layer.unique_id == unique_id), None)
 
 
+def remove(viewer: ViewerModel, layer: Layer) -> None:
+    """Remove a layer, also one that came as a proxy: widgets get these, and the list knows none of them."""
+    viewer.layers.remove(getattr(layer, "__wrapped__", layer))
+
+
+def active_id(viewer: ViewerModel) -> Hashable | None:
+    """Return the `unique_id` of the active layer; None when there is none."""
+    active = viewer.layers.selection.active
+    return None if active is None else active.unique_id
+
+
+def activate(viewer: ViewerModel, unique_id: Hashable | None) -> None:
+    """Make a layer active, unless it was deleted."""
+    layer = by_id(viewer, unique_id)
+    if layer is not None:
+        viewer.layers.selection.active = layer
+
+
 def below_prompts(viewer: ViewerModel, labels: Labels) -> None:
     """Move a layer below our prompts and preview, which must stay visible and clickable."""
     order = [layer.unique_id for layer in viewer.layers]

@@ -184,7 +184,7 @@ class WorkRegion:
         former = layers.find(self._viewer, "work region", owner)
         active = self._viewer.layers.selection.active
         if former is not None:
-            self._viewer.layers.remove(getattr(former, "__wrapped__", former))
+            layers.remove(self._viewer, former)
             active = None if active is not None and active.unique_id == former.unique_id else active
         outline = self._viewer.add_shapes(
             [corners[:, list(plane.axes)]] if image.ndim == 2 else [corners],
@@ -210,7 +210,7 @@ class WorkRegion:
         """Take the outline away with its image: alone it would make the view as large as that was."""
         outline = layers.find(self._viewer, "work region", self._annotator.owner)
         if outline is not None and layers.ours(outline)["image"] == str(gone.unique_id):
-            self._viewer.layers.remove(getattr(outline, "__wrapped__", outline))
+            layers.remove(self._viewer, outline)
 
     # --- the whole image -----------------------------------------------------------------------------
 

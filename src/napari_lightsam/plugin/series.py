@@ -202,7 +202,7 @@ class Series:
         control.sessions.place = place
         control.use_image(following)  # first, or else whoever follows the layers would choose another image
         for layer in former:
-            viewer.layers.remove(getattr(layer, "__wrapped__", layer))
+            layers.remove(viewer, layer)
 
     def _prepare_ahead(self, item: Item) -> None:
         """Embed the next image in the background while this one is annotated."""

@@ -59,4 +59,4 @@ class StackPreview:
         """Take the layer away."""
         layer = layers.by_id(self._viewer, self._layer)
         if layer is not None:
-            self._viewer.layers.remove(getattr(layer, "__wrapped__", layer))
+            layers.remove(self._viewer, layer)

@@ -56,8 +56,7 @@ class TypicalObject:
         """Let the user drag an ellipse around one object."""
         self.stop()
         self._image, self._plane = image, plane
-        active = self._viewer.layers.selection.active
-        self._former = None if active is None else active.unique_id
+        self._former = layers.active_id(self._viewer)
         shapes = self._viewer.add_shapes(
             None,
             ndim=image.ndim,
@@ -77,10 +76,8 @@ class TypicalObject:
         layer = self.layer
         if layer is None:
             return
-        self._viewer.layers.remove(getattr(layer, "__wrapped__", layer))
-        former = layers.by_id(self._viewer, self._former)
-        if former is not None:
-            self._viewer.layers.selection.active = former
+        layers.remove(self._viewer, layer)
+        layers.activate(self._viewer, self._former)
 
     def _on_drawn(self, event: Any) -> None:
         if event.action == "added":

@@ -211,7 +211,7 @@ def read_document(path: str | os.PathLike[str]) -> Document:
         raise FileError(f"{path} does not exist. Check the name and the folder.") from None
     except (zipfile.BadZipFile, EOFError, zlib.error) as error:
         raise FileError(f"{path} is truncated or damaged: {error}. Copy or save it again.") from None
-    except (OSError, NotImplementedError, RuntimeError) as error:  # RuntimeError: encrypted
+    except (OSError, NotImplementedError) as error:  # the latter: packed in a way that Python does not know
         raise FileError(f"{path} cannot be read: {error}.") from error
 
 
