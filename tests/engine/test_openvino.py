@@ -102,6 +102,23 @@ def test_prompts_in_windows_of_their_own_are_decoded_like_torch(fast, plain, pro
         assert close(found, expected)
 
 
+def test_prompts_are_decoded_in_few_different_numbers_at_once(fast, monkeypatch):
+    sizes = set()
+    run = openvino_module._Graph.run
+
+    def spy(self, inputs, outputs):
+        sizes.add(len(outputs[0]))
+        run(self, inputs, outputs)
+
+    monkeypatch.setattr(openvino_module._Graph, "run", spy)
+    whole = fast.decode(tokens_of(16, 8, 8), clicks(16), True)[0]
+    for number in range(1, 17):
+        some = clicks(16)
+        some = some._replace(points=some.points[:number], labels=some.labels[:number])
+        assert close(fast.decode(tokens_of(16, 8, 8)[:number], some, True)[0], whole[:number])
+    assert sizes == {1, 2, 4, 8, 12, 16}
+
+
 @pytest.mark.parametrize("size", [(16, 16), (24, 20), (64, 64)], ids=str)
 def test_prompts_in_one_area_of_any_size_are_decoded_like_torch(fast, plain, size):
     tokens, prompts = tokens_of(1, *size), clicks(3, side=16 * min(size))
