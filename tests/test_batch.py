@@ -576,6 +576,32 @@ def test_pictures_are_added_to_finished_results_and_foreign_ones_kept(data: Path
         run([data], tmp_path / "other", outputs=("overlay",))
 
 
+def test_what_an_earlier_run_exported_stays_while_it_fits_and_goes_when_results_are_made_again(
+    data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run([data], out, outputs=("roi", "ome-zarr"))
+    run([data], out, outputs=("overlay",))
+    both = run([data], out, outputs=("overlay", "roi", "ome-zarr"))
+    assert {o.status for o in both.outcomes} == {"skipped"}
+
+    (out / "sub" / "a_rois.zip").write_bytes(b"corrected by hand")
+    for name in ("a_coco.json", "a notes.txt"):
+        (out / name).write_text("somebody's")
+    run([data], out, BatchSettings(pixel_size=(1.0, 1.0)), overwrite=True, outputs=("geojson",))
+
+    endings = (*SUFFIXES, "_objects.geojson")
+    made = {stem + end for stem in ("a", "sub/a", "sub/deep/b") for end in endings}
+    assert set(tree(out)) == made | {"sub/a_rois.zip", "a_coco.json", "a notes.txt"}
+    assert not list(out.rglob("*.zarr"))
+    run([data], out, overwrite=True)
+    assert set(tree(out)) == results("a", "sub/a", "sub/deep/b") | {
+        "sub/a_rois.zip",
+        "a_coco.json",
+        "a notes.txt",
+    }
+
+
 def test_further_formats_are_written_recorded_and_found_finished(data: Path, tmp_path: Path) -> None:
     exports = ("roi", "geojson", "coco", "ome-zarr", "ome-tiff", "csv", "tiff")
     run([data], tmp_path / "out")
@@ -700,7 +726,7 @@ def test_notes_about_a_file_become_its_flags(tmp_path: Path) -> None:
     report = run([tmp_path / "a.tif"], tmp_path / "out")
 
     assert report.outcomes[0].flags == (
-        "the file holds 2 images; the first is used (--series all takes each)",
+        "the file holds 2 images; the first is used (--series chooses others)",
     )
 
 

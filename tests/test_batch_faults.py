@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,17 +21,21 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from napari_lightsam.batch import BatchSettings, segment_many
-from napari_lightsam.batch.inputs import BATCH_OUTPUTS, find_jobs
+from napari_lightsam.batch.inputs import BATCH_OUTPUTS, BATCH_RECORD, find_jobs
 from napari_lightsam.batch.lists import read_list
 from napari_lightsam.batch.lock import LOCK, locked
+from napari_lightsam.batch.slide_source import SlidePlane
+from napari_lightsam.batch.summary import RESERVED
 from napari_lightsam.cli import app
+from napari_lightsam.engine.linking import link_planes
 from napari_lightsam.engine.progress import drain
 from napari_lightsam.errors import ConfigError, FileError, LightSamError
 from napari_lightsam.formats.images import read_image
+from napari_lightsam.formats.tables import measure_objects
 from test_batch import Thresholder, discs, run, tree, write
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 
 @pytest.fixture
@@ -152,6 +159,17 @@ def test_a_run_goes_on_where_a_file_that_was_open_elsewhere_kept_it_from_replaci
     assert set(tree(out)) == {"a_labels.tif", "a_objects.csv", "a_labels.json"}
 
 
+@pytest.mark.parametrize("overwrite", [False, True], ids=["plain", "overwrite"])
+def test_a_record_of_another_program_is_never_replaced(data: Path, tmp_path: Path, overwrite: bool) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / BATCH_RECORD).write_text('{"jobs": []}')
+
+    with pytest.raises(ConfigError, match=r"batch\.json is no record of a batch.*another output folder"):
+        run([data], tmp_path / "out", overwrite=overwrite)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [BATCH_RECORD]
+    assert (tmp_path / "out" / BATCH_RECORD).read_text() == '{"jobs": []}'
+
+
 # --- files that change while they are read
 
 
@@ -226,14 +244,18 @@ def test_links_in_circles_are_walked_once(data: Path, tmp_path: Path) -> None:
 def test_strange_and_very_long_names_keep_their_images_apart(tmp_path: Path) -> None:
     long = "ö" * 120  # 240 bytes of the 255 that a name may have
     names = [f"{long}1.tif", f"{long}2.tif", "Zellen 细胞 'a' #1;.tif", "=1+1.tif", " .tif"]
+    names += [] if sys.platform == "win32" else ['<b>"&amp;.tif']
     for name in names:
         write(tmp_path / "data" / name)
     report = run([tmp_path / "data"], tmp_path / "out", outputs=("ome-zarr", "geojson"))
 
-    assert [o.status for o in report.outcomes] == ["written"] * 5
+    assert [o.status for o in report.outcomes] == ["written"] * len(names)
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert '<b>"&' not in page
+    assert ("&lt;b&gt;&quot;&amp;amp;.tif" in page) is (sys.platform != "win32")
     table = pd.read_csv(tmp_path / "out" / "images.csv")
     assert set(table["image"]) == set(names)
-    assert table["labels"].nunique() == 5
+    assert table["labels"].nunique() == len(names)
     assert {o.status for o in run([tmp_path / "data"], tmp_path / "out").outcomes} == {"skipped"}
 
 
@@ -271,6 +293,8 @@ def test_a_list_brings_its_columns_into_the_tables(data: Path, tmp_path: Path) -
         ("", "is empty"),
         ("file,well\na.tif,A1", "line 1: one column is called image or path"),
         ("image,area_px\na.tif,3", "line 1: a column 'area_px' is a column of the results"),
+        ("image,Intensity_mean\na.tif,3", "a column 'Intensity_mean' is a column of the results"),
+        ("image,n_planes\na.tif,3", "line 1: a column 'n_planes' is a column of the results"),
         ("image,,\na.tif,1,2", "line 1: a column '' has no name"),
         ("image,w,w\na.tif,1,2", "line 1: a column 'w' is there twice"),
         ("image,well\na.tif", "line 2: 1 values for 2 columns"),
@@ -295,6 +319,13 @@ def test_any_list_is_read_or_refused(tmp_path: Path, content: bytes) -> None:
         (tmp_path / "list.csv").write_bytes(start + content)
         with contextlib.suppress(LightSamError):
             assert read_list(tmp_path / "list.csv")
+
+
+def test_no_column_of_the_tables_can_be_taken_by_a_list() -> None:
+    labels = np.ones((9, 9), int)
+    _, linked = link_planes([labels, labels])
+    measured = measure_objects(labels, None, (0.5, 0.5), np.ones(1))
+    assert {*linked, *measured, "z"} <= set(RESERVED)
 
 
 def test_a_list_is_never_replaced_by_a_table(data: Path) -> None:
@@ -343,30 +374,102 @@ def ome_zarr(store: object) -> None:
     group.attrs["omero"] = {"channels": [{"label": "DAPI"}, {"label": "GFP"}]}
 
 
-@pytest.mark.parametrize(
-    "place",
-    [
-        lambda path: (path, path),
-        lambda path: (path, path.as_uri()),
-        lambda path: (path, path.parent),
-    ],
-    ids=["folder", "address", "folder above"],
-)
-def test_ome_zarr_is_read_with_channels_and_calibration(
-    tmp_path: Path, place: Callable[[Path], tuple[Path, object]]
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class _Unlisted(_Quiet):
+    """Gives files and no lists of them, as most stores on the web do."""
+
+    def list_directory(self, _: object) -> None:
+        self.send_error(403)
+
+
+@contextlib.contextmanager
+def served(folder: Path, how: type[_Quiet]) -> Iterator[str]:
+    """Serve a folder on this machine."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(how, directory=str(folder))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@contextlib.contextmanager
+def bucket(folder: Path) -> Iterator[str]:
+    """Copy a folder into a store that speaks as S3 does; what is written later is not there."""
+    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0)
+    s3fs = pytest.importorskip("s3fs")
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "test")
+        s3fs.S3FileSystem().mkdir("plates")
+        s3fs.S3FileSystem().put(str(folder), "plates", recursive=True)
+        yield f"s3://plates/{folder.name}"
+    server.stop()
+
+
+@contextlib.contextmanager
+def remembered(folder: Path) -> Iterator[str]:
+    """Copy a folder into fsspec's own store in memory."""
+    fsspec = pytest.importorskip("fsspec")
+    fsspec.filesystem("memory").put(str(folder), f"/plates/{folder.name}", recursive=True)
+    yield f"memory://plates/{folder.name}"
+
+
+PLACES = {
+    "folder": lambda folder: contextlib.nullcontext(str(folder)),
+    "file": lambda folder: contextlib.nullcontext(folder.as_uri()),
+    "http": lambda folder: served(folder, _Quiet),
+    "http without lists": lambda folder: served(folder, _Unlisted),
+    "memory": remembered,
+    "s3": bucket,
+}
+
+
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+def test_ome_zarr_is_read_from_anywhere_with_channels_and_calibration(
+    tmp_path: Path, place: Callable[[Path], contextlib.AbstractContextManager[str]]
 ) -> None:
-    stored, given = place(tmp_path / "data" / "a.ome.zarr")
+    stored, out, settings = tmp_path / "data" / "a.ome.zarr", tmp_path / "out", BatchSettings(channel="GFP")
     ome_zarr(stored)
     before = tree(tmp_path / "data")
-    out = tmp_path / "out"
-    report = run([given], out, BatchSettings(channel="GFP"))
+    with place(tmp_path / "data") as address:
+        report = run([f"{address}/a.ome.zarr"], out, settings)
 
-    assert [(o.image, o.n_objects, o.message) for o in report.outcomes] == [("a.ome.zarr", 9, "")]
-    table = pd.read_csv(out / "objects.csv")
-    np.testing.assert_allclose(table["area_um2"], table["area_px"] * 0.125)
-    assert table["intensity_max_DAPI"].max() == 0
-    assert {o.status for o in run([given], out, BatchSettings(channel="GFP")).outcomes} == {"skipped"}
+        assert [(o.image, o.n_objects, o.message) for o in report.outcomes] == [("a.ome.zarr", 9, "")]
+        table = pd.read_csv(out / "objects.csv")
+        np.testing.assert_allclose(table["area_um2"], table["area_px"] * 0.125)
+        assert table["intensity_max_DAPI"].max() == 0
+        assert {o.status for o in run([f"{address}/a.ome.zarr"], out, settings).outcomes} == {"skipped"}
+        plane = SlidePlane(f"{address}/a.ome.zarr", settings)
+        np.testing.assert_array_equal(plane[10:40, 10:30], discs()[10:40, 10:30])
+        assert plane.state() == SlidePlane(f"{address}/a.ome.zarr", settings).state() != ""
     assert tree(tmp_path / "data") == before
+
+
+@pytest.mark.parametrize("how", [_Quiet, _Unlisted], ids=["listed", "without lists"])
+def test_an_image_that_has_changed_at_its_address_is_noticed(tmp_path: Path, how: type[_Quiet]) -> None:
+    pytest.importorskip("aiohttp")
+    stored, settings = tmp_path / "data" / "a.ome.zarr", BatchSettings(channel="GFP")
+    ome_zarr(stored)
+    with served(tmp_path / "data", how) as address:
+        run([f"{address}/a.ome.zarr"], tmp_path / "out", settings)
+        chunk = stored / "0" / "1.0.0"
+        os.utime(chunk, (1_000_000_000, 1_000_000_000))
+
+        with pytest.raises(ConfigError, match="another version of the input"):
+            run([f"{address}/a.ome.zarr"], tmp_path / "out", settings)
+
+
+def test_ome_zarr_in_a_folder_is_found_as_one_image(tmp_path: Path) -> None:
+    ome_zarr(tmp_path / "data" / "a.ome.zarr")
+    report = run([tmp_path / "data"], tmp_path / "out", BatchSettings(channel="GFP"))
+
+    assert [(o.image, o.n_objects) for o in report.outcomes] == [("a.ome.zarr", 9)]
 
 
 def test_a_zarr_whose_metadata_are_damaged_fails_alone(data: Path, tmp_path: Path) -> None:

@@ -147,9 +147,11 @@ def test_the_table_of_all_objects_is_what_regionprops_measures(plate, done) -> N
             np.testing.assert_allclose(row["area_um2"], region.area * row_size * column_size, rtol=1e-6)
             assert (row["centroid_y"], row["centroid_x"]) == pytest.approx(region.centroid)
             for end, channel in zip(names[len(channels)], channels, strict=True):
-                values = channel[labels == region.label].astype(float)
                 measured = [row[f"intensity_{key}{end}"] for key in ("mean", "sd", "min", "max", "sum")]
-                expected = [values.mean(), values.std(), values.min(), values.max(), values.sum()]
+                (seen,) = regionprops((labels == region.label).astype(np.uint8), channel.astype(float))
+                values = seen.image_intensity[seen.image]
+                expected = [seen.intensity_mean, values.std(), seen.intensity_min, seen.intensity_max]
+                expected.append(values.sum())
                 assert measured == pytest.approx(expected, rel=1e-9)
         assert set(rows["source"]) == {"auto"}
         assert rows["score"].between(0, 1).all()
@@ -208,40 +210,54 @@ def test_the_report_shows_everything_and_needs_nothing_else(done, segmenter) -> 
     assert (outlined == (0, 255, 140)).all(axis=-1).sum() > 50
 
 
-KILLED = """
+STOPPED = """
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from test_batch import Thresholder
-from test_batch_plate import RECIPE
-from napari_lightsam import drain, segment_many
+import napari_lightsam.engine.segmenter as engine
+engine.load_segmenter = lambda *_, **__: Thresholder()
 replace = os.replace
 def replaced(part, path):
     if Path(path).name == {before!r}:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), {signal})
     replace(part, path)
     if Path(path).name == {after!r}:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), {signal})
 os.replace = replaced
-drain(segment_many([Path({data!r})], {out!r}, RECIPE, segmenter=Thresholder()))
+sys.argv = ["lightsam", "segment", {data!r}, "--out", {out!r}, "--recipe", {recipe!r}]
+from napari_lightsam.cli import main
+main()
 """
+STOPS = (  # between the names of one result, and among the tables of the batch
+    ("SIGINT", "well_labels.json", ""), ("SIGKILL", "well_objects.csv", ""),
+    ("SIGINT", "", "objects.csv"), ("SIGKILL", "images.csv", ""),
+)  # fmt: skip
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
-def test_a_run_that_is_killed_again_and_again_ends_with_the_same_files(plate, tmp_path: Path) -> None:
+def test_a_run_that_is_stopped_and_killed_again_and_again_ends_with_the_same_files(
+    plate, tmp_path: Path
+) -> None:
     from test_batch import Thresholder
 
     folder, _ = plate
     before = hashes(folder)
     whole = drain(segment_many([folder], tmp_path / "whole", RECIPE, segmenter=Thresholder()))
-    # Between the names of one result; just behind a record; among the tables of the batch.
-    for before_name, after_name in (("well_objects.csv", ""), ("", "well_labels.json"), ("images.csv", "")):
-        code = KILLED.format(
+    write_recipe(tmp_path / "recipe.yaml", RECIPE)
+    for name, before_name, after_name in STOPS:
+        number = getattr(signal, name)
+        code = STOPPED.format(
             tests=str(Path(__file__).parent), before=before_name, after=after_name, data=str(folder),
-            out=str(tmp_path / "out"),
+            out=str(tmp_path / "out"), recipe=str(tmp_path / "recipe.yaml"), signal=int(number),
         )  # fmt: skip
-        killed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
-        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+        if number == signal.SIGINT:
+            assert ended.returncode == 130, ended.stderr
+            assert "Stopped. What is finished is in" in ended.stderr
+            assert not [path for path in (tmp_path / "out").rglob(".*") if path.suffix != ".pending"]
+        else:
+            assert ended.returncode == -number, ended.stderr
     assert (tmp_path / "out" / LOCK).exists()
 
     report = drain(segment_many([folder], tmp_path / "out", RECIPE, segmenter=Thresholder()))

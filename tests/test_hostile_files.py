@@ -15,6 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from napari_lightsam.batch.recipe import Recipe, read_recipe, write_recipe
+from napari_lightsam.batch.slide_record import read_record as read_slide_record
+from napari_lightsam.batch.slide_record import recall_plane, recall_size
 from napari_lightsam.engine.checkpoint import read_checkpoint
 from napari_lightsam.errors import FileError, LightSamError
 from napari_lightsam.formats import filling
@@ -180,6 +182,25 @@ def test_a_record(data, tmp_path):
     if found is not None:
         assert isinstance(found.n_objects, int)
         assert not found.differences(found)
+
+
+@given(data=st.data())
+@FEW
+def test_what_a_slide_says_of_itself(data, tmp_path):
+    facts = {
+        "complete": True, "identity": "0", "n_objects": 3, "blocks": 2, "shape": [8, 9, 2], "blank": False,
+        "channels": 2, "chosen": False, "colour": False, "limits": [[0, 9.5], [1, 7]], "mean": 0.4,
+        "std": 0.2, "object_size": 26,
+    }  # fmt: skip
+    pixels = np.ones((8, 9, 2), np.uint8)
+    assert recall_plane(pixels, facts) is not None
+    (tmp_path / "a").mkdir(exist_ok=True)
+    content = data.draw(changed({"lightsam": facts}).map(as_json) | damaged(as_json({"lightsam": facts})))
+    found = read(lambda path: read_slide_record(path.parent), tmp_path / "a" / ".zattrs", content) or {}
+    plane, size = recall_plane(pixels, found), recall_size(found)
+    assert plane is None or np.isfinite(plane.read((0, 8), (0, 9))).all()
+    assert size is None or size > 0
+    assert not found.get("complete") or found["n_objects"] + found["blocks"] is not None
 
 
 @given(data=st.data())

@@ -2,18 +2,23 @@
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 import zarr
 from typer.testing import CliRunner
 
 from napari_lightsam.batch import BatchSettings, Recipe, segment_many
 from napari_lightsam.batch.scale import Cancelled, Pool, delay
-from napari_lightsam.batch.slide import read_record, segment_slide
+from napari_lightsam.batch.slide import segment_slide
 from napari_lightsam.batch.slide_blocks import Ids, Kept, draw_chunk
+from napari_lightsam.batch.slide_record import read_record
 from napari_lightsam.batch.slide_seams import (
     count_left,
     decide,
@@ -90,9 +95,6 @@ def test_blocks_give_what_the_engine_finds_in_one_piece_and_no_seam_shows(pixels
     assert abs(report.n_objects - whole.max()) <= 0.03 * whole.max()
     assert match(whole, labels.astype(np.int32))[0].average_precision > 0.94
     assert max(longest_run(labels, SEAM), longest_run(labels.T, SEAM)) <= 20
-    assert np.array_equal(
-        np.unique(labels[SEAM - 2 : SEAM + 2]) > 0, np.unique(labels[SEAM - 2 : SEAM + 2]) > 0
-    )
     record = read_record(out)
     assert record["complete"]
     assert record["n_objects"] == report.n_objects
@@ -176,6 +178,101 @@ def test_axes_that_are_told_go_before_those_of_the_file(tmp_path):
     np.testing.assert_array_equal(plane[2:5, :], stack[1, 2:5])
 
 
+def _zarr_array(folder, pixels):
+    zarr.create_array(folder / "a.zarr", data=pixels, chunks=(32, 32))
+    return folder / "a.zarr", lambda: zarr.open_array(folder / "a.zarr", mode="r+")
+
+
+def _tiff_file(folder, pixels):
+    tifffile.imwrite(folder / "a.tif", pixels)
+    return folder / "a.tif", lambda: tifffile.memmap(folder / "a.tif")
+
+
+def _array(folder, pixels):
+    own = pixels.copy()
+    return own, lambda: own
+
+
+@pytest.mark.parametrize("kind", [_zarr_array, _tiff_file, _array])
+def test_a_slide_whose_pixels_have_changed_is_not_continued(kind, pixels, segmenter, tmp_path):
+    image, writable = kind(tmp_path, pixels[:128, :128])
+    out = tmp_path / "labels.zarr"
+    work = segment_slide(image, out, SETTINGS, model=segmenter, **LAYOUT)
+    while next(work).stage != "segmenting":
+        pass
+    work.close()
+    drain(segment_slide(image, out, SETTINGS, model=segmenter, **LAYOUT))
+    writable()[70:90, 40:60] = 255
+    with pytest.raises(ConfigError, match="the image has changed since"):
+        drain(segment_slide(image, out, SETTINGS, model=segmenter, **LAYOUT))
+    work = segment_slide(image, out, SETTINGS, model=segmenter, overwrite=True, **LAYOUT)
+    while next(work).stage != "segmenting":
+        pass
+    writable()[70:90, 40:60] = 7
+    with pytest.raises(FileError, match="was changed during the run"):
+        drain(work)
+    assert not read_record(out)["complete"]
+
+
+def test_a_second_run_on_a_slide_is_refused_until_the_first_has_ended(pixels, segmenter, tmp_path):
+    out = tmp_path / "labels.zarr"
+    first = segment_slide(pixels[:64, :64], out, SETTINGS, model=segmenter, **LAYOUT)
+    while next(first).stage != "segmenting":
+        pass
+    for overwrite in (False, True):
+        again = segment_slide(pixels[:64, :64], out, SETTINGS, model=segmenter, overwrite=overwrite, **LAYOUT)
+        with pytest.raises(FileError, match=f"labels.zarr is in use by another run .process {os.getpid()}"):
+            drain(again)
+    assert out.exists()
+    other = segment_slide(pixels[:64, :64], tmp_path / "b.zarr", SETTINGS, model=segmenter, **LAYOUT)
+    assert drain(other).exit_code == drain(first).exit_code == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.zarr", "labels.zarr"]
+
+
+def test_a_slide_is_the_image_of_a_file_that_was_chosen(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as tif:
+        for series in (3, 5):
+            tif.write(np.full((64, 40 + series), series, np.uint8), metadata={"axes": "YX"})
+    for series, value in ((None, 3), (0, 3), (1, 5)):
+        plane = SlidePlane(tmp_path / "a.ome.tif", BatchSettings(series=series))
+        assert plane.shape == (64, 40 + value)
+        assert np.unique(plane[:9, :9]) == value
+        assert [note[:22] for note in plane.notes] == ["the file holds 2 image"] * (series is None)
+    with pytest.raises(FileError, match="numbered from 0 to 1; there is no number 2"):
+        SlidePlane(tmp_path / "a.ome.tif", BatchSettings(series=2))
+    with pytest.raises(ConfigError, match="A slide is one image"):
+        drain(segment_slide(tmp_path / "a.ome.tif", tmp_path / "out", BatchSettings(series="all")))
+    zarr.save_array(tmp_path / "a.zarr", np.zeros((8, 8)))
+    with pytest.raises(FileError, match="there is no number 1"):
+        SlidePlane(tmp_path / "a.zarr", BatchSettings(series=1))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such signal to a group of processes")
+def test_ctrl_c_keeps_what_is_finished_marks_it_and_tells_how_to_go_on(image, reference, tmp_path):
+    out = tmp_path / "labels.zarr"
+    command = [
+        sys.executable,
+        "-c",
+        "from napari_lightsam.cli import main; main()",
+        "slide",
+        str(image),
+        str(out),
+    ]
+    command += ["--object-size", "26", "--runtime", "torch", "--block", "512", "--workers", "1"]
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while not list(out.with_name("labels.zarr.parts").glob("block_*.npz")) and running.poll() is None:
+        time.sleep(0.02)
+    os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to the workers as well
+    _, said = running.communicate(timeout=60)
+
+    assert running.returncode == 130, said
+    assert "Traceback" not in said
+    assert "Stopped. Finished blocks are kept in" in said
+    assert "the same command goes on from there" in said
+    assert not read_record(out)["complete"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.zarr", "labels.zarr.parts"]
+
+
 def test_a_finished_block_that_was_taken_away_is_an_error_not_an_empty_place(tmp_path):
     zarr.create_array(tmp_path / "0", shape=(64, 64), chunks=(64, 64), dtype="uint32")
     plan = SimpleNamespace(kept=lambda i: tmp_path / f"{i}.npz", identity="same", out=tmp_path)
@@ -228,14 +325,14 @@ def test_a_cancelled_run_keeps_what_is_finished_and_goes_on_from_there(image, se
     kept = len(list(out.with_name("labels.zarr.parts").glob("block_*.npz")))
     assert 2 <= kept < 4
     assert not read_record(out)["complete"]
-    report, labels = run(image, out, segmenter, workers=1)
+    layout = LAYOUT | {"chunk": 96}  # which changes no label
+    report = drain(segment_slide(image, out, SETTINGS, model=segmenter, workers=2, **layout))
+    labels = zarr.open_array(out / "0", mode="r")[:]
     assert report.skipped >= 2
     assert np.array_equal(labels, reference[1])
 
 
 def test_a_batch_on_a_cluster_gives_the_files_of_one_process(pixels, segmenter, cluster, tmp_path):
-    import tifffile
-
     tifffile.imwrite(tmp_path / "a.tif", pixels[:128, :128])
     tifffile.imwrite(tmp_path / "b.tif", pixels[128:256, :128])
     (tmp_path / "broken.tif").write_bytes(b"II*\0")
@@ -280,11 +377,12 @@ def test_what_is_no_scheduler_is_refused(scheduler):
 
 
 def test_the_command_segments_a_tiff_file_and_names_what_it_wrote(pixels, tmp_path):
-    import tifffile
-
-    tifffile.imwrite(tmp_path / "a.tif", pixels[:128, :128])
+    with tifffile.TiffWriter(tmp_path / "a.tif", ome=True) as tif:
+        tif.write(pixels[:64, :64] * 0)
+        tif.write(pixels[:128, :128])
     command = ["slide", str(tmp_path / "a.tif"), str(tmp_path / "a.zarr"), "--object-size", "26"]
-    result = CliRunner().invoke(app, [*command, "--scheduler", "threads", "--runtime", "torch"])
+    chosen = ["--series", "1", "--axes", "YX"]
+    result = CliRunner().invoke(app, [*command, "--scheduler", "threads", "--runtime", "torch", *chosen])
     assert result.exit_code == 0, result.output
     labels = zarr.open_array(tmp_path / "a.zarr" / "0", mode="r")[:]
     assert f"{labels.max()} objects" in result.output

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import tifffile
 
+from napari_lightsam.engine.image import LightSamWarning
 from napari_lightsam.engine.progress import drain
 from napari_lightsam.errors import ConfigError, FileError, ImageError
 from napari_lightsam.formats.convert import convert_files, find_stem, read_objects
@@ -169,6 +170,10 @@ def test_nuclei_make_cells_of_one_file(labels_file: Path, tmp_path: Path, small:
     (path,) = drain(convert_files([labels_file], ["geojson"], nuclei=tmp_path / "nuclei.tif"))
 
     np.testing.assert_array_equal(read_objects(path).nuclei, np.where(small == 4, 4, 0))
+    (again,) = drain(convert_files([path], ["geojson"], tmp_path / "again"))
+    np.testing.assert_array_equal(read_objects(again).nuclei, read_objects(path).nuclei)
+    with pytest.warns(LightSamWarning, match="tiff, csv holds the cells alone, only geojson both"):
+        drain(convert_files([path], ["tiff", "geojson", "csv"], tmp_path / "all"))
     with pytest.raises(ConfigError, match="one file of cells"):
         drain(convert_files([labels_file] * 2, ["geojson"], nuclei=tmp_path / "nuclei.tif"))
 

@@ -513,3 +513,20 @@ def test_reading_changes_neither_file_nor_log(tmp_path: Path, caplog: pytest.Log
             read_image(tmp_path / "cut")
     assert (tmp_path / "cut").read_bytes() == whole[: len(whole) // 2]
     assert not caplog.records
+
+
+def test_a_czi_file_is_read_with_channels_and_calibration_and_a_cut_one_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("bioio_czi")
+    czi = pytest.importorskip("pylibCZIrw.czi")
+    pixels = np.random.default_rng(0).integers(0, 4000, (2, 3, 40, 50)).astype(np.uint16)
+    with czi.create_czi(str(tmp_path / "a.czi")) as file:
+        for c, z in np.ndindex(2, 3):
+            file.write(data=pixels[c, z][..., None], plane={"C": c, "Z": z, "T": 0})
+        sizes = {"scale_y": 0.5e-6, "scale_x": 0.25e-6, "scale_z": 2e-6}
+        file.write_metadata("a", channel_names={0: "DAPI", 1: "GFP"}, **sizes)
+    image = read_image(tmp_path / "a.czi")
+    assert (image.pixel_size, image.z_step, image.pixel_size_source) == ((0.5, 0.25), 2.0, "file")
+    np.testing.assert_array_equal(image.plane(channel="GFP", z=2)[0], pixels[1, 2])
+    (tmp_path / "b.czi").write_bytes((tmp_path / "a.czi").read_bytes()[:3000])
+    with pytest.raises(FileError, match="its reader is missing, or the file is damaged"):
+        read_image(tmp_path / "b.czi")

@@ -1,4 +1,4 @@
-"""One run at a time in an output folder."""
+"""One run at a time on an output."""
 
 from __future__ import annotations
 
@@ -19,17 +19,25 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LOCK = ".lightsam.lock"
+"""Name of the lock inside a folder."""
 
 _HELD = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK)  # how systems say so
 _FAR = 1 << 20  # byte that stands for the lock; others could not read what is locked (on Windows)
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep other runs out of a folder.
+def locked(output: Path, lock: Path | None = None) -> Iterator[None]:
+    """Keep other runs away from an output.
 
     The lock is the operating system's, on a file that says who holds it. It ends with the process however
     that ends, so what a killed run left is taken over.
+
+    Parameters
+    ----------
+    output
+        What errors name; a folder where no lock is given.
+    lock
+        File of the lock; None: inside the folder. An output that is replaced as a whole has it beside it.
 
     Raises
     ------
@@ -46,8 +54,8 @@ def locked(folder: Path) -> Iterator[None]:
     ...     [path.name for path in Path(name).iterdir()]
     ['.lightsam.lock']
     """
-    path = folder / LOCK
-    descriptor = _acquire(path)
+    path = output / LOCK if lock is None else lock
+    descriptor = _acquire(path, output)
     try:
         yield
     finally:
@@ -60,7 +68,7 @@ def locked(folder: Path) -> Iterator[None]:
             os.close(descriptor)
 
 
-def _acquire(path: Path) -> int:
+def _acquire(path: Path, output: Path) -> int:
     while True:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -73,8 +81,8 @@ def _acquire(path: Path) -> int:
                 break  # a file system that knows no locks, as some networks have
             os.close(descriptor)
             raise FileError(
-                f"{path.parent} is in use by another run ({_holder(path)}). Wait until it has ended, "
-                "or choose another output folder."
+                f"{output} is in use by another run ({_holder(path)}). Wait until it has ended, "
+                "or choose another output."
             ) from None
         if _is_current(path, descriptor):
             break

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_lightsam.formats.overlay import to_rgb
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SIDE = 200
 """Length in pixels of the longer side."""
 
+_WHITE = 99.5  # percentile; pictures that are small need no more contrast than that
 _COLOURS = 63  # of the picture; one more for the outlines
 _OUTLINE = (0, 255, 140)
 
@@ -44,7 +47,7 @@ def draw_preview(plane: NDArray[Any], labels: NDArray[Any], side: int = SIDE) ->
 
     height, width = labels.shape
     step = max(1, max(height, width) // (4 * side))
-    small = Image.fromarray(_to_rgb(plane[::step, ::step]))
+    small = Image.fromarray(to_rgb(plane[::step, ::step], _WHITE))
     factor = side / max(height, width)
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
     resampling = Image.Resampling.BOX if factor < 1 else Image.Resampling.NEAREST
@@ -62,17 +65,6 @@ def draw_preview(plane: NDArray[Any], labels: NDArray[Any], side: int = SIDE) ->
     stream = io.BytesIO()
     drawn.save(stream, format="PNG", optimize=True)
     return base64.b64encode(stream.getvalue()).decode("ascii")
-
-
-def _to_rgb(plane: NDArray[Any]) -> NDArray[np.uint8]:
-    values = np.nan_to_num(np.asarray(plane, np.float32), posinf=0.0, neginf=0.0)
-    if values.ndim == 3 and values.shape[-1] != 3:
-        values = values.mean(axis=-1)
-    if plane.dtype != np.uint8 or values.ndim == 2:  # 8-bit colour is shown as it is
-        low, high = np.percentile(values, (0.5, 99.5))
-        values = (values - low) * (255 / max(float(high - low), 1e-6))
-    grey = np.clip(values, 0, 255).astype(np.uint8)
-    return np.stack([grey] * 3, axis=-1) if grey.ndim == 2 else grey
 
 
 def _outline(labels: NDArray[Any]) -> NDArray[np.bool_]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from datetime import datetime
 from html import escape
 from importlib.metadata import PackageNotFoundError, version
@@ -27,6 +28,7 @@ MOST_ROWS = 2000
 """Images in a list; the table of images has all."""
 
 _PACKAGES = ("napari-lightsam", "torch", "openvino", "timm", "numpy", "scikit-image", "tifffile")
+_OPTION, _WHOLE = re.compile(r"--[a-z][a-z-]*( [0-9.]+)?"), r"<code>\g<0></code>"  # is not broken at a hyphen
 _OURS = "napari-lightsam (see CITATION.cff)"
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; color: #1c1e21; margin: 2rem auto; max-width: 74rem;
@@ -38,8 +40,9 @@ h1 { font-size: 1.5rem; margin: 0 0 .3rem } h2 { font-size: 1.15rem; margin: 2re
 .figures b { display: block; font-size: 1.35rem }
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(210px, 1fr)); gap: 1rem }
 figure { margin: 0 } figure img { max-width: 100%; background: #000; display: block }
-figcaption { font-size: .82rem; overflow-wrap: anywhere }
-table { border-collapse: collapse; width: 100%; font-size: .88rem }
+figcaption { font-size: .82rem; overflow-wrap: anywhere; margin-top: .35rem }
+code { font: inherit; white-space: nowrap }
+table { border-collapse: collapse; width: 100%; font-size: .88rem; margin-top: 1rem }
 th, td { text-align: left; padding: .25rem .6rem .25rem 0; border-bottom: 1px solid #e3e6e9;
   vertical-align: top; overflow-wrap: anywhere }
 td.n, th.n { text-align: right; white-space: nowrap }
@@ -132,15 +135,15 @@ def _cards(outcomes: Sequence[FileOutcome], gathered: Gathered) -> Iterator[str]
         return
     yield '<div class="cards">'
     for outcome in outcomes:
-        picture = _preview(gathered.records.get(_name(outcome)))
+        picture = _preview(gathered.records.get(_name(outcome)), f"{_name(outcome)}, outlined")
         objects = "1 object" if outcome.n_objects == 1 else f"{outcome.n_objects} objects"
-        flags = "".join(f"<br>{escape(flag)}" for flag in outcome.flags)
+        flags = "".join(f"<br>{_OPTION.sub(_WHOLE, escape(flag))}" for flag in outcome.flags)
         caption = f'<b>{escape(_name(outcome))}</b><br>{objects}<span class="bad">{flags}</span>'
         yield f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
     yield "</div>"
 
 
-def _preview(path: Path | None) -> str:
+def _preview(path: Path | None, title: str) -> str:
     """Picture of an image, as its record keeps it."""
     try:
         preview = "" if path is None else read_record(path).preview
@@ -148,7 +151,7 @@ def _preview(path: Path | None) -> str:
         preview = ""
     if not preview:
         return ""
-    return f'<img alt="outlines" src="data:image/png;base64,{escape(preview, quote=True)}">'
+    return f'<img alt="{escape(title)}" src="data:image/png;base64,{escape(preview)}">'
 
 
 def _sizes(gathered: Gathered) -> Iterator[str]:

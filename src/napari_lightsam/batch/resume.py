@@ -7,6 +7,7 @@ import re
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_lightsam.batch.settings import BatchSettings
@@ -15,7 +16,6 @@ from napari_lightsam.formats.sidecar import Record, hash_file, read_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from pathlib import Path
     from typing import Any
 
     from napari_lightsam.batch.inputs import Job
@@ -97,22 +97,55 @@ def clear_parts(jobs: Iterable[Job]) -> None:
         for entry in entries:
             part = _PART.fullmatch(entry.name)
             if part and part[1] in known:
-                if entry.is_dir(follow_symlinks=False):
-                    shutil.rmtree(entry.path, ignore_errors=True)
-                else:
-                    with suppress(OSError):
-                        os.unlink(entry.path)
+                remove(Path(entry.path))
+
+
+def remove(path: Path) -> None:
+    """Remove an output, as far as the file system allows it; of a link the link alone."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
+def find_former(job: Job, outputs: Iterable[str]) -> dict[Path, str]:
+    """Find what an earlier run made for an image, by its record; files changed since then are none of it.
+
+    Parameters
+    ----------
+    job
+        The image; files that no run would write for it do not count, whatever the record names.
+    outputs
+        Names that are about to be replaced; these are not looked at.
+
+    Returns
+    -------
+    former
+        Hashes of the files, as the record tells them.
+    """
+    told, about_to_go = _outputs(job.record), set(outputs)
+    return {
+        path: told[path.name]
+        for path in job.outputs
+        if path.name in told and path.exists()
+        and (path.name in about_to_go or hash_file(path) == told[path.name])
+    }  # fmt: skip
+
+
+def _outputs(record: Path) -> Mapping[str, str]:
+    """Names and hashes of the files that a record says belong to it; none where there is no usable one."""
+    try:
+        return read_record(record).outputs
+    except FileError:
+        return {}
 
 
 def _is_interrupted(job: Job, present: Iterable[Path]) -> bool:
     """Whether a run was killed while outputs took their names: each is a new one of it or an old one."""
     known: dict[str, set[str]] = {}
     for path in (job.pending, job.record):
-        try:
-            outputs = read_record(path).outputs
-        except FileError:
-            continue
-        for name, digest in outputs.items():
+        for name, digest in _outputs(path).items():
             known.setdefault(name, set()).add(digest)
     return all(path == job.record or hash_file(path) in known.get(path.name, ()) for path in present)
 

@@ -18,7 +18,7 @@ from napari_lightsam.batch.scale_images import run_jobs
 from napari_lightsam.batch.settings import BatchReport, BatchSettings, FileOutcome
 from napari_lightsam.batch.single import Batch, segment_job
 from napari_lightsam.batch.subject import Subject
-from napari_lightsam.batch.summary import COLUMNS, write_summary
+from napari_lightsam.batch.summary import RESERVED, check_record, write_summary
 from napari_lightsam.engine.image import LightSamWarning
 from napari_lightsam.engine.progress import Progress
 from napari_lightsam.errors import FileError, LightSamError
@@ -79,7 +79,8 @@ def segment_many(
     segmenter
         A loaded model, instead of that of the recipe.
     overwrite
-        Make results again, whatever is there. Inputs stay safe.
+        Make results again, whatever is there; pictures and exports that an earlier run made for these images
+        and this one does not are removed. Inputs stay safe.
     scheduler, workers, threads
         Where images are segmented, each by one worker, as in `batch.slide.segment_slide`; None: one after the
         other in this process.
@@ -90,8 +91,8 @@ def segment_many(
         Before any work: an input is missing, has several channels, planes or time points of which none is
         chosen, or the output folder cannot be written or is in use.
     ConfigError
-        Before any work: the recipe is wrong, or outputs clash with each other, with inputs, or with other
-        results.
+        Before any work: the recipe is wrong, or outputs clash with each other, with inputs, with other
+        results, or with files of others.
     WeightsError, DeviceError
         Before any work: the model or the device cannot be used.
 
@@ -108,7 +109,8 @@ def segment_many(
     recipe = _recipe(recipe)
     settings, out = recipe.settings, Path(out)
     yield Progress("looking for images", 0, 0)
-    found = find_jobs(sources, out, settings.series, reserved=COLUMNS)
+    found = find_jobs(sources, out, settings.series, reserved=RESERVED)
+    check_record(out)
     damaged = _check_selections(found.jobs, settings)
     yield Progress("loading the model", 0, 1)
     segmenter = segmenter or _load(recipe)
@@ -124,7 +126,7 @@ def segment_many(
             job.pending.unlink(missing_ok=True)
         readable = [job for job in found.jobs if job not in damaged]
         size = yield from _fix_size(segmenter, settings, readable, finished)
-        batch = Batch(segmenter, recipe, identity, size.value)
+        batch = Batch(segmenter, recipe, identity, size.value, overwrite)
         if scheduler is None:
             outcomes = yield from _run_all(batch, found.jobs, finished)
         else:

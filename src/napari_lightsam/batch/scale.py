@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import queue
 import secrets
+import signal
 import threading
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -315,7 +316,7 @@ class Pool:
     def _processes(self) -> ProcessPoolExecutor:
         """Return the worker processes; they stay from one stage of a run to the next, with their models."""
         if self._executor is None:
-            self._executor = ProcessPoolExecutor(self.workers, get_context("spawn"))
+            self._executor = ProcessPoolExecutor(self.workers, get_context("spawn"), _leave_ctrl_c)
         return self._executor
 
     def _drop_processes(self) -> None:
@@ -350,6 +351,11 @@ class Pool:
             if waiting:
                 cancelled.announce()
                 self._client.cancel(futures, asynchronous=False, force=True)
+
+
+def _leave_ctrl_c() -> None:
+    """Leave Ctrl-C to the process that began the run: it tells its workers when to end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _cores() -> int:

@@ -36,7 +36,7 @@ class RemoteBatch:
     ----------
     model
         Loaded by each worker once.
-    recipe, identity, size
+    recipe, identity, size, overwrite
         As in `Batch`.
     attempt
         Segments one image; returns what became of it, and why others would fail alike, or nothing.
@@ -48,6 +48,7 @@ class RemoteBatch:
     recipe: Recipe
     identity: Identity
     size: float | None
+    overwrite: bool
     attempt: Attempt
     cancelled: Cancelled
 
@@ -56,7 +57,7 @@ def segment_remotely(batch: RemoteBatch, job: Job) -> tuple[FileOutcome, str] | 
     """Segment one image in a worker; None when the run was cancelled before it began."""
     if batch.cancelled():
         return None
-    here = Batch(batch.model.load(), batch.recipe, batch.identity, batch.size)
+    here = Batch(batch.model.load(), batch.recipe, batch.identity, batch.size, batch.overwrite)
     return drain(batch.attempt(here, job))
 
 
@@ -106,7 +107,7 @@ def _run(
     place = Path(tempfile.mkdtemp(prefix="lightsam-")) if pool.local else folder
     cancelled = Cancelled.inside(place)
     mark = secrets.token_hex(4)
-    remote = RemoteBatch(model, batch.recipe, batch.identity, batch.size, attempt, cancelled)
+    remote = RemoteBatch(model, batch.recipe, batch.identity, batch.size, batch.overwrite, attempt, cancelled)
     shared = constant(remote, f"batch-{mark}")
     tasks: dict[str, Any] = {
         str(i): delay(segment_remotely, f"image-{mark}-{i}", shared, job) for i, job in jobs.items()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from napari_lightsam.batch.inputs import Job, printable
 from napari_lightsam.batch.preview import draw_preview
+from napari_lightsam.batch.resume import find_former, remove
 from napari_lightsam.batch.settings import BatchSettings, FileOutcome
 from napari_lightsam.batch.subject import Subject, hear
 from napari_lightsam.engine.image import LightSamWarning
@@ -53,12 +54,15 @@ class Batch:
         What every result is recorded with.
     size
         Object size of the batch in pixels, or None: each image's own.
+    overwrite
+        Of results that are there nothing is kept, not even what this run makes none of.
     """
 
     segmenter: Segmenter
     recipe: Recipe
     identity: Identity
     size: float | None
+    overwrite: bool = False
 
     @property
     def settings(self) -> BatchSettings:
@@ -187,8 +191,14 @@ def _write(
         exports = batch.recipe.exports
         for name, output in zip(exports, job.exported(exports), strict=True):
             outputs[output.name] = hash_file(stack.enter_context(FORMATS[name].written(output, objects)))
+        former = find_former(job, outputs)
+        if not batch.overwrite and former.get(job.labels) == outputs[job.labels.name]:
+            outputs |= {path.name: digest for path, digest in former.items() if path.name not in outputs}
         record = replace(record, outputs=outputs)
         save_record(parts[job.record], record)
         # A run that ends between the renamings, killed or refused one, is known by this as ours, made again.
         write_record(job.pending, record)
+        for path in former:
+            if path.name not in outputs:
+                remove(path)
     job.pending.unlink(missing_ok=True)

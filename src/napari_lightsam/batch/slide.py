@@ -11,16 +11,26 @@ import hashlib
 import json
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import napari_lightsam
+from napari_lightsam.batch.lock import locked
 from napari_lightsam.batch.scale import Cancelled, Pool, WorkerModel
 from napari_lightsam.batch.settings import BatchSettings
 from napari_lightsam.batch.slide_blocks import Failed, Finished, SlidePlan
+from napari_lightsam.batch.slide_record import (
+    NORMALISED,
+    RECORD,
+    read_facts,
+    read_record,
+    recall_plane,
+    recall_size,
+)
 from napari_lightsam.batch.slide_seams import count_left
-from napari_lightsam.batch.slide_source import Forgiving, SlidePlane
+from napari_lightsam.batch.slide_source import Forgiving, SlidePlane, describe_state
 from napari_lightsam.batch.slide_stages import compare_blocks, draw_labels, make_copies, segment_blocks
 from napari_lightsam.engine.progress import Progress
 from napari_lightsam.errors import ConfigError, FileError
@@ -37,11 +47,7 @@ if TYPE_CHECKING:
 CHUNK = 1024
 """Side of the label image's chunks."""
 
-RECORD = "lightsam"
-"""Attribute of the label image's group that says how it was made."""
-
 _PLAN = "plan.json"
-_NORMALISED = {"channels", "colour", "limits", "mean", "std", "blank", "chosen"}  # measured once a slide
 _FRAME_UNIT = 64
 
 
@@ -100,14 +106,15 @@ def segment_slide(
     A run that was stopped, by closing the generator or by force, is continued by the same call: blocks that
     are finished lie in the folder `<out>.parts` until the slide is. Until then the labels of finished blocks
     can be looked at in `out`, with ids that are not final, and objects on seams there twice. A part of the
-    image that cannot be read fails its blocks alone.
+    image that cannot be read fails its blocks alone. Of an image that was changed since, by the size and time
+    of its files, nothing is continued.
 
     Parameters
     ----------
     image
-        Path of an OME-Zarr image, a zarr array or a TIFF file; or an array (H, W) or (H, W, C). With
-        processes or a cluster it must be one that travels by name, such as zarr or dask arrays, and paths
-        must mean the same to all workers.
+        Path or address of an OME-Zarr image or zarr array, or a TIFF file; or an array (H, W) or (H, W, C).
+        With processes or a cluster it must be one that travels by name, such as zarr or dask arrays, and
+        paths must mean the same to all workers.
     out
         Folder of the OME-Zarr label image (NGFF 0.4, uint32, with smaller copies). All workers write there.
     settings
@@ -133,7 +140,8 @@ def segment_slide(
     Raises
     ------
     FileError
-        If the image cannot be opened, or `out` is something else than a label image.
+        If the image cannot be opened or is changed during the run, another run uses `out`, or that is
+        something else than a label image.
     ImageError
         If nothing of the image can be read, or it is no plane.
     ConfigError
@@ -182,6 +190,8 @@ def _check(settings: BatchSettings, block: int, chunk: int, threads: int | None,
 
     if settings.link:
         raise ConfigError("A slide is one plane; choose it with z and time instead of linking planes.")
+    if settings.series == "all":
+        raise ConfigError("A slide is one image; choose it with series, by its number from 0.")
     if block < LEAST_BLOCK or block % _FRAME_UNIT:
         raise ConfigError(f"block is a multiple of {_FRAME_UNIT} from {LEAST_BLOCK}; got {block}.")
     if chunk < _FRAME_UNIT:
@@ -222,6 +232,12 @@ class _Slide:
         return self.out.with_name(f"{self.out.name}.parts")
 
     def run(self, plane: ArrayLike, pool: Pool) -> Work[SlideReport]:
+        """Segment a slide while no other run may write to its output."""
+        check_writable(self.out.parent)
+        with locked(self.out, self.out.with_name(f".{self.out.name}.lock")):
+            return (yield from self._run(plane, pool))
+
+    def _run(self, plane: ArrayLike, pool: Pool) -> Work[SlideReport]:
         done = self._begin()
         plan, notes, about = yield from self._plan(plane)
         if done is not None and done["identity"] == plan.identity:
@@ -237,6 +253,8 @@ class _Slide:
         found = yield from segment_blocks(plan, level, blocks, pool, self.chunk)
         finished = {i: part for i, part in found.items() if isinstance(part, Finished)}
         failed = tuple(part for _, part in sorted(found.items()) if isinstance(part, Failed))
+        if describe_state(plane) != about["source"]:
+            raise FileError(f"{about['image']} was changed during the run. Use --overwrite to begin anew.")
         changes = yield from compare_blocks(plan, finished, pool)
         counts = count_left(finished, changes)
         yield from draw_labels(plan, finished, counts, changes, pool, self.chunk)
@@ -262,10 +280,14 @@ class _Slide:
         shutil.rmtree(self.parts, ignore_errors=True)
         return None
 
+    def _earlier(self) -> dict[str, Any]:
+        """Return what earlier runs noted: of one that is not complete beside its blocks."""
+        return {**read_facts(self.parts / _PLAN), **(read_record(self.out) or {})}
+
     def _plan(self, plane: ArrayLike) -> Work[tuple[SlidePlan, tuple[str, ...], dict[str, Any]]]:
         """Fix what holds for the whole slide."""
         from napari_lightsam.engine.assemble import fill_defaults, fix_thresholds, usual_thresholds
-        from napari_lightsam.engine.image import Plane, prepare_plane
+        from napari_lightsam.engine.image import prepare_plane
         from napari_lightsam.engine.level import Embedding
         from napari_lightsam.engine.size import estimate_size
         from napari_lightsam.model.spec import ObjectFrame
@@ -276,16 +298,13 @@ class _Slide:
                 f"{spec.title} looks at whole images in a frame of fixed size, so that blocks of one mean "
                 "nothing to it. Use a model that follows object size, such as lightsam."
             )
-        earlier = {} if self.overwrite else read_record(self.out) or _read_json(self.parts / _PLAN)
+        earlier = {} if self.overwrite else self._earlier()
         forgiving = Forgiving(plane)
-        if earlier.get("shape") == list(plane.shape) and set(earlier) >= _NORMALISED:
-            limits = tuple((low, high) for low, high in earlier["limits"])
-            told = {name: earlier[name] for name in _NORMALISED}
-            prepared = Plane(data=forgiving, **(told | {"limits": limits}))
-        else:
+        prepared = recall_plane(forgiving, earlier)
+        if prepared is None:
             yield Progress("measuring brightness", 0, 0)
             prepared = prepare_plane(forgiving, rgb=getattr(plane, "rgb", None))
-        size = self.settings.config.object_size or earlier.get("object_size")
+        size = self.settings.config.object_size or recall_size(earlier)
         if size is None:
             yield Progress("estimating the object size", 0, 1)
             size = estimate_size(self.segmenter, Embedding(prepared, None, self.segmenter.weights_hash))
@@ -294,9 +313,11 @@ class _Slide:
         about = {
             "version": napari_lightsam.__version__,
             "image": str(getattr(plane, "path", type(plane).__name__)),
+            "source": describe_state(plane),
+            "pixel_size": self.settings.pixel_size or getattr(plane, "pixel_size", None),
             "shape": list(plane.shape),
             "dtype": str(plane.dtype),
-            **{name: getattr(prepared, name) for name in sorted(_NORMALISED)},
+            **{name: getattr(prepared, name) for name in NORMALISED},
             "limits": [list(pair) for pair in prepared.limits],
             "settings": self.settings.to_plain(),
             "object_size": size,
@@ -307,7 +328,9 @@ class _Slide:
             "block": self.block,
         }
         identity = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
-        notes = ("brightness was measured without parts that cannot be read",) if forgiving.missing else ()
+        notes = getattr(plane, "notes", ())
+        if forgiving.missing:
+            notes = (*notes, "brightness was measured without parts that cannot be read")
         plan = SlidePlan(
             replace(prepared, data=plane), config, self.worker, self.block, self.out, self.parts, identity,
             Cancelled.inside(self.parts),
@@ -316,11 +339,16 @@ class _Slide:
 
     def _check_same(self, plan: SlidePlan, about: Mapping[str, Any], done: Mapping[str, Any] | None) -> None:
         """Refuse to mix blocks of different settings."""
-        earlier = dict(done) if done is not None else _read_json(self.parts / _PLAN)
+        earlier = dict(done) if done is not None else read_facts(self.parts / _PLAN)
         known = json.loads(json.dumps(about))
         differing = [key for key, value in known.items() if earlier and earlier.get(key) != value]
+        if "source" in differing:  # which is why other measurements differ
+            differing = [key for key in differing if key not in NORMALISED]
         if differing:
-            told = "; ".join(f"{key}: {earlier.get(key)!r}, now {known[key]!r}" for key in differing)
+            told = "; ".join(
+                "the image has changed since" if key == "source"
+                else f"{key}: {earlier.get(key)!r}, now {known[key]!r}" for key in differing
+            )  # fmt: skip
             raise ConfigError(
                 f"{self.out} was made otherwise ({told}). Use --overwrite, or choose another output."
             )
@@ -334,9 +362,13 @@ class _Slide:
 
         record = read_record(self.out)
         if not self.overwrite and record is not None and record["identity"] == plan.identity:
-            return
+            with suppress(Exception):  # zarr raises many kinds for what was damaged; all is drawn at the end
+                there = zarr.open_array(self.out / "0", mode="r")
+                # Two tasks must not write to one chunk.
+                sides = tuple(min(n, self.chunk) for n in plan.plane.shape)
+                if (there.shape, there.chunks) == (plan.plane.shape, sides):
+                    return
         size = self.settings.pixel_size or getattr(plane, "pixel_size", None)
-        check_writable(self.out.parent)
         height, width = plan.plane.shape
         create_levels(self.out, (height, width), "YX", "uint32", pixel_size=size, chunk=self.chunk)
         zarr.open_group(self.out, mode="r+").attrs[RECORD] = {"complete": False, "identity": plan.identity}
@@ -359,19 +391,3 @@ class _Slide:
         }
         if not report.failed:
             shutil.rmtree(self.parts, ignore_errors=True)
-
-
-def read_record(out: Path) -> dict[str, Any] | None:
-    """Return how a label image was made, `complete` or not; None where no slide was begun there."""
-    record = _read_json(out / ".zattrs").get(RECORD)
-    return record if isinstance(record, dict) and {"complete", "identity"} <= set(record) else None
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    if not isinstance(value, dict):
-        raise FileError(f"{path} was changed since it was written. Use --overwrite, or another output.")
-    return value

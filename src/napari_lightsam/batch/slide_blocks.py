@@ -20,7 +20,7 @@ from napari_lightsam.engine.larger import ask_larger
 from napari_lightsam.engine.level import BlockCache, Embedding
 from napari_lightsam.engine.merge import Piece
 from napari_lightsam.engine.progress import drain
-from napari_lightsam.engine.samplers import SAMPLERS
+from napari_lightsam.engine.samplers import SAMPLERS, level_of
 from napari_lightsam.engine.walk import Walk
 from napari_lightsam.errors import ConfigError, DeviceError, FileError, WeightsError
 from napari_lightsam.formats.atomic import WriteError, written_whole
@@ -76,7 +76,8 @@ class SlidePlan:
         """Return the image as the model looks at it."""
         cache = BlockCache(kept=1)
         embedding = Embedding(self.plane, self.config.object_size, segmenter.weights_hash, cache)
-        return embedding, replace(segmenter.level(embedding), side=self.block)
+        level = replace(segmenter.level(embedding), side=self.block)
+        return embedding, level_of(self.config.mode, level, segmenter.spec)
 
     def kept(self, index: int) -> Path:
         """Name the file of a block."""
@@ -174,7 +175,7 @@ class Kept:
     def load(cls, path: Path, identity: str) -> Kept | None:
         """Read a file; None where there is none, or one of other settings, or it is damaged."""
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 if str(file["identity"]) != identity:
                     return None
                 return cls(**{name: file[name] for name in cls.__slots__})

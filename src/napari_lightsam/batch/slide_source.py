@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_lightsam.errors import FileError, ImageError
-from napari_lightsam.formats.images import ImageFile, read_info
-from napari_lightsam.formats.zarrs import is_zarr, read_zarr
+from napari_lightsam.formats.images import ImageFile, check_series, read_info
+from napari_lightsam.formats.zarrs import hash_url, is_url, is_zarr, read_zarr
 
 if TYPE_CHECKING:
-    import os
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
@@ -29,9 +31,9 @@ class SlidePlane:
     Parameters
     ----------
     path
-        A zarr folder (OME-Zarr, or a plain array), or a TIFF file.
+        A zarr folder (OME-Zarr, or a plain array) or its address, or a TIFF file.
     settings
-        Their channel, z and time choose the plane; their axes go before those of the file.
+        Their series, channel, z and time choose the plane; their axes go before those of the file.
 
     Attributes
     ----------
@@ -41,6 +43,8 @@ class SlidePlane:
         Whether the last axis is colour.
     pixel_size
         (row, column) in micrometres, or None.
+    notes
+        What a user should know, such as further images in the file.
 
     Raises
     ------
@@ -49,8 +53,9 @@ class SlidePlane:
     """
 
     def __init__(self, path: str | os.PathLike[str], settings: BatchSettings) -> None:
-        self.path = Path(path).absolute()
+        self.path = path if isinstance(path, str) and is_url(path) else Path(path).absolute()
         self._axes = settings.axes
+        self._series = settings.series if isinstance(settings.series, int) else None
         self._image: ImageFile | None = None
         image = self._opened()
         self._selection = image.select(settings.channel, settings.z, settings.time)
@@ -60,6 +65,7 @@ class SlidePlane:
         self.dtype = image.dtype
         self.rgb = "S" in self._selection.roles and self._selection.channels is None
         self.pixel_size = image.pixel_size
+        self.notes = image.notes
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_image": None}
@@ -72,22 +78,81 @@ class SlidePlane:
 
     def _opened(self) -> ImageFile:
         if self._image is None:
-            image = read_zarr(self.path) if is_zarr(self.path) else _open_tiff(self.path)
+            path, series = self.path, self._series
+            if isinstance(path, str) or is_zarr(path):
+                check_series(path, series, 1)
+                image = read_zarr(path)
+            else:
+                image = _open_tiff(path, series)
             self._image = image.with_axes(self._axes)
         return self._image
 
+    def state(self) -> str:
+        """Say what tells these pixels from others that were here before, as `describe_state`."""
+        if not isinstance(self.path, Path):
+            return hash_url(self.path)
+        return describe_state(self._opened().data if is_zarr(self.path) else self.path)
 
-def _open_tiff(path: Path) -> ImageFile:
+
+def describe_state(image: Any) -> str:
+    """Say what tells the pixels of an image from others that may take their place.
+
+    Parameters
+    ----------
+    image
+        A file, a zarr array, a plane, or a NumPy array.
+
+    Returns
+    -------
+    state
+        Size and time of change of the file, or of all files of the array; a hash of the pixels where they
+        are in memory. Empty for what computes its pixels, as dask does.
+    """
+    if isinstance(image, SlidePlane):
+        return image.state()
+    if isinstance(image, np.memmap) and isinstance(image.filename, str | os.PathLike):
+        image = Path(image.filename)
+    if isinstance(image, np.ndarray):
+        return f"sha256 {hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()[:16]}"
+    root = getattr(getattr(image, "store", None), "root", None)
+    folder = image if isinstance(image, Path) else Path(root) / image.path if root else None
+    if folder is None:
+        return ""
+    found = sorted(_stat(folder))
+    if not folder.is_dir():
+        return f"{found[0][1]} bytes, changed at {found[0][2]} ns"
+    digest = hashlib.sha256(repr(found).encode()).hexdigest()[:16]
+    return f"{len(found)} files, {sum(size for _, size, _ in found)} bytes, names and times {digest}"
+
+
+def _stat(path: Path) -> Iterator[tuple[str, int, int]]:
+    """Name, size and time of change of a file, or of all in a folder."""
+    try:
+        if not path.is_dir():
+            facts = path.stat()
+            yield path.name, facts.st_size, facts.st_mtime_ns
+            return
+        for entry in os.scandir(path):
+            if entry.is_dir():
+                for name, size, changed in _stat(Path(entry.path)):
+                    yield f"{entry.name}/{name}", size, changed
+            else:
+                yield entry.name, entry.stat().st_size, entry.stat().st_mtime_ns
+    except OSError as error:
+        raise FileError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def _open_tiff(path: Path, series: int | None = None) -> ImageFile:
     """Open a TIFF file without reading its pixels."""
     import tifffile
     import zarr
 
-    info = read_info(path)
+    info, number = read_info(path, series), series or 0
     try:
-        data: Any = tifffile.memmap(path, mode="r")
+        data: Any = tifffile.memmap(path, series=number, mode="r")
     except ValueError:  # compressed or in several parts
         try:
-            store: Any = tifffile.imread(path, aszarr=True, level=0)
+            store: Any = tifffile.imread(path, aszarr=True, series=number, level=0)
             data = zarr.open(store, mode="r")
         except Exception as error:
             raise FileError(
@@ -100,7 +165,8 @@ def _open_tiff(path: Path) -> ImageFile:
         )
     return ImageFile(
         path=path, shape=info.shape, dtype=info.dtype, axes=info.axes, channel_names=info.channel_names,
-        pixel_size=info.pixel_size, z_step=info.z_step, pixel_size_source=info.pixel_size_source, data=data,
+        pixel_size=info.pixel_size, z_step=info.z_step, pixel_size_source=info.pixel_size_source,
+        notes=info.notes, data=data,
     )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import shutil
 import tempfile
 from contextlib import contextmanager, suppress
@@ -17,7 +18,7 @@ from napari_lightsam.batch.histogram import Histogram
 from napari_lightsam.batch.inputs import BATCH_OUTPUTS, BATCH_RECORD
 from napari_lightsam.batch.report import write_report
 from napari_lightsam.engine.progress import Progress
-from napari_lightsam.errors import FileError
+from napari_lightsam.errors import ConfigError, FileError
 from napari_lightsam.formats.atomic import WriteError, explain, put_in_place, written_whole
 from napari_lightsam.formats.sidecar import APPLICATION, Record, hash_file, read_record
 
@@ -43,6 +44,14 @@ _IMAGE = (
 
 COLUMNS = ("image", "plane", *_SHAPE, *_LAST, *_IMAGE)
 """Columns of the two tables that do not depend on the images."""
+
+_STACK = (
+    "z", "first_plane", "last_plane", "n_planes", "volume_px", "area_ratio", "single_plane", "area_jump",
+    "gap_bridged",
+)  # fmt: skip
+
+RESERVED = (*COLUMNS, *_STACK)
+"""Names that columns of a list must not have; nor do any that begin with `intensity_`."""
 
 SOURCE = "auto"
 """How the objects of a batch came about: found by the model, not drawn by hand."""
@@ -89,7 +98,7 @@ def write_summary(
             report = replace(report, problems=(*report.problems, *gathered.problems))
             write_report(folder / "report.html", batch, report, gathered)
             tables = _publish(folder, out, overwrite=overwrite)
-    except WriteError as error:
+    except (WriteError, ConfigError) as error:
         return replace(report, problems=(*report.problems, str(error)))
     except OSError as error:
         return replace(report, problems=(*report.problems, str(explain(out, error))))
@@ -131,14 +140,29 @@ def _publish(folder: Path, out: Path, *, overwrite: bool) -> tuple[Path, ...]:
     return tables
 
 
+def check_record(out: Path) -> None:
+    """Refuse an output folder whose `batch.json` is another program's: it would be replaced.
+
+    Raises
+    ------
+    ConfigError
+        It is there, and no record of a batch.
+    """
+    _read_hashes(out / BATCH_RECORD)
+
+
 def _read_hashes(path: Path) -> dict[str, list[str]]:
+    if not os.path.lexists(path):
+        return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if content.get("application") != APPLICATION:
-            return {}
-        return {str(name): [str(one) for one in hashes] for name, hashes in content["outputs"].items()}
+        if content["application"] == APPLICATION:
+            return {str(name): [str(one) for one in hashes] for name, hashes in content["outputs"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return {}  # nothing there is known to be ours, so nothing will be replaced
+        pass  # nor is it one of ours: those take their name only when they are whole
+    raise ConfigError(
+        f"{path} is no record of a batch, and is not replaced. Choose another output folder, or move it away."
+    )
 
 
 def _write_hashes(path: Path, hashes: dict[str, list[str]]) -> None:

@@ -116,6 +116,23 @@ def follow(work: Work[R], listener: Callable[[Progress], object] | None = None) 
         return drain(work, show)
 
 
+def follow_until_stopped(work: Work[R], advice: str) -> R:
+    """Run long work as `follow` does; Ctrl-C ends it with a message and exit code 130.
+
+    Parameters
+    ----------
+    work
+        The generator.
+    advice
+        What is kept, and how to go on.
+    """
+    try:
+        return follow(work)
+    except KeyboardInterrupt:
+        warn(f"Stopped. {advice}")
+        raise typer.Exit(130) from None
+
+
 class _Plain:
     """A line whenever a new stage, or in a batch a new file, begins."""
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from napari_lightsam.batch.settings import BatchSettings
-from napari_lightsam.cli.report import follow, reported, warn
+from napari_lightsam.cli.report import follow_until_stopped, reported, warn
 from napari_lightsam.cli.segment import (
     ModelName,
     Threads,
@@ -14,6 +14,7 @@ from napari_lightsam.cli.segment import (
     default,
     parse_channel,
     parse_pixel_size,
+    parse_series,
     parse_z,
     setting,
 )
@@ -26,7 +27,7 @@ SCHEDULER_HELP = (
 
 @reported
 def slide(
-    image: Annotated[str, typer.Argument(help="OME-Zarr image, zarr array or TIFF file.")],
+    image: Annotated[str, typer.Argument(help="OME-Zarr image or zarr array, or its address, or TIFF file.")],
     out: Annotated[Path, typer.Argument(help="OME-Zarr label image to write, such as labels.zarr.")],
     mode: Annotated[str, setting("mode")] = default("mode"),
     model: ModelName = "lightsam",
@@ -34,6 +35,11 @@ def slide(
     channel: Annotated[str | None, setting("channel")] = default("channel"),
     z: Annotated[str | None, setting("z", "--z")] = default("z"),
     time: Annotated[int | None, setting("time")] = default("time"),
+    series: Annotated[
+        str | None,
+        typer.Option(help="Image of a file that holds several (from 0); the first when not given."),
+    ] = None,
+    axes: Annotated[str | None, setting("axes")] = default("axes"),
     pixel_size: Annotated[str | None, setting("pixel_size")] = default("pixel_size"),
     balance: Annotated[float, setting("balance")] = default("balance"),
     min_size: Annotated[float | None, setting("min_size")] = default("min_size"),
@@ -52,7 +58,7 @@ def slide(
     """Segment one image that is larger than memory.
 
     A run that was stopped goes on where it was. Exit code: 0 when all of it was segmented, 1 when parts
-    could not be, 2 when nothing could be done as asked.
+    could not be, 2 when nothing could be done as asked, 130 when stopped by Ctrl-C.
     """
     config = config_from(
         {
@@ -68,6 +74,8 @@ def slide(
         channel=parse_channel(channel),
         z=parse_z(z),
         time=time,
+        series=parse_series(series),
+        axes=axes,
         pixel_size=parse_pixel_size(pixel_size),
         device=device,
         precision=precision,  # type: ignore[arg-type]  # checked with the device
@@ -75,12 +83,15 @@ def slide(
     )
     from napari_lightsam.batch.slide import segment_slide
 
-    report = follow(
-        segment_slide(
-            image, out, settings, model=model, scheduler=scheduler, workers=workers, threads=threads,
-            block=block, overwrite=overwrite,
-        )
+    work = segment_slide(
+        image, out, settings, model=model, scheduler=scheduler, workers=workers, threads=threads,
+        block=block, overwrite=overwrite,
     )  # fmt: skip
+    advice = (
+        f"Finished blocks are kept in {out}.parts, and {out} says that it is not complete; "
+        "the same command goes on from there."
+    )
+    report = follow_until_stopped(work, advice)
     size = "" if report.object_size is None else f" of about {report.object_size:.1f} px"
     typer.echo(f"{image}: {report.n_objects} objects{size} -> {report.path}")
     typer.echo(f"Blocks: {report.blocks}, of which {report.skipped} were finished before.")

@@ -10,7 +10,7 @@ import typer
 
 from napari_lightsam.batch.recipe import OVERLAY, Recipe, read_recipe
 from napari_lightsam.batch.settings import BatchReport, BatchSettings
-from napari_lightsam.cli.report import follow, reported, warn
+from napari_lightsam.cli.report import follow_until_stopped, reported, warn
 from napari_lightsam.engine.config import EverythingConfig
 from napari_lightsam.errors import ConfigError
 from napari_lightsam.formats.export import FORMATS, parse_formats
@@ -128,15 +128,11 @@ def segment(
         given = {name: given[name] for name in given if _is_on_command_line(context, name)}
     from napari_lightsam.batch import segment_many
 
-    try:
-        work = segment_many(
-            inputs, out, with_options(chosen, given), overwrite=overwrite, scheduler=scheduler,
-            workers=workers, threads=threads,
-        )  # fmt: skip
-        report = follow(work)
-    except KeyboardInterrupt:
-        warn(f"Stopped. What is finished is in {out}; the same command goes on from there.")
-        raise typer.Exit(130) from None
+    work = segment_many(
+        inputs, out, with_options(chosen, given), overwrite=overwrite, scheduler=scheduler, workers=workers,
+        threads=threads,
+    )  # fmt: skip
+    report = follow_until_stopped(work, f"What is finished is in {out}; the same command goes on from there.")
     raise typer.Exit(show(report, out))
 
 

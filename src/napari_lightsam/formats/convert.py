@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_lightsam.engine.image import LightSamWarning
 from napari_lightsam.engine.progress import Progress
 from napari_lightsam.errors import ConfigError, FileError
 from napari_lightsam.formats.export import FORMATS, check_formats, export_objects
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from napari_lightsam.formats.images import ImageFile
 
 _MEASURED = ("csv", "geojson")
+_WITH_NUCLEI = ("geojson",)
 
 
 def read_objects(path: str | os.PathLike[str]) -> Objects:
@@ -120,6 +123,11 @@ def convert_files(
         Before any work: two outputs of one name, an output that is an input, or that is there already.
     FileError, ImageError
         An input cannot be read, or an output not be written.
+
+    Warns
+    -----
+    LightSamWarning
+        An input holds nuclei that a format cannot hold.
     """
     formats = check_formats(formats)
     sources = [Path(path) for path in inputs]
@@ -137,12 +145,24 @@ def convert_files(
         if pixel_size is not None:
             changes["pixel_size"] = pixel_size
         objects = replace(read_objects(source), **changes)
+        _say_what_is_lost(source, objects, formats)
         if any(name in _MEASURED for name in formats):
             yield Progress(f"{source.name}: measuring the objects", i, len(sources))
             objects = replace(objects, table=objects.measured())
         yield Progress(f"{source.name}: writing", i, len(sources))
         written += export_objects(base, objects, formats)
     return tuple(written)
+
+
+def _say_what_is_lost(source: Path, objects: Objects, formats: tuple[str, ...]) -> None:
+    without = [name for name in formats if name not in _WITH_NUCLEI]
+    if objects.nuclei is not None and without:
+        warnings.warn(
+            f"{source} holds cells with nuclei; {', '.join(without)} holds the cells alone, only "
+            f"{', '.join(_WITH_NUCLEI)} both.",
+            LightSamWarning,
+            stacklevel=3,
+        )
 
 
 def _check_outputs(

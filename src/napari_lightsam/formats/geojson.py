@@ -180,7 +180,7 @@ def _load(path: Path) -> Any:
 
     try:
         if path.stat().st_size > _LARGEST:
-            raise FileError(f"{path} is larger than 1 GiB. Export it in parts.")
+            raise FileError(f"{path} is larger than 256 MiB. Export it in parts.")
         return json.loads(path.read_text(encoding="utf-8-sig"), parse_constant=refuse)
     except FileNotFoundError:
         raise FileError(f"{path} does not exist. Check the name and the folder.") from None

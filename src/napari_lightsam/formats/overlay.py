@@ -42,7 +42,7 @@ def draw_overlay(image: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.uint8]
     """
     _check_shapes(image, labels)
     factor = _factor(image.shape)
-    canvas = _enlarge(_to_rgb(image), factor)
+    canvas = _enlarge(to_rgb(image), factor)
     large = _enlarge(labels, factor)
     outline = _outline(large)
     canvas[outline] = _colours(large[outline])
@@ -84,7 +84,7 @@ def draw_outlines(
     for labels, _ in outlines:
         _check_shapes(image, labels)
     factor = _factor(image.shape)
-    canvas = _enlarge(_to_rgb(image), factor)
+    canvas = _enlarge(to_rgb(image), factor)
     colours = np.zeros(canvas.shape, np.uint8)
     drawn = np.zeros(canvas.shape[:2], bool)
     for labels, colour in outlines:
@@ -129,15 +129,35 @@ def _factor(shape: tuple[int, ...]) -> int:
     return int(np.clip(_SMALL // max(shape[:2]), 1, 4))
 
 
-def _to_rgb(image: NDArray[Any]) -> NDArray[np.uint8]:
-    values = np.nan_to_num(image.astype(np.float32), posinf=0.0, neginf=0.0)
+def to_rgb(image: NDArray[Any], highest: float = 99.0) -> NDArray[np.uint8]:
+    """Make a plane a picture.
+
+    Parameters
+    ----------
+    image
+        As for `draw_overlay`.
+    highest
+        Percentile of the values that is white, black being the lowest 0.5 percent; 8-bit colour is shown as
+        it is.
+
+    Returns
+    -------
+    picture
+        (H, W, 3) uint8, a new array.
+
+    Examples
+    --------
+    >>> to_rgb(np.array([[0, 1000]], "uint16"))[..., 0].tolist()
+    [[0, 255]]
+    """
+    values = np.nan_to_num(np.asarray(image, np.float32), posinf=0.0, neginf=0.0)
     if values.ndim == 3 and values.shape[-1] != 3:
         values = values.mean(axis=-1)
-    if image.dtype != np.uint8 or values.ndim == 2:  # 8-bit colour is shown as it is
-        low, high = np.percentile(values, (0.5, 99.0))
+    if image.dtype != np.uint8 or values.ndim == 2:
+        low, high = np.percentile(values, (0.5, highest))
         values = (values - low) * (255 / max(float(high - low), 1e-6))
     grey = np.clip(values, 0, 255).astype(np.uint8)
-    return np.stack([grey] * 3, axis=-1) if grey.ndim == 2 else grey.copy()
+    return np.stack([grey] * 3, axis=-1) if grey.ndim == 2 else grey
 
 
 def _enlarge(array: NDArray[Any], factor: int) -> NDArray[Any]:

@@ -139,7 +139,7 @@ def _is_colour(series: Any, samples: int) -> bool:
 def _notes(tif: Any, chosen: int | None) -> tuple[str, ...]:
     notes = []
     if len(tif.series) > 1 and chosen is None:
-        notes.append(f"the file holds {len(tif.series)} images; the first is used (--series all takes each)")
+        notes.append(f"the file holds {len(tif.series)} images; the first is used (--series chooses others)")
     if tif.is_ome and len(_ome_files(tif)) > 1:
         notes.append("the file belongs to a set of several files; only this one is read")
     return tuple(notes)

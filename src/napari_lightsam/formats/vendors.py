@@ -60,7 +60,7 @@ def _read_scene(path: Path, image: Any, pixels: bool, series: int | None) -> Ima
     row, column, z_step = (_length(getattr(sizes, axis)) for axis in "YXZ")
     pixel_size = None if row is None and column is None else (row or column or 0.0, column or row or 0.0)
     names = tuple(str(name) for name in image.channel_names or ())
-    note = f"the file holds {len(scenes)} images; the first is used (--series all takes each)"
+    note = f"the file holds {len(scenes)} images; the first is used (--series chooses others)"
     about: dict[str, Any] = {
         "path": path, "shape": shape, "dtype": dtype, "axes": axes, "pixel_size": pixel_size,
         "z_step": z_step, "pixel_size_source": "file" if pixel_size or z_step else "",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,9 @@ _MICROMETRES = {
 }
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:(//|:)")  # one letter before the colon is a drive
 _FSSPEC = "pip install 'napari-lightsam[remote]'"
+_SIGNS = ("size", "ETag", "etag", "mtime", "LastModified", "Last-Modified", "updated", "created")
+_MOST_ASKED = 4096  # files of which a server that tells no sizes is asked one by one
+_AT_ONCE = 16
 
 
 def is_url(path: object) -> bool:
@@ -102,6 +106,38 @@ def read_zarr(path: str | os.PathLike[str]) -> ImageFile:
     return ImageFile(path=path, shape=shape, dtype=array.dtype, axes=axes, data=array, **about)
 
 
+def read_levels(path: Path) -> list[Any]:
+    """Open all resolutions of an image in a zarr folder, the finest first, without reading pixels.
+
+    Parameters
+    ----------
+    path
+        Folder of an array, of an OME-Zarr image, or of a group of arrays, which napari takes for resolutions.
+
+    Returns
+    -------
+    list of zarr arrays
+        One for a folder of one array.
+
+    Raises
+    ------
+    FileError
+        No zarr, damaged metadata, or a group without arrays.
+    """
+    opened = _open(path)
+    if not hasattr(opened, "keys"):
+        return [opened]
+    try:
+        scales = _ome(opened).get("multiscales")
+        names = [one["path"] for one in scales[0]["datasets"]] if scales else sorted(opened.array_keys())
+        found = [opened[name] for name in names]
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+        raise FileError(f"{path} has metadata that are damaged ({type(error).__name__}: {error}).") from error
+    if not found or any(hasattr(one, "keys") for one in found):
+        raise FileError(f"{path} is a zarr group without an image; give the array inside it.")
+    return found
+
+
 def find_zarr_labels(path: Path) -> Path | None:
     """Return the first label image inside an OME-Zarr image, or None where it has none."""
     if not is_zarr(path / "labels"):
@@ -113,6 +149,9 @@ def find_zarr_labels(path: Path) -> Path | None:
 def hash_url(url: str) -> str:
     """SHA-256 over the names, sizes and versions of all that lies at an address; pixels are not fetched.
 
+    Web servers tell these of single files alone. They are asked for each, or where there are more than
+    4,096 for so many of them, evenly spread; for those of the finest image where they list no folder.
+
     Raises
     ------
     FileError
@@ -121,11 +160,50 @@ def hash_url(url: str) -> str:
     file_system, path = _file_system(url)
     try:
         entries = file_system.find(path, detail=True)
-    except Exception as error:  # every file system raises kinds of its own
-        raise FileError(f"{url} cannot be read ({type(error).__name__}: {error}).") from error
-    seen = ("size", "ETag", "etag", "mtime", "LastModified", "updated", "created")
-    lines = sorted(f"{name}\0{[str(entry.get(key)) for key in seen]}\n" for name, entry in entries.items())
+    except Exception:  # every file system raises kinds of its own where it lists nothing
+        entries = {}
+    entries = entries or {f"{path}/{name}": {} for name in _list_chunks(url)}
+    told = {name: _signs(entry) for name, entry in entries.items()}
+    silent = sorted(name for name, signs in told.items() if not signs)
+    asked = silent[:: -(-len(silent) // _MOST_ASKED) or 1]
+
+    def ask(name: str) -> list[str]:
+        try:
+            return _signs(file_system.info(name))
+        except Exception:  # not there: of parts that hold nothing there need not be any
+            return []
+
+    with ThreadPoolExecutor(_AT_ONCE if file_system.async_impl else 1) as pool:
+        told |= zip(asked, pool.map(ask, asked), strict=True)
+    if not any(told.values()):
+        raise FileError(f"{url} cannot be read: nothing there answers. Check the address.")
+    lines = sorted(f"{name}\0{signs}\n" for name, signs in told.items())
     return hashlib.sha256("".join([url, "\n", *lines]).encode()).hexdigest()
+
+
+def _signs(entry: Mapping[str, Any]) -> list[str]:
+    return [f"{key}={entry[key]}" for key in _SIGNS if entry.get(key) is not None]
+
+
+def _list_chunks(url: str) -> list[str]:
+    """Name the files of the finest image at an address, without asking which of them are there."""
+    array: Any = read_zarr(url).data
+    group = f"{array.path}/" if array.path else ""
+    sides = getattr(array, "shards", None) or array.chunks
+    grid = [-(-n // side) for n, side in zip(array.shape, sides, strict=True)]
+    step = -(-math.prod(grid) // _MOST_ASKED) or 1  # however many a header declares
+    found = [_unravel(i, grid) for i in range(0, math.prod(grid), step)]
+    chunks = [group + array.metadata.encode_chunk_key(at) for at in found]
+    about = [f"{place}{name}" for place in {"", group} for name in (".zattrs", ".zarray", "zarr.json")]
+    return about + chunks
+
+
+def _unravel(i: int, grid: list[int]) -> tuple[int, ...]:
+    place = []
+    for n in reversed(grid):
+        i, rest = divmod(i, n)
+        place.append(rest)
+    return tuple(reversed(place))
 
 
 def _file_system(url: str) -> tuple[Any, str]:
