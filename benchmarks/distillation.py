@@ -103,9 +103,8 @@ def _figures(found: Check) -> dict[str, float]:
     return {name: round(value, 4) for name, value in asdict(found).items()}
 
 
-def measure(options: argparse.Namespace) -> dict[str, dict[str, float]]:
+def measure(loaded: LoadedModel, options: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Return figures by row: the teacher and the three students."""
-    loaded = load_model(options.teacher)
     shapes = [(options.crops, options.side)]
     crops, checks = drain(
         load_crops(options.data, settings(options), shapes=shapes, limit=options.limit, checks=options.checks)
@@ -140,7 +139,8 @@ def _encoding(models: dict[str, str | Path], repeat: int) -> dict[str, float]:
 def as_markdown(rows: dict[str, dict[str, float]], about: dict[str, Any], used: dict[str, Any]) -> str:
     """Write the table."""
     lines = [
-        f"{where(about)}. Teacher {used['teacher']}, student {used['width']}: {used['steps']} steps of "
+        f"{where(about)}. Teacher {used['teacher']} (sha256 of its weights {used['weights'][:12]}...), "
+        f"student {used['width']}: {used['steps']} steps of "
         f"{used['crops']} crops of {used['side']} pixels, at most {used['prompts']} prompts, "
         f"learning rate {used['learning_rate']:g}, seed {used['seed']}"
         + (f"; decoder tuned for {used['tune']} steps after decoupled" if used["tune"] else "")
@@ -193,8 +193,10 @@ def main() -> None:
     with ExitStack() as stack:
         if options.out is None:
             options.out = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        about, rows = machine(), measure(options)
+        about, loaded = machine(), load_model(options.teacher)
+        rows = measure(loaded, options)
     used = {name: value for name, value in vars(options).items() if name not in ("data", "out")}
+    used["weights"] = loaded.weights_hash
     table = as_markdown(rows, about, used)
     print(table, end="")
     results = {"machine": about, "settings": used, "rows": rows}
