@@ -24,6 +24,7 @@ from skimage.measure import label
 
 from napari_lightsam.engine.config import EverythingConfig
 from napari_lightsam.engine.progress import drain
+from napari_lightsam.engine.samplers import level_of
 from napari_lightsam.train.metrics import find_overlaps, match, match_overlaps, pool
 
 from .fresh import peak_memory, run_fresh
@@ -112,6 +113,7 @@ def _seconds(segmenter: Segmenter, image: NDArray[Any], config: EverythingConfig
 def _borders(segmenter: Segmenter, image: Any, object_size: float) -> list[list[int]]:
     """Return the image rows, and the columns, at which one block's part of the plane ends."""
     level = segmenter.level(segmenter.lazy_embedding(image, object_size=object_size))
+    level = level_of("object-aware", level, segmenter.spec)
     own = [level.own(block) for block in level.block_list()]
     return [sorted({round(part[axis] / level.scale[axis]) for part in own} - {0}) for axis in (0, 1)]
 

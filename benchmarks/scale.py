@@ -27,6 +27,7 @@ from napari_lightsam.batch import BatchSettings
 from napari_lightsam.batch.slide import segment_slide
 from napari_lightsam.engine.config import EverythingConfig
 from napari_lightsam.engine.progress import drain
+from napari_lightsam.engine.samplers import level_of
 
 from .fresh import peak_memory
 from .large import check, choose_windows, write_plane
@@ -124,7 +125,7 @@ def find_borders(source: Path) -> list[list[int]]:
 
     image, segmenter = zarr.open_array(source, mode="r"), load("auto")
     embedding = segmenter.lazy_embedding(image, object_size=cells_1024().object_size)
-    level = replace(segmenter.level(embedding), side=_BLOCK)
+    level = level_of("object-aware", replace(segmenter.level(embedding), side=_BLOCK), segmenter.spec)
     own = [level.own(block) for block in level.block_list()]
     return [sorted({round(part[axis] / level.scale[axis]) for part in own} - {0}) for axis in (0, 1)]
 

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -55,6 +57,27 @@ def test_every_window_lies_whole_inside_the_block_it_is_decoded_in(rows, columns
     assert block.y <= y <= y + 256 <= block.y + block.height <= padded[0]
     assert block.x <= x <= x + 256 <= block.x + block.width <= padded[1]
     assert max(block.height, block.width) <= BLOCK
+
+
+@quick
+@given(st.integers(21, 200), st.data())
+def test_blocks_that_share_less_are_no_more_and_hold_windows_of_half_the_side(units, data):
+    length = units * 64
+    wide = Level((256, length), (256, length), (256, length), fixed=False)
+    level = wide.narrow()
+    assert len(level.block_list()) <= len(wide.block_list())
+    assert {b.x - a.x <= a.width - 128 for a, b in itertools.pairwise(level.block_list())} == {True}
+    x = data.draw(st.integers(0, (length - 128) // 16)) * 16
+    block = level.block_of(0, x, 128)
+    assert block.x <= x <= x + 128 <= block.x + block.width
+
+
+def test_a_plane_of_one_block_is_the_same_level_however_little_blocks_share():
+    level = make_level((1200, 1200), OWN, 1.0)
+    assert level.narrow() is level
+    wide = make_level((8192, 8192), OWN, 1.0)
+    assert len(wide.narrow().block_list()) == 49
+    assert len(wide.block_list()) == 64
 
 
 @quick

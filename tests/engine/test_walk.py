@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from napari_lightsam import EverythingConfig, segment_everything
+from napari_lightsam.engine.found import FirstChoice
 from napari_lightsam.engine.image import READ_PIXELS
 from napari_lightsam.engine.progress import drain
 from napari_lightsam.engine.proposals import from_boxes, from_points
@@ -129,6 +130,33 @@ def test_a_part_that_fails_only_later_is_named_too(discs):
     image.bad = (1290, 5)
     with pytest.raises(ImageError, match=r"rows .*1300, columns 0:600"):
         drain(work)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_was_found_is_handed_out_as_it_comes_and_looking_at_it_changes_nothing(discs, mode):
+    """What is drawn on the way is not drawn again."""
+    image = dots(*np.mgrid[:384, :1536]).astype(np.uint8)
+    config = EverythingConfig(object_size=SIZE, mode=mode)
+    plain = drain(discs.everything(image, config))
+    choice, shown, encoded = FirstChoice(), [], []
+
+    def look(step):
+        if step.found is not None:
+            new = choice.add(step.found)
+            shown.extend(new)
+            encoded.extend([discs.runtime.encoded] * len(new))
+
+    discs.runtime.encoded = 0
+    result = drain(discs.everything(image, config), look)
+    np.testing.assert_array_equal(result.labels, plain.labels)
+    np.testing.assert_array_equal(result.scores, plain.scores)
+    assert {1, 2} == set(encoded)  # the first tile's before the second one was looked at
+    places = {tuple(np.add(piece.box[:2], piece.box[2:]) // 2 // 128) for piece in shown}
+    assert len(places) == 36
+    if mode == "object-aware":  # of the others some repeat an object beside itself
+        assert len(shown) == len(result.scores) == 36
+        drawn = {id(result.candidates.piece(i)) for i in range(len(result.candidates))}
+        assert drawn.issuperset(map(id, shown))
 
 
 @pytest.mark.parametrize(("mode", "batch"), [("grid", 64), ("hierarchical", 64), ("object-aware", 2)])

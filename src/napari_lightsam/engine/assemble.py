@@ -151,7 +151,7 @@ def to_hierarchy(
     """
     shape = candidates.level.shape
     pile, objects = pile_objects(candidates, config)
-    inner = _passing(candidates, config, _LEAST_PART)
+    inner = passing(candidates, config, _LEAST_PART)
     inner = np.setdiff1d(inner, objects, assume_unique=True)
     parts, owners = parts_of(candidates, objects, inner, config.overlap)
     owner_of: dict[int, Piece] = {
@@ -166,14 +166,14 @@ def to_hierarchy(
 def pile_objects(candidates: Candidates, config: EverythingConfig) -> tuple[Pile, Indices]:
     """Choose and settle the objects; returns them, and int (K,), which candidates they were."""
     pile, kept = Pile(candidates.remainders), []
-    passed = _passing(candidates, config)
+    passed = passing(candidates, config)
     for i in suppress(candidates, candidates.quality, config.overlap, passed):
         if pile.settle(candidates.piece(int(i)), least_area(config)):
             kept.append(i)
     return pile, np.array(kept, np.intp)
 
 
-def _passing(candidates: Candidates, config: EverythingConfig, smaller: float = 1.0) -> Indices:
+def passing(candidates: Candidates, config: EverythingConfig, smaller: float = 1.0) -> Indices:
     """Return the candidates that pass thresholds and size limits; the least size may be lowered."""
     iou, stability = thresholds(config, candidates.usual)
     passed = plausible(

@@ -93,7 +93,11 @@ class Candidates:
         """Return the chosen candidates, in the order of `index`."""
         chosen = np.arange(len(self))[index]
         arrays: dict[str, Any] = {name: getattr(self, name)[chosen] for name in _ARRAYS}
-        return Candidates(self.level, tuple(self.logits[i] for i in chosen), **arrays, usual=self.usual)
+        taken = Candidates(self.level, tuple(self.logits[i] for i in chosen), **arrays, usual=self.usual)
+        drawn = self._kept.pieces
+        if drawn:
+            taken._kept.pieces.update({k: drawn[i] for k, i in enumerate(chosen.tolist()) if i in drawn})
+        return taken
 
     def footprints(self) -> Footprints:
         """Return the positive logits as bits; packed once."""
@@ -125,8 +129,8 @@ class Candidates:
 _ARRAYS = ("origins", "iou", "stability", "areas", "boxes", "cut", "prompts", "points")
 
 
-def concatenate(parts: Sequence[Candidates], level: Level) -> Candidates:
-    """Join candidates of one level; no parts give an empty value."""
+def concatenate(parts: Sequence[Candidates], level: Level, usual: Thresholds = _NO_THRESHOLDS) -> Candidates:
+    """Join candidates of one level, with what was drawn of them; no parts give an empty value."""
     numbers, places = np.zeros(0, np.float32), np.zeros((0, 2), np.intp)
     empty = Candidates(
         level,
@@ -144,7 +148,12 @@ def concatenate(parts: Sequence[Candidates], level: Level) -> Candidates:
     arrays: dict[str, Any] = {
         name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS
     }
-    return Candidates(level, tuple(crop for part in parts for crop in part.logits), **arrays)
+    crops = tuple(crop for part in parts for crop in part.logits)
+    joined, first = Candidates(level, crops, **arrays, usual=usual), 0
+    for part in parts:
+        joined._kept.pieces.update({first + i: piece for i, piece in part._kept.pieces.items()})
+        first += len(part)
+    return joined
 
 
 def collect(

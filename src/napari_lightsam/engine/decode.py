@@ -111,7 +111,7 @@ def decode(
 def place(
     prompts: Prompts, level: Level, window: int
 ) -> tuple[NDArray[np.intp], dict[Block, NDArray[np.intp]]]:
-    """Lay a window around each object's prompts and find the block that it is cut from.
+    """Lay a window around each object's prompts, inside the block that it is cut from.
 
     Parameters
     ----------
@@ -129,16 +129,32 @@ def place(
     places
         For each block that holds a window, which of the prompts.
     """
-    starts = np.zeros((len(prompts), 2), np.intp)
+    starts = lay_windows(prompts, level, window)
     if not window:
         return starts, {Block(0, 0, *level.padded): np.arange(len(prompts))}
     places: dict[Block, list[int]] = defaultdict(list)
-    extents = prompts.extents()
-    centres = (extents[:, :2] + extents[:, 2:]) / 2 * np.array(level.scale)
-    for i, centre in enumerate(centres):
-        starts[i] = [window_start(c, n, window) for c, n in zip(centre, level.padded, strict=True)]
-        places[level.block_of(int(starts[i, 0]), int(starts[i, 1]), window)].append(i)
+    for i, (y, x) in enumerate(starts.tolist()):
+        block = level.block_of(y, x, window)
+        starts[i] = inside(starts[i], block, window)
+        places[block].append(i)
     return starts, {block: np.array(members) for block, members in places.items()}
+
+
+def lay_windows(prompts: Prompts, level: Level, window: int) -> NDArray[np.intp]:
+    """Return the first row and column (N, 2), in frame pixels, of a window around each object's prompts."""
+    starts = np.zeros((len(prompts), 2), np.intp)
+    if window:
+        extents = prompts.extents()
+        centres = (extents[:, :2] + extents[:, 2:]) / 2 * np.array(level.scale)
+        for i, centre in enumerate(centres):
+            starts[i] = [window_start(c, n, window) for c, n in zip(centre, level.padded, strict=True)]
+    return starts
+
+
+def inside(starts: NDArray[np.intp], block: Block, window: int) -> NDArray[np.intp]:
+    """Move windows (..., 2) that reach past a block into it: nothing is encoded beyond."""
+    low = np.array(block[:2])
+    return starts.clip(low, low + np.array(block[2:]) - window)
 
 
 def decode_batch(

@@ -20,7 +20,7 @@ from napari_lightsam.engine.larger import ask_larger, ask_proposals
 from napari_lightsam.engine.merge import check_out
 from napari_lightsam.engine.progress import Progress, drain
 from napari_lightsam.engine.proposals import Proposals, as_proposals
-from napari_lightsam.engine.samplers import SAMPLERS
+from napari_lightsam.engine.samplers import SAMPLERS, level_of
 from napari_lightsam.engine.size import estimate_size
 from napari_lightsam.engine.walk import Walk
 from napari_lightsam.model.spec import ObjectFrame
@@ -144,6 +144,8 @@ def run_everything(
     usual = usual_thresholds(segmenter.spec)
     fixed = fix_thresholds(config, usual)
     level = segmenter.level(embedding)
+    if asked is None:
+        level = level_of(config.mode, level, segmenter.spec)
     if config.published and asked is None:
         from napari_lightsam.engine.published import run_published
 
@@ -152,7 +154,7 @@ def run_everything(
     parts: list[Candidates] = []
     if not embedding.plane.blank and (size is not None or level.fixed):
         parts = yield from _ask(walk, level, asked)
-    candidates = replace(concatenate(parts, level), usual=usual)
+    candidates = concatenate(parts, level, usual)
     yield Progress("drawing the masks", 0, 1)
     missing: tuple[int, ...] = ()
     if ids is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,9 +23,13 @@ BLOCK = 1280
 """Largest side, in frame pixels, of what is encoded at once by a model that takes any size."""
 
 _BLOCK_UNIT = 64  # sides of blocks are multiples of it
-_OVERLAP = 256  # every local window lies whole inside one block
+OVERLAP = 256
+"""Frame pixels that neighbouring blocks share, so that every local window lies whole inside one of them."""
 
-LEAST_BLOCK = 2 * _OVERLAP
+NARROW_OVERLAP = 128
+"""Enough where objects are decoded in windows of half the usual side; a plane takes a fifth fewer blocks."""
+
+LEAST_BLOCK = 2 * OVERLAP
 """Smaller blocks would hardly advance over their overlap."""
 
 _KEPT_BLOCKS = 24  # 3-7 MB each; as many as a plane of 4096 x 4096 pixels of the frame has
@@ -57,6 +61,8 @@ class Level:
         SAM's fixed frame: masks are interpolated to the frame first and from there to the image.
     side
         Largest side of a block, in frame pixels; at least `LEAST_BLOCK`, and a multiple of 64.
+    overlap
+        What neighbouring blocks share at least, in frame pixels; a multiple of 64.
     """
 
     shape: tuple[int, int]
@@ -64,6 +70,11 @@ class Level:
     padded: tuple[int, int]
     fixed: bool
     side: int = BLOCK
+    overlap: int = OVERLAP
+
+    def narrow(self) -> Level:
+        """Return the level in blocks that share less; itself where one block holds the frame."""
+        return self if self._block_size() == self.padded else replace(self, overlap=NARROW_OVERLAP)
 
     @property
     def scale(self) -> tuple[float, float]:
@@ -82,20 +93,20 @@ class Level:
 
     def blocks(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return the first rows and first columns of the blocks; their product is the layout."""
-        y, x = (_starts(size, self.side) for size in self.padded)
+        y, x = (_starts(size, self.side, self.overlap) for size in self.padded)
         return (0,) if self.fixed else y, (0,) if self.fixed else x
 
     def block_list(self) -> list[Block]:
         """Return all blocks, row by row."""
-        size = self.padded if self.fixed else tuple(_block_side(length, self.side) for length in self.padded)
+        size = self.padded if self.fixed else self._block_size()
         rows, columns = self.blocks()
         return [Block(y, x, size[0], size[1]) for y in rows for x in columns]
 
     def own(self, block: Block) -> tuple[int, int, int, int]:
         """Return the part (y0, x0, y1, x1) of the frame that a block answers for.
 
-        Blocks share their overlaps halfway, so that each frame pixel belongs to one block and the window
-        around any pixel lies whole inside it.
+        Blocks share their overlaps halfway, so that each frame pixel belongs to one block, and a window as
+        wide as the overlap lies whole inside it around any of them.
         """
         low, high = [], []
         for at, size, starts in zip(block[:2], block[2:], self.blocks(), strict=True):
@@ -104,18 +115,21 @@ class Level:
             high.append((at + size + starts[i + 1]) // 2 if i + 1 < len(starts) else at + size)
         return low[0], low[1], high[0], high[1]
 
+    def _block_size(self) -> tuple[int, int]:
+        height, width = (_block_side(length, self.side, self.overlap) for length in self.padded)
+        return height, width
+
     def block_of(self, y: int, x: int, size: int) -> Block:
-        """Return the block whose centre is nearest to a square window, among those that hold it."""
-        sides = [_block_side(length, self.side) for length in self.padded]
-        starts = (
-            min(
-                (s for s in _starts(length, self.side) if s <= at and at + size <= s + side),
-                key=lambda s, at=at, side=side: abs(s + side / 2 - at - size / 2),  # type: ignore[misc]
-            )
-            for at, length, side in zip((y, x), self.padded, sides, strict=True)
+        """Return the block whose centre is nearest to that of a square window.
+
+        It holds the window where blocks overlap by as much; else the window reaches past it.
+        """
+        sides = self._block_size()
+        row, column = (
+            min(starts, key=lambda start, at=at, side=side: abs(start + side / 2 - at - size / 2))  # type: ignore[misc]
+            for at, starts, side in zip((y, x), self.blocks(), sides, strict=True)
         )
-        row, column = starts
-        return Block(row, column, sides[0], sides[1])
+        return Block(row, column, *sides)
 
     def mask_weights(self, axis: int, outputs: tuple[int, int]) -> AxisWeights:
         """Weights from mask logits to image pixels `outputs` along an axis (0 rows, 1 columns)."""
@@ -127,20 +141,20 @@ class Level:
         return AxisWeights(to_frame.start, to_frame.stop, to_image.matrix @ to_frame.matrix)
 
 
-def _block_side(size: int, most: int) -> int:
+def _block_side(size: int, most: int, overlap: int) -> int:
     """Return the side of the blocks along an axis: equal ones, as few and as small as cover it."""
     if size <= most:
         return size
-    count = math.ceil((size - _OVERLAP) / (most - _OVERLAP))
-    return math.ceil((size + (count - 1) * _OVERLAP) / count / _BLOCK_UNIT) * _BLOCK_UNIT
+    count = math.ceil((size - overlap) / (most - overlap))
+    return math.ceil((size + (count - 1) * overlap) / count / _BLOCK_UNIT) * _BLOCK_UNIT
 
 
-def _starts(size: int, most: int) -> tuple[int, ...]:
+def _starts(size: int, most: int, overlap: int) -> tuple[int, ...]:
     """Return where overlapping blocks start along an axis; the last one ends with the axis."""
-    side = _block_side(size, most)
+    side = _block_side(size, most, overlap)
     if side == size:
         return (0,)
-    return (*range(0, size - side, side - _OVERLAP), size - side)
+    return (*range(0, size - side, side - overlap), size - side)
 
 
 def make_level(shape: tuple[int, int], spec: ModelSpec, scale: float | None = None) -> Level:

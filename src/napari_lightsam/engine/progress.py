@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from napari_lightsam.engine.found import Found
 
 T = TypeVar("T")
 
@@ -19,11 +22,14 @@ class Progress:
         What is being done, as a user would say it ("encoding the image").
     done, total
         Steps finished and steps in all; `total` is 0 while it is not known.
+    found
+        What this step of everything mode found, to be shown early; None where it found nothing new.
     """
 
     stage: str
     done: int
     total: int
+    found: Found | None = field(default=None, repr=False, compare=False)
 
 
 Work = Generator[Progress, None, T]

@@ -299,7 +299,8 @@ class _Run:
                 return number, Ending.JUMP
             self.masks[number], self.scores[number] = found, score
             last, sure = found, score
-            yield Found(f"plane {number + 1} of {len(self.planes)}", done + 1, total, number, found, score)
+            stage = f"plane {number + 1} of {len(self.planes)}"
+            yield Found(stage, done + 1, total, plane=number, mask=found, score=score)
         beyond = start + way * (total + 1)
         return beyond, Ending.LIMIT if 0 <= beyond < len(self.planes) else Ending.EDGE
 

@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_lightsam.engine.config import EverythingConfig
+    from napari_lightsam.engine.level import Level
     from napari_lightsam.engine.proposals import Proposals
     from napari_lightsam.engine.tile import Tile
+    from napari_lightsam.model.spec import ModelSpec
 
 _COARSE = 4  # TinySAM: a quarter of the points per side
 _ENOUGH = 16  # blobs of each contrast asked before one contrast is given up
@@ -101,6 +103,12 @@ def object_aware(tile: Tile, config: EverythingConfig) -> Rounds:
 
 SAMPLERS: dict[str, Sampler] = {"grid": grid, "hierarchical": hierarchical, "object-aware": object_aware}
 """By the name of their mode."""
+
+
+def level_of(mode: str, level: Level, spec: ModelSpec) -> Level:
+    """Return the level whose blocks a mode goes through: small windows need less in common."""
+    small = mode == "object-aware" and spec.small_windows and not level.fixed
+    return level.narrow() if small else level
 
 
 def _head_prompts(found: Proposals) -> Prompts:

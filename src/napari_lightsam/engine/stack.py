@@ -343,13 +343,13 @@ class _Run:
         work = self.segmenter.everything(embedding, self.config, stop=self.stop)
         while True:
             try:
-                next(work)
+                step = next(work)
             except StopIteration as end:
                 result: Segmentation = end.value
                 return result
             except ImageError as error:
                 raise self.planes.named(number, error) from error
-            yield Progress(stage, number, total)
+            yield Progress(stage, number, total, step.found)
 
     def _keep(self, number: int, result: Segmentation) -> None:
         """Write a plane's labels and remember what they are."""

@@ -11,7 +11,8 @@ import numpy as np
 from napari_lightsam.engine.assemble import usual_thresholds
 from napari_lightsam.engine.candidates import Candidates, collect, concatenate
 from napari_lightsam.engine.config import keep_floors, thresholds
-from napari_lightsam.engine.decode import decode_batch, place, window_size, window_sizes
+from napari_lightsam.engine.decode import decode_batch, inside, lay_windows, window_size, window_sizes
+from napari_lightsam.engine.found import Found
 from napari_lightsam.engine.level import BlockReader
 from napari_lightsam.engine.progress import Progress
 from napari_lightsam.engine.select import plausible
@@ -125,10 +126,12 @@ class Walk:
                 for side, batch in self._batches(tile, ask):
                     if self._must_stop():
                         break
-                    found.append(self._ask(tile, ask, batch, side, numbers))
+                    part = self._ask(tile, ask, batch, side, numbers)
+                    found.append(part)
+                    parts.append(replace(part, prompts=numbers[part.prompts]))
                     coming -= len(batch)
-                    yield Progress("segmenting", self.asked, self._expected(begun, coming, done, left))
-                parts += [replace(part, prompts=numbers[part.prompts]) for part in found]
+                    expected = self._expected(begun, coming, done, left)
+                    yield Progress("segmenting", self.asked, expected, Found(parts[-1], self.config))
                 ask = rounds.send(concatenate(found, tile.level))
         except StopIteration:
             pass
@@ -169,10 +172,9 @@ class Walk:
         """Decode some prompts of a round and keep what passes; `Candidates.prompts` count in the round."""
         segmenter, level = self.segmenter, tile.level
         prompts = ask.prompts.take(batch)
-        starts, _ = place(prompts, level, side)
-        if side:  # beyond its block a window cannot go
-            low = np.array(tile.block[:2])
-            starts = starts.clip(low, low + np.array(tile.block[2:]) - side)
+        starts = lay_windows(prompts, level, side)
+        if side:
+            starts = inside(starts, tile.block, side)
         part = decode_batch(
             segmenter.runtime,
             tile.tokens(),
