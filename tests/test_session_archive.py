@@ -180,6 +180,15 @@ def test_a_failed_write_leaves_the_former_file(saved, monkeypatch):
     assert [path.name for path in saved.parent.iterdir()] == [saved.name]
 
 
+@pytest.mark.parametrize("limit", ["LARGEST_JSON", "LARGEST_ARRAY", "MOST_MEMBERS"])
+def test_what_could_not_be_opened_again_is_not_written(saved, monkeypatch, limit):
+    before = saved.read_bytes()
+    monkeypatch.setattr(archive, limit, 2)
+    with pytest.raises(FileError, match="Save fewer or smaller layers"):
+        write_document(saved, document())
+    assert saved.read_bytes() == before
+
+
 @pytest.mark.parametrize("bits", [0x01, 0x20, 0x40, 0x41], ids=["encrypted", "patched", "strong", "both"])
 def test_parts_that_are_encrypted_or_packed_strangely_are_refused(saved, bits):
     content = bytearray(saved.read_bytes())

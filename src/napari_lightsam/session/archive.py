@@ -82,7 +82,8 @@ def write_document(path: str | os.PathLike[str], document: Document) -> None:
     Raises
     ------
     FileError
-        The name does not end in `.lightsam`, or the file cannot be written.
+        The name does not end in `.lightsam`, the file cannot be written, or it would be larger than what
+        `read_document` takes.
 
     Examples
     --------
@@ -99,10 +100,15 @@ def write_document(path: str | os.PathLike[str], document: Document) -> None:
         raise FileError(f"{path} must end in {SUFFIX}: napari recognises the file by its ending.")
     arrays: dict[str, NDArray[Any]] = {}
     content = _to_plain(document, path, arrays)
+    types = _stored_types(content)
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, indent=1).encode()
+    sizes = [a.size * np.dtype(stored).itemsize for a, stored in zip(arrays.values(), types, strict=True)]
+    if len(text) > LARGEST_JSON or max(sizes, default=0) > LARGEST_ARRAY or len(arrays) >= MOST_MEMBERS:
+        raise FileError(f"{path} would be larger than what can be opened again. Save fewer or smaller layers.")
     with written_whole(path) as part, zipfile.ZipFile(part, "w", allowZip64=True) as file:
         with file.open(_entry(JSON_NAME), "w") as out:
-            out.write(json.dumps(content, ensure_ascii=False, allow_nan=False, indent=1).encode())
-        for (member, array), stored in zip(arrays.items(), _stored_types(content), strict=True):
+            out.write(text)
+        for (member, array), stored in zip(arrays.items(), types, strict=True):
             with file.open(_entry(member), "w", force_zip64=array.nbytes > 2**31) as out:
                 flat = array.reshape(-1)
                 for start in range(0, flat.size, _CHUNK):

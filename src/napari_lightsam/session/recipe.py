@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from napari_lightsam.engine.config import Mode
 from napari_lightsam.errors import FileError
 from napari_lightsam.formats.atomic import written_whole
+from napari_lightsam.formats.zarrs import is_zarr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -217,7 +218,7 @@ def _refuse_unknown(path: Path, where: str, given: Mapping[str, Any], known: set
 def _resolve_image(path: Path, given: Any) -> Path:
     """Find the image a file names."""
     image = local_path(path, given)
-    if not os.path.isfile(image):  # False for what cannot be a name, too
+    if not os.path.isfile(image) and not is_zarr(image):  # False for what cannot be a name, too
         raise FileError(
             f"{path} names the image {given!r}, which is not at {image}. "
             "Put it there, or correct the path in the file."
