@@ -1,20 +1,33 @@
 """Make the pictures of the documentation from the real widget in a real window.
 
 Run it where there is a display: `python docs/make_screenshots.py`, on a machine without one
-`xvfb-run -a -s "-screen 0 1600x1000x24" python docs/make_screenshots.py`. It writes `docs/images/*.png` and
-the animated `docs/images/annotating.gif`.
+`QT_QPA_PLATFORM=xcb xvfb-run -a -s "-screen 0 1920x1200x24" python docs/make_screenshots.py`. It writes
+`docs/images/*.png`, the animated `docs/images/annotating.gif`, and `docs/images/stories/*.png` by the tests
+that play them. Names of scenes choose some of them, for instance `tutorial stories`.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 import sys
-import time
+import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import napari
 from PIL import Image
+from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
+
+TESTS = Path(__file__).parents[1] / "tests" / "plugin"
+sys.path.insert(0, str(TESTS))  # real clicks and keys, and small pictures, are shared with the tests
+
+from real_window import key, mouse, palette_of, press, pump, save_window  # noqa: E402
+
+import napari_lightsam  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,28 +35,22 @@ if TYPE_CHECKING:
 IMAGES = Path(__file__).with_name("images")
 SIZE = (1366, 768)  # a small laptop, where everything must still be seen
 FILM = (960, 540)
+STORIES = ("cells", "curating", "neurite", "series")
 
 
 def wait(until: Callable[[], Any], seconds: float = 300) -> None:
     """Let the window live until a condition holds."""
-    end = time.monotonic() + seconds
-    while not until():
-        if time.monotonic() > end:
-            raise TimeoutError("the picture did not come about in time")
-        QApplication.instance().processEvents()
-        time.sleep(0.01)
+    pump(QApplication.instance(), until, seconds)
 
 
 def settle(seconds: float = 0.7) -> None:
     """Let the window finish painting."""
-    end = time.monotonic() + seconds
-    wait(lambda: time.monotonic() > end)
+    QTest.qWait(round(1000 * seconds))
 
 
 def save(viewer: napari.Viewer, name: str) -> None:
     """Write a picture of the whole window."""
-    settle()
-    viewer.window.screenshot(str(IMAGES / f"{name}.png"), canvas_only=False, flash=False)
+    save_window(viewer, IMAGES / f"{name}.png", width=1100)
 
 
 def open_sample(viewer: napari.Viewer, name: str, size: float | None) -> Any:
@@ -67,12 +74,12 @@ def everything(viewer: napari.Viewer) -> None:
     section.button.click()
     wait(lambda: section.row.bar.value() > 0)
     save(viewer, "running")
-    wait(lambda: section.count.text())
+    wait(lambda: section.count.text() and not widget.controller.everything.is_running)
     viewer.fit_to_view()
     save(viewer, "everything")
     found = section.count.text()
     section.slider.setValue(-60)
-    section.advanced.expand(animate=False)
+    section.advanced.expand()
     wait(lambda: section.count.text() != found)
     save(viewer, "fewer")
 
@@ -87,8 +94,10 @@ def clicking(viewer: napari.Viewer) -> None:
     for place in ((275, 390), (302, 281), (264, 437)):
         points.add(place)
         wait(lambda: control.answer.masks())
+        settle()
         widget.click.commit_button.click()
         control.clear()  # nothing is left, unless two places turned out to be one object
+        settle()
     points.add((283, 413))
     wait(lambda: control.answer.masks())
     control.annotator.always_negative = True
@@ -141,9 +150,70 @@ def annotating(viewer: napari.Viewer) -> None:
     section.button.click()
     wait(lambda: section.row.bar.value() > 0)
     film.take(400)
-    wait(lambda: section.count.text())
+    wait(lambda: section.count.text() and not widget.controller.everything.is_running)
     film.take(2500)
     film.save("annotating")
+
+
+def tutorial(viewer: napari.Viewer) -> None:
+    """Go through the tutorial: click, correct, save, everything, review, series."""
+    widget = open_sample(viewer, "nuclei_fluorescence", None)
+    control = widget.controller
+    save(viewer, "tutorial_open")
+    widget.size_row.box.set_pixels(26)
+    wait(lambda: control.settings.object_size == 26 and control.ready)
+    viewer.scene.camera.center, viewer.scene.camera.zoom = (330, 520), viewer.scene.camera.zoom * 2.5
+    press(widget.area, widget.click.object_button)
+    mouse(viewer, 315, 529)
+    wait(lambda: control.answer.masks())
+    save(viewer, "tutorial_click")
+    mouse(viewer, 330, 535, shift=True)
+    wait(lambda: control.answer.prompts and len(control.answer.prompts[0].points) == 2)
+    save(viewer, "tutorial_correct")
+    key(viewer, "C")
+    viewer.fit_to_view()
+    section = widget.everything
+    press(widget.area, section.button)
+    wait(lambda: section.count.text() and not widget.controller.everything.is_running)
+    save(viewer, "tutorial_everything")
+    objects = widget.objects
+    press(widget.area, objects.toggle)
+    wait(lambda: objects.model.rowCount() > 10)
+    objects.view.sortByColumn(2, objects.view.horizontalHeader().sortIndicatorOrder().AscendingOrder)
+    objects.view.setCurrentIndex(objects.model.index(0, 0))
+    widget.area.ensureWidgetVisible(objects.check)
+    save(viewer, "tutorial_review")
+    objects.toggle.click()
+    viewer.layers.clear()
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place, "plate 1")
+        folder.mkdir()
+        for number in range(1, 6):
+            sample = Path(napari_lightsam.__file__).parent / "samples" / "nuclei_fluorescence.tif"
+            shutil.copy(sample, folder / f"well {number}.tif")
+        press(widget.area, widget.series.toggle)
+        control.series.open(folder, Path(place, "plate 1_annotated"))
+        for done in (1, 2):
+            wait(lambda: control.ready and not control.sessions.is_busy)
+            press(widget.area, widget.click.object_button)
+            mouse(viewer, 275, 390)
+            wait(lambda: control.answer.masks())
+            key(viewer, "C")
+            key(viewer, "N")
+            wait(partial(lambda done: control.series.done == done, done))
+        wait(lambda: control.ready and not control.sessions.is_busy)
+        widget.area.verticalScrollBar().setValue(widget.area.verticalScrollBar().maximum())
+        save(viewer, "tutorial_series")
+
+
+def stories() -> None:
+    """Have the tests that play whole stories keep their pictures."""
+    tests = [str(TESTS / f"test_{name}_window.py") for name in STORIES]
+    subprocess.run(
+        [sys.executable, "-m", "pytest", "-m", "gl", *tests],
+        env=os.environ | {"LIGHTSAM_PICTURES": str(IMAGES / "stories")},
+        check=True,
+    )
 
 
 class Film:
@@ -168,11 +238,7 @@ class Film:
         joined = Image.new("RGB", (width, height * len(self._pictures)))
         for i, picture in enumerate(self._pictures):
             joined.paste(picture, (0, i * height))
-        # half of the colours for the greys, of which there are most pixels, half for what is rare
-        ways = (Image.Quantize.MEDIANCUT, Image.Quantize.MAXCOVERAGE)
-        colours = [joined.quantize(128, method=way).getpalette() or [] for way in ways]
-        palette = Image.new("P", (1, 1))
-        palette.putpalette([*colours[0][: 3 * 128], *colours[1][: 3 * 128]])
+        palette = palette_of(joined, 256)
         frames = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in self._pictures]
         frames[0].save(
             IMAGES / f"{name}.gif",
@@ -187,11 +253,15 @@ class Film:
 def main(chosen: list[str]) -> None:
     """Make the chosen pictures, or all of them."""
     IMAGES.mkdir(exist_ok=True)
-    for scene in (everything, clicking, stack, annotating):
+    for scene in (everything, clicking, stack, annotating, tutorial):
         if not chosen or scene.__name__ in chosen:
-            viewer = napari.Viewer(show=True)
-            scene(viewer)
-            viewer.close()
+            with tempfile.TemporaryDirectory() as cache:
+                os.environ["LIGHTSAM_CACHE"] = cache  # no work of before is offered
+                viewer = napari.Viewer(show=True)
+                scene(viewer)
+                viewer.close()
+    if not chosen or "stories" in chosen:
+        stories()
 
 
 if __name__ == "__main__":

@@ -43,11 +43,10 @@ MODULE_LEVEL: dict[str, set[str]] = {
     "napari": {"plugin"},
     "qtpy": {"plugin"},
     "magicgui": {"plugin"},
-    "superqt": {"plugin"},
 }
 """Where heavy and graphical packages may be imported at module level."""
 
-GRAPHICAL = {"qtpy", "magicgui", "superqt"}
+GRAPHICAL = {"qtpy", "magicgui"}
 
 
 @dataclass(frozen=True)

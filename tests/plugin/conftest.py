@@ -103,10 +103,10 @@ class TinySegmenter:
             ids=None,
         )
 
-    def stack(self, array, *, axis, config, model, link, rgb=None, stop, out=None):
+    def stack(self, array, *, axis, config, model, link, rgb=None, stop):
         """Find two squares a plane."""
         self.stacks.append((array, axis, link))
-        labels = np.zeros(array.shape[:3], np.int32) if out is None else out
+        labels = np.zeros(array.shape[:3], np.int32)
         done = 0
         while done < array.shape[axis] and not stop():
             if self.gate is None or self.gate.wait(0.01):
@@ -244,12 +244,22 @@ def notes():
 
 
 @pytest.fixture
-def window(qapp, segmenter, monkeypatch):
-    """A shown window of a small laptop's size; the model is the one in float32 that all tests share."""
+def open_window(qapp, segmenter, monkeypatch):
+    """Open shown windows of a small laptop's size; the model is the one in float32 that all tests share."""
     import napari
 
     monkeypatch.setattr(inference, "load", lambda name, **_: segmenter)
-    viewer = napari.Viewer(show=True)
-    viewer.window.resize(1366, 768)
-    yield viewer
-    viewer.close()
+
+    def make():
+        viewer = napari.Viewer(show=True)
+        viewer.window.resize(1366, 768)
+        return viewer
+
+    yield make
+    napari.Viewer.close_all()
+
+
+@pytest.fixture
+def window(open_window):
+    """A shown window of a small laptop's size."""
+    return open_window()

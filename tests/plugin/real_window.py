@@ -1,13 +1,15 @@
-"""What tests in a real napari window share: real Qt events on the canvas, and waiting."""
+"""What tests in a real napari window share: real Qt events on the canvas, waiting, and pictures to keep."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 from scipy import ndimage
@@ -37,7 +39,7 @@ def mouse(viewer, row, column, *, shift=False, to=None):
     image = viewer.layers[0]
 
     def on_canvas(at):
-        world = image.data_to_world(at)
+        world = image.data_to_world((*viewer.dims.current_step[: image.ndim - 2], *at))
         x, y = canvas.view.scene.transform.map([world[-1], world[-2]])[:2]
         return QPoint(round(x), round(y))
 
@@ -58,6 +60,49 @@ def key(viewer, name, modifier=None):
     canvas = viewer.window._qt_viewer.canvas
     QTest.keyClick(canvas.native, getattr(Qt.Key, f"Key_{name}"), modifier or Qt.KeyboardModifier.NoModifier)
     QTest.qWait(20)
+
+
+def press(area, button):
+    """Press a button in a scroll area by the mouse, wherever it has to be scrolled to."""
+    area.ensureWidgetVisible(button)
+    QTest.qWait(50)
+    QTest.mouseClick(button, Qt.MouseButton.LeftButton)
+    QTest.qWait(20)
+
+
+def palette_of(picture, count):
+    """Choose colours for a picture: greys for the image, as many as one can tell apart, and others."""
+    pixels = np.asarray(picture).reshape(-1, 3)
+    coloured = pixels[np.ptp(pixels, axis=1) > 8]
+    rest = Image.fromarray(coloured[None] if len(coloured) else pixels[None])
+    few = min(64, count // 2)
+    greys = np.linspace(0, 255, few).round().astype(int).repeat(3).tolist()
+    each = (count - few) // 2
+    ways = (Image.Quantize.MEDIANCUT, Image.Quantize.MAXCOVERAGE)  # what is frequent, and what is rare
+    colours = [(rest.quantize(each, method=way).getpalette() or [])[: 3 * each] for way in ways]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([*greys, *colours[0], *colours[1]])
+    return palette
+
+
+def save_window(viewer, path, *, width=None, most=150_000):
+    """Write a picture of the whole window, with as many colours as its size in bytes allows."""
+    QTest.qWait(400)  # until all of it is painted
+    shown = Image.fromarray(viewer.window.screenshot(canvas_only=False, flash=False)[..., :3])
+    if width is not None:
+        shown.thumbnail((width, shown.height), Image.Resampling.LANCZOS)
+    for count in (256, 128, 64, 48, 32):
+        palette = palette_of(shown, count)
+        shown.quantize(palette=palette, dither=Image.Dither.NONE).save(path, optimize=True)
+        if path.stat().st_size <= most:
+            break
+
+
+def keep_picture(viewer, name, folder):
+    """Keep a picture of a test: where LIGHTSAM_PICTURES says, else in a folder that is given."""
+    kept = Path(os.environ.get("LIGHTSAM_PICTURES", folder))
+    kept.mkdir(parents=True, exist_ok=True)
+    save_window(viewer, kept / f"{name}.png", width=1024, most=95_000)
 
 
 def iou(a, b):

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QAbstractButton, QAbstractSlider, QAbstractSpinBox, QComboBox, QLineEdit, QWidget
-from real_window import ONLY_WITH_A_DISPLAY, innermost, iou, key, mouse, pump
+from real_window import ONLY_WITH_A_DISPLAY, innermost, iou, keep_picture, key, mouse, pump
 from scipy import ndimage
-from superqt import QCollapsible
 
 pytestmark = ONLY_WITH_A_DISPLAY
 
-CONTROLS = (QAbstractButton, QAbstractSlider, QAbstractSpinBox, QComboBox, QLineEdit)
 
-
-def whole_cells(truth):
-    """Cells that touch no other cell and lie inside the image: those one would begin with; largest first."""
-    rim = np.unique(np.concatenate([truth[0], truth[-1], truth[:, 0], truth[:, -1]]))
-    around = ndimage.maximum_filter(truth, 7)
-    lowest = ndimage.minimum_filter(np.where(truth == 0, truth.max() + 1, truth), 7)
-    alone = [
-        label
-        for label in np.unique(truth[truth > 0])
-        if label not in rim and around[truth == label].max() == label == lowest[truth == label].min()
-    ]
-    return sorted(alone, key=lambda label: -np.count_nonzero(truth == label))
+def clearest_cells(image, truth):
+    """Whole cells, those first that stand out most from what is around them: one would begin with them."""
+    rim = np.concatenate([truth[0], truth[-1], truth[:, 0], truth[:, -1]])
+    clarity = {}
+    for label in np.setdiff1d(truth, rim):
+        cell = truth == label
+        near, far = (ndimage.binary_dilation(cell, iterations=steps) for steps in (2, 8))
+        clarity[int(label)] = image[cell].std() / image[far & ~near].std()
+    return sorted(clarity, key=lambda label: -clarity[label])
 
 
 def test_ten_cells_by_ten_clicks_and_two_shift_clicks(window, qapp, sample, tmp_path):
@@ -39,37 +33,50 @@ def test_ten_cells_by_ten_clicks_and_two_shift_clicks(window, qapp, sample, tmp_
     widget.click.object_button.click()
 
     corrections, states = 2, []
-    cells = whole_cells(truth)[:10]
+    cells = clearest_cells(image, truth)[:10]
     for label in cells:
         cell = truth == label
 
-        def shown(cell=cell):
+        def overlap(cell=cell):
             masks = control.answer.masks()
             return iou(masks[0].to_array(cell.shape), cell) if len(masks) == 1 else 0.0
 
+        def clicks():
+            prompts = control.answer.prompts
+            return len(prompts[0].points) if len(prompts) == 1 else 0
+
+        def take_the_best(overlap=overlap):  # as whoever looks at the outlines does
+            looks = [overlap()]
+            for _ in control.answer.mine[1:]:
+                key(viewer, "Q")
+                looks.append(overlap())
+            for _ in range((int(np.argmax(looks)) + 1) % len(looks)):
+                key(viewer, "Q")
+            return max(looks)
+
         mouse(viewer, *innermost(cell))
         pump(qapp, lambda: len(control.answer.masks()) == 1)
-        looks = []
-        for _ in control.answer.mine:  # whoever looks takes the best of the outlines
-            looks.append(shown())
-            key(viewer, "Q")
-        for _ in range(int(np.argmax(looks))):
-            key(viewer, "Q")
+        best = take_the_best()
         spilled = control.answer.masks()[0].to_array(cell.shape) & ~cell
-        if corrections and np.count_nonzero(spilled) > 0.3 * np.count_nonzero(cell):
+        if corrections and np.count_nonzero(spilled) > 0.1 * np.count_nonzero(cell):
             corrections -= 1
             mouse(viewer, *innermost(spilled), shift=True)
-            pump(
-                qapp, lambda: len(control.answer.prompts) == 1 and len(control.answer.prompts[0].points) == 2
-            )
+            pump(qapp, lambda: clicks() == 2)
+            if take_the_best() < best:  # it did not help: one step back
+                key(viewer, "Z", Qt.KeyboardModifier.ControlModifier)
+                pump(qapp, lambda: clicks() == 1)
+                take_the_best()
+        if label == cells[-1]:
+            keep_picture(viewer, "cells_1_tenth_click", tmp_path)
         key(viewer, "C")
         labels = next(layer for layer in viewer.layers if layer.unique_id == control.results.target)
         states.append(labels.data.tobytes())
 
-    viewer.window.screenshot(str(tmp_path / "ten_cells.png"), canvas_only=False, flash=False)
+    keep_picture(viewer, "cells_2_ten_saved", tmp_path)
+    assert corrections == 0
     assert np.unique(labels.data).tolist() == list(range(11))
     scores = [iou(labels.data == i, truth == label) for i, label in enumerate(cells, 1)]
-    assert np.mean(scores) >= 0.6, scores
+    assert np.mean(scores) >= 0.75, scores
 
     viewer.layers.selection.active = labels
     qapp.processEvents()
@@ -77,24 +84,3 @@ def test_ten_cells_by_ten_clicks_and_two_shift_clicks(window, qapp, sample, tmp_
         key(viewer, "Z", Qt.KeyboardModifier.ControlModifier)
         assert labels.data.tobytes() == expected
     np.testing.assert_array_equal(viewer.layers["cells"].data, before)
-
-
-def test_every_control_can_be_reached_in_a_small_window(window, qapp):
-    viewer = window
-    viewer.open_sample("napari-lightsam", "nuclei_fluorescence")
-    _, widget = viewer.window.add_plugin_dock_widget("napari-lightsam", "LightSAM")
-    pump(qapp, lambda: widget.controller.ready is not None)
-    for section in widget.findChildren(QCollapsible):
-        section.expand(animate=False)
-    qapp.processEvents()
-    reached = 0
-    for control in widget.area.widget().findChildren(QWidget):
-        if isinstance(control, CONTROLS) and control.isVisibleTo(widget):
-            widget.area.ensureWidgetVisible(control)
-            qapp.processEvents()
-            seen = control.visibleRegion().boundingRect()
-            assert seen.width() >= min(control.width(), 20), control
-            assert seen.height() >= min(control.height(), 10), control
-            reached += 1
-    assert reached > 10
-    assert widget.area.horizontalScrollBar().maximum() == 0

@@ -105,10 +105,10 @@ def test_a_stack_is_saved_plane_by_plane_into_one_layer(desk):
 def test_moving_the_slider_takes_the_preview_away(desk, tiny):
     desk.open(np.zeros((5, 60, 60)), axis_labels=("z", "y", "x"))
     desk.click(2, 30, 30)
-    assert desk.control.annotator.preview.visible
+    assert desk.control.annotator.preview.data.any()
     desk.viewer.dims.set_current_step(0, 4)
     desk.finish()
-    assert not desk.control.annotator.preview.visible
+    assert not desk.control.annotator.preview.data.any()
     assert desk.commit() is None
     assert len(tiny.embedded) == 2
 

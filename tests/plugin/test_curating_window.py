@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from real_window import ONLY_WITH_A_DISPLAY, innermost, iou, key, mouse, pump
+from real_window import ONLY_WITH_A_DISPLAY, innermost, iou, keep_picture, key, mouse, pump
 from scipy import ndimage
 
 pytestmark = ONLY_WITH_A_DISPLAY
@@ -90,6 +90,8 @@ def test_somebody_elses_labels_of_200_nuclei_are_repaired(window, qapp, sample, 
     qapp.processEvents()
     mouse(viewer, *innermost(case.labels == case.other_half), shift=True)
     assert set(control.curating.selected) == {case.halved, case.other_half}
+    widget.area.ensureWidgetVisible(section.small_button)
+    keep_picture(viewer, "nuclei_1_merge", tmp_path)
     section.merge_button.click()
     shown(lambda: model.row_of(case.other_half) is None)
 
@@ -99,6 +101,7 @@ def test_somebody_elses_labels_of_200_nuclei_are_repaired(window, qapp, sample, 
     qapp.processEvents()
     for label in case.merged:
         mouse(viewer, *innermost(truth == label))
+    keep_picture(viewer, "nuclei_2_split", tmp_path)
     key(viewer, "C")
     shown(lambda: model.row_of(case.merged[0]) is None)
 
@@ -130,7 +133,7 @@ def test_somebody_elses_labels_of_200_nuclei_are_repaired(window, qapp, sample, 
     assert not (result == case.false).any()
     untouched = ~case.touched
     np.testing.assert_array_equal(result[untouched], case.labels[untouched])
-    viewer.screenshot(str(tmp_path / "repaired.png"), canvas_only=False)
+    keep_picture(viewer, "nuclei_3_repaired", tmp_path)
 
     # all of it is on napari's own timeline: five repairs, five steps back
     viewer.layers.selection.active = labels

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from napari.utils.interactions import mouse_press_callbacks, mouse_release_callbacks
 
-from napari_lightsam.plugin.prompts import COLOURS, NEGATIVE, POSITIVE, group_prompts
+from napari_lightsam.plugin.prompts import COLOURS, NEGATIVE, POSITIVE, group_prompts, read_points
 
 BOX = (10.0, 10.0, 20.0, 20.0)
 FAR = (100.0, 100.0, 120.0, 120.0)
@@ -139,3 +139,32 @@ def test_markers_keep_their_size_on_the_screen(desk):
         assert points.current_size == points.size[0]
     assert on_screen[0] == pytest.approx(on_screen[1])
     assert 8 < on_screen[0] < 25
+
+
+def test_many_prompts_are_read_with_as_few_looks_at_the_transforms_as_one(desk, monkeypatch):
+    image = desk.open(np.zeros((60, 80)), scale=(0.5, 0.25), translate=(7, 9), rotate=30)
+    rng = np.random.default_rng(0)
+    places = rng.uniform(1, 58, (300, 2))
+    given = desk.viewer.add_points(
+        places, scale=image.scale, translate=image.translate, rotate=image.rotate, name="given"
+    )
+    asked = []
+    plain = type(image).world_to_data
+    monkeypatch.setattr(type(image), "world_to_data", lambda *a: asked.append(1) or plain(*a))
+    found = read_points(given, image, desk.control.annotator.plane())
+    assert len(asked) < 10
+    np.testing.assert_allclose([point[:2] for point in found], places, atol=1e-9)
+    assert desk.control.single.take_from(given)
+    desk.finish()
+    assert len(desk.control.answer.prompts) == 300
+    np.testing.assert_allclose([p.points[0][:2] for p in desk.control.answer.prompts], places, atol=1e-9)
+
+
+def test_a_negative_point_goes_to_the_nearest_object_and_into_the_smallest_box():
+    points = [(5, 5, True), (50, 50, True), (48, 40, False), (12, 12, False)]
+    groups = group_prompts(points, [], each=True)
+    assert [len(group.points) for group in groups] == [2, 2]
+    boxes = [(0, 0, 60, 60), (0, 0, 20, 20)]
+    inside = group_prompts(points, boxes, each=True)
+    assert [len(group.points) for group in inside] == [2, 2]
+    assert [group.box for group in inside] == boxes

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import textwrap
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import dask.array as da
@@ -23,7 +22,6 @@ from napari_lightsam.engine.propagate import Ending, Found, Propagation
 from napari_lightsam.plugin import inference, propagation
 from napari_lightsam.plugin.axes import AxisRole, answer_role
 from napari_lightsam.plugin.made import made_objects
-from napari_lightsam.plugin.scope import Scope
 from napari_lightsam.plugin.worker import Lane
 
 SQUARE = Mask((5, 4), np.ones((6, 5), bool))
@@ -54,7 +52,7 @@ class Shifting:
                     continue
                 moved = Mask((mask.offset[0], mask.offset[1] + abs(number - start)), mask.crop)
                 masks[number] = moved
-                yield Found(f"plane {number}", 1, 9, number, moved, 0.7)
+                yield Found(f"plane {number}", 1, 9, plane=number, mask=moved, score=0.7)
                 number += way
         return Propagation(start, masks, dict.fromkeys(masks, 0.7), endings, 1.0)
 
@@ -144,11 +142,11 @@ def test_a_run_is_previewed_on_the_plane_on_display_and_stopped_it_keeps_what_it
     stack.run_until(lambda: any(isinstance(step, Found) and step.plane == 4 for step in steps))
     assert planes_of(labels) == [2]  # nothing is written before the end
     stack.viewer.dims.set_point(0, 3)
-    assert stack.control.annotator.preview.visible
+    assert stack.control.annotator.preview.data.any()
     stack.control.propagation.stop()
     stack.finish()
     assert planes_of(labels) == [2, 3, 4]
-    assert not stack.control.annotator.preview.visible
+    assert not stack.control.annotator.preview.data.any()
 
 
 def test_a_step_that_undo_could_not_bear_becomes_a_layer_of_its_own(stack, monkeypatch):
@@ -295,25 +293,6 @@ def desk_like(data):
     return SimpleNamespace(data=data)
 
 
-def test_all_planes_are_shown_as_they_are_found(desk, tiny):
-    """The layer of a run under way is there for the slider, and makes room for the one that stays."""
-    desk.open(np.zeros((4, 24, 30), np.uint8), axis_labels=("z", "y", "x"))
-    everything = desk.control.everything
-    everything.choose(replace(everything.choices, scope=Scope.STACK))
-    seen = []
-
-    def look(step):
-        if "image everything (running)" in desk.viewer.layers:
-            running = desk.viewer.layers["image everything (running)"]
-            seen.append((running.editable, planes_of(running)[:1]))
-
-    everything.progress.connect(look)
-    assert desk.control.segment_everything()
-    desk.finish()
-    assert seen[-1] == (False, [0])
-    assert [layer.name for layer in desk.viewer.layers] == ["image", "image everything"]
-
-
 def test_what_a_run_wrote_is_known_again_in_a_layer_of_somebody_else(stack, follow):
     labels = stack.viewer.add_labels(np.zeros((8, 24, 30), np.int32))
     labels.data[2, 5:11, 4:9] = labels.selected_label = 1
@@ -339,5 +318,4 @@ def test_clicks_made_during_a_run_are_previewed_again_after_it_and_no_second_run
     stack.finish()
     assert planes_of(stack.target()) == [2, 3, 4]
     preview = stack.control.annotator.preview
-    assert preview.visible
-    assert preview.translate[1] > 5
+    np.testing.assert_allclose(ndimage.center_of_mass(preview.data[0] > 0), (18, 20))

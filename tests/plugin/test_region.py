@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import dask.array as da
@@ -169,3 +170,44 @@ def test_the_whole_image_is_segmented_on_disk_and_opened_to_look_at(desk, tiny, 
     assert control.results.target != labels.unique_id
     assert "1 object in whole.zarr" in control.status
     assert not control.segment_whole(path)
+
+
+def test_of_a_region_drawn_as_a_polygon_only_the_inside_counts(desk, tiny, notes):
+    image = desk.open(lazy([]), contrast_limits=(0, 255))
+    # what the tiny model finds lies along the left side of the box, from the top down
+    drawn = desk.viewer.add_shapes([[(100, 100), (100, 180), (180, 180), (120, 100)]], shape_type="polygon")
+    assert desk.control.region.use_drawn(drawn)
+    desk.finish()
+    assert desk.control.region.box == (100, 100, 181, 181)
+    outline = desk.viewer.layers["work region"].data[0]
+    np.testing.assert_allclose(outline, drawn.data[0])
+    desk.click(170, 110)  # in its box, and outside
+    assert "outside of the work region" in desk.control.status
+    assert desk.control.answer.masks() == []
+    assert desk.commit() is None
+    desk.control.clear()
+    desk.click(120, 150)
+    assert len(desk.control.answer.prompts) == 1
+    assert desk.commit().ids == (1,)
+    made = desk.target()
+    assert desk.control.segment_everything()
+    desk.finish()
+    found = desk.target()
+    assert found.data.max() == 2  # of four
+    assert ours(found)["polygons"] == [[[0, 0], [0, 80], [80, 80], [20, 0]]]
+    desk.control.region.use_visible()
+    assert desk.control.region.polygons == []
+    assert desk.control.region.use_labels(made)
+    assert desk.control.region.polygons == [np.array(drawn.data[0]).tolist()]
+    assert image.metadata["napari-lightsam"]["work_region"]["box"] == [100, 100, 181, 181]
+
+
+def test_all_planes_are_refused_in_a_polygon_with_the_way_out(desk, notes):
+    desk.open(lazy([], (3, *SIZE)), axis_labels=("z", "y", "x"), contrast_limits=(0, 255))
+    corners = [(1, 100, 100), (1, 100, 180), (1, 180, 180)]
+    drawn = desk.viewer.add_shapes([corners], shape_type="polygon")
+    assert desk.control.region.use_drawn(drawn)
+    desk.finish()
+    desk.control.everything.choose(replace(desk.control.everything.choices, scope=Scope.STACK))
+    assert not desk.control.segment_everything()
+    assert "rectangle" in notes[-1][1]

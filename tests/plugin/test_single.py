@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from napari_lightsam.plugin import results
+from napari_lightsam.plugin import results, single
 from napari_lightsam.plugin.axes import METADATA_KEY
 from napari_lightsam.plugin.layers import ours
 
@@ -19,9 +19,11 @@ def test_a_click_is_previewed_and_committed_as_one_undoable_step(desk):
     desk.click(30, 20)
     preview = desk.control.annotator.preview
     assert preview.visible
+    assert preview.data.any()
     names = [layer.name for layer in desk.viewer.layers]
     assert names.index(preview.name) < names.index(desk.control.annotator.points.name)
-    np.testing.assert_allclose(preview.data_to_world((4, 4)), (60, 40))  # the disc's centre
+    centre = ndimage.center_of_mass(preview.data > 0)
+    np.testing.assert_allclose(preview.data_to_world(centre), (60, 40))
     done = desk.commit()
     labels = desk.target()
     assert (done.ids, labels.data.dtype, labels.units) == ((1,), np.int32, desk.viewer.layers[0].units)
@@ -34,13 +36,27 @@ def test_a_click_is_previewed_and_committed_as_one_undoable_step(desk):
     np.testing.assert_array_equal(labels.data, saved)
 
 
+def test_a_quick_answer_is_on_display_before_the_window_can_paint_the_marker(desk, monkeypatch):
+    monkeypatch.setattr(single, "_MOMENT", 30.0)
+    desk.open(np.zeros((60, 60)))
+    desk.click(30, 20)
+    said = []
+    desk.control.mentioned.connect(said.append)
+    desk.control.annotator.points.add([33, 22])
+    desk.calls.get(timeout=30)()  # the next thing that the window does
+    assert desk.control.answer.prompts[0].points == ((30, 20, True), (33, 22, True))
+    desk.finish()
+    assert "px across" in desk.control.status
+    assert said == []
+
+
 def test_after_a_commit_the_prompts_are_gone_and_clicking_goes_on(desk):
     desk.open(np.zeros((60, 60)))
     desk.click(30, 20)
     desk.commit()
     annotator = desk.control.annotator
     assert len(annotator.points.data) == 0
-    assert not annotator.preview.visible
+    assert not annotator.preview.data.any()
     assert desk.viewer.layers.selection.active.unique_id == annotator.points.unique_id
     desk.click(10, 10)
     assert desk.commit().ids == (2,)
@@ -162,7 +178,7 @@ def test_an_error_while_predicting_is_reported_and_the_next_click_works(desk, ti
     assert desk.control.annotator.preview is None
     tiny.error = None
     desk.click(20, 20)
-    assert desk.control.annotator.preview.visible
+    assert desk.control.annotator.preview.data.any()
 
 
 def test_the_user_may_save_into_a_labels_layer_of_his_own(desk):

@@ -21,6 +21,7 @@ from napari_lightsam.plugin.widget_models import describe
 from napari_lightsam.plugin.worker import Lane
 from napari_lightsam.train import config, held_out
 from napari_lightsam.train import finetune as training
+from napari_lightsam.train.config import SAVING
 from napari_lightsam.train.finetune import FineTuned
 from napari_lightsam.train.held_out import Picture, Score
 
@@ -31,6 +32,7 @@ class Teacher:
     def __init__(self) -> None:
         self.asked: list = []
         self.gate: threading.Event | None = None
+        self.saved: threading.Event | None = None
         self.closed = threading.Event()
         self.error: Exception | None = None
 
@@ -41,7 +43,9 @@ class Teacher:
                 yield Progress("training", 1, 4)
             if self.error is not None:
                 raise self.error
-            yield Progress("training", 4, 4)
+            yield Progress(SAVING, 0, 0)
+            if self.saved is not None:
+                self.saved.wait(60)
         finally:
             self.closed.set()
         found = np.zeros((20, 30), np.int32)
@@ -192,6 +196,19 @@ def test_cancel_ends_the_lesson_and_keeps_nothing(widget, qtbot, teacher):
     assert widget.teach.button.isVisible()
     assert "nothing was kept" in widget.status.text()
     assert widget.controller.teaching.last is None
+
+
+def test_a_cancel_while_the_model_is_being_saved_says_so_and_loses_nothing(widget, qtbot, teacher):
+    lay_out(widget, qtbot)
+    teacher.saved = threading.Event()
+    widget.teach.button.click()
+    qtbot.waitUntil(lambda: "Saving" in widget.teach.row.text.text(), timeout=10_000)
+    widget.teach.row.cancel_button.click()
+    assert "too late to cancel" in widget.status.text()
+    teacher.saved.set()
+    wait(qtbot, widget)
+    assert widget.controller.teaching.last is not None
+    assert "is taught and saved" in widget.status.text()
 
 
 def test_a_cancel_that_comes_too_late_loses_nothing(widget, qtbot, teacher):

@@ -161,3 +161,37 @@ def test_a_free_lane_has_its_last_callback_on_the_way():
     assert not calls.empty()
     worker.close()
     assert worker.join(5)
+
+
+def test_an_answer_that_takes_a_moment_can_be_had_before_anything_is_painted_and_arrives_once(worker, calls):
+    done = []
+
+    def work():
+        yield Progress("thinking", 0, 0)
+        return 5
+
+    worker.submit(Lane.PROMPT, work(), done.append, done.append)
+    assert worker.answer_now(Lane.PROMPT, 10)
+    assert done == [5]
+    while not calls.empty():
+        calls.get()()
+    assert done == [5]
+    assert not worker.answer_now(Lane.PROMPT, 10)
+
+
+def test_the_window_does_not_wait_for_an_answer_while_the_worker_does_something_else(worker, calls):
+    gate = threading.Event()
+
+    def long():
+        gate.wait(10)
+        yield Progress("running", 0, 0)
+
+    def short():
+        yield Progress("thinking", 0, 0)
+
+    worker.submit(Lane.RUN, long(), print, print)
+    worker.submit(Lane.PROMPT, short(), print, print)
+    begun = time.monotonic()
+    assert not worker.answer_now(Lane.PROMPT, 60)
+    assert time.monotonic() - begun < 30
+    gate.set()

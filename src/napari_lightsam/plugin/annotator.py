@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import uuid
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from psygnal import Signal
 
 from napari_lightsam.plugin import layers, prompts
-from napari_lightsam.plugin.axes import METADATA_KEY, NoPlane, Plane, displayed_plane
+from napari_lightsam.plugin.axes import NoPlane, Plane, displayed_plane
+from napari_lightsam.plugin.preview import Preview
 from napari_lightsam.plugin.prompt_history import NOTHING, Correction, PromptHistory, PromptState
 
 if TYPE_CHECKING:
@@ -31,7 +33,6 @@ _KEYS = {
     "Control-Z": "undo",
     "Control-Shift-Z": "redo",
 }
-_PREVIEW_FILL, _PREVIEW_EDGE = (0.94, 0.89, 0.26, 0.20), (0.94, 0.89, 0.26, 1.0)
 
 
 class Annotator:
@@ -71,6 +72,7 @@ class Annotator:
         self.history = PromptHistory()
         self._quiet = False
         self._signs = prompts.Signs(self._on_edit)
+        self._preview = Preview(viewer, self.owner, "LightSAM preview")
         viewer.scene.camera.events.zoom.connect(self._fit_markers)
 
     @property
@@ -91,7 +93,7 @@ class Annotator:
     @property
     def preview(self) -> Labels | None:
         """Our preview layer, if it exists."""
-        return layers.find(self.viewer, "preview", self.owner)
+        return self._preview.layer
 
     @property
     def always_negative(self) -> bool:
@@ -212,8 +214,8 @@ class Annotator:
         image, plane = self._image_and_plane()
         if self.points is None:
             return 0
-        here = [prompts.to_plane(self.points, at, image, plane) for at in self.points.data]
-        return sum(at is not None for at in here) - len(prompts.read_points(self.points, image, plane))
+        _, here = prompts.Placing(self.points, image).to_plane(self.points.data, plane)
+        return int(here.sum()) - len(prompts.read_points(self.points, image, plane))
 
     def clear(self) -> None:
         """Remove all prompts and the preview; undo brings the prompts back."""
@@ -231,12 +233,12 @@ class Annotator:
         """
         image, plane = self._image_and_plane()
         state, points, boxes = self._state(), self.points, self.boxes
-        kept = [i for i, at in enumerate(state.points) if prompts.to_plane(points, at, image, plane) is None]
-        left = [
-            i
-            for i, shape in enumerate(state.shapes)
-            if any(prompts.to_plane(boxes, vertex, image, plane) is None for vertex in shape)
-        ]
+        kept, left = [], []
+        if points is not None:
+            kept = np.flatnonzero(~prompts.Placing(points, image).to_plane(state.points, plane)[1]).tolist()
+        if boxes is not None:
+            placing = prompts.Placing(boxes, image)
+            left = [i for i, shape in enumerate(state.shapes) if not placing.to_plane(shape, plane)[1].all()]
         self._restore(
             PromptState(
                 state.points[kept],
@@ -271,16 +273,43 @@ class Annotator:
         NoPlane
             As `plane`.
         """
-        image, plane = self._image_and_plane()
-        if boxes:
+        plane = self.plane()
+        objects = [prompts.ObjectPrompt(tuple(points)), *(prompts.ObjectPrompt(box=box) for box in boxes)]
+        self.put([(plane, prompt) for prompt in objects], correction)
+
+    def put(
+        self, parts: Sequence[tuple[Plane, prompts.ObjectPrompt]], correction: Correction | None = None
+    ) -> None:
+        """Put prompts of any planes in the place of all that are there, as one edit.
+
+        Parameters
+        ----------
+        parts
+            Points and boxes, in their order, and the plane that they count their pixels on.
+        correction
+            The object that those of the displayed plane are about, or None.
+
+        Raises
+        ------
+        NoPlane
+            As `plane`.
+        """
+        image, _ = self._image_and_plane()
+        if any(prompt.box for _, prompt in parts):
             self.start_boxes()
         layer, shapes = self.start_points(), self.boxes
-        positions = [prompts.from_plane(layer, (y, x), image, plane) for y, x, _ in points]
-        signs = [prompts.POSITIVE if positive else prompts.NEGATIVE for *_, positive in points]
-        corners = [prompts.box_corners(shapes, box, image, plane) for box in boxes] if shapes else []
+        placing = prompts.Placing(layer, image)
+        positions = [np.zeros((0, layer.ndim))]
+        corners: list[NDArray[np.float64]] = []
+        for plane, same in groupby(parts, key=lambda part: part[0]):
+            here = [prompt for _, prompt in same]
+            positions.append(placing.from_plane([at[:2] for one in here for at in one.points], plane))
+            boxes = [one.box for one in here if one.box is not None]
+            corners += [] if shapes is None else list(prompts.Placing(shapes, image).corners(boxes, plane))
+        points = [point for _, prompt in parts for point in prompt.points]
         state = PromptState(
-            np.array(positions).reshape(-1, layer.ndim),
-            tuple(signs),
+            np.concatenate(positions),
+            tuple(prompts.POSITIVE if positive else prompts.NEGATIVE for *_, positive in points),
             tuple(corners),
             ("rectangle",) * len(corners),
             correction,
@@ -349,83 +378,15 @@ class Annotator:
     def show_preview(self, plane: Plane, masks: Sequence[Mask]) -> None:
         """Show masks of a plane: filled lightly, with a solid outline."""
         image = self.image
-        masks = [mask for mask in masks if mask.area]
-        if image is None or not masks:
+        if image is None:
             self.hide_preview()
             return
-        crop, offset = _paint_preview(masks)
-        data = crop.reshape(layers.plane_shape(plane, *crop.shape))
-        keywords = layers.on_plane(image, plane, offset)
-        preview = self.preview
-        if preview is not None and not _lies_as(preview, keywords):  # the image was scaled or turned since
-            layers.remove(self.viewer, preview)
-            preview = None
-        if preview is None:
-            self._add_preview(data, keywords)
-            return
-        # the viewer would go through all layers, though the preview changes no extent
-        with preview.events.data.blocker():
-            preview.data = data  # never painted on, so there is no history that this could spoil
-        if not np.array_equal(preview.translate, keywords["translate"]):
-            preview.translate = keywords["translate"]
-        if not preview.visible:
-            preview.visible = True
-
-    def _add_preview(self, data: Any, keywords: dict[str, Any]) -> None:
-        from napari.utils.colormaps import DirectLabelColormap
-
-        active = self.viewer.layers.selection.active
-        preview = self.viewer.add_labels(
-            data,
-            name="LightSAM preview",
-            colormap=DirectLabelColormap(color_dict={None: (0, 0, 0, 0), 1: _PREVIEW_FILL, 2: _PREVIEW_EDGE}),
-            opacity=1.0,
-            metadata={METADATA_KEY: {"role": "preview", "owner": self.owner, "version": 1}},
-            **keywords,
-        )
-        preview.editable = False
-        names = [layer.unique_id for layer in self.viewer.layers]
-        lowest = min(
-            (names.index(layer.unique_id) for layer in (self.points, self.boxes) if layer is not None),
-            default=len(names),
-        )
-        self.viewer.layers.move(names.index(preview.unique_id), lowest)  # prompts stay on top
-        if active is not None:
-            self.viewer.layers.selection.active = active
+        new = self.preview is None
+        self._preview.show(image, plane, masks)
+        made = self.preview
+        if new and made is not None:
+            self._bind(made)  # whoever selects it means the prompts
 
     def hide_preview(self) -> None:
         """Show no preview."""
-        preview = self.preview
-        if preview is not None and preview.visible:
-            preview.visible = False
-
-
-def _lies_as(layer: Labels, keywords: dict[str, Any]) -> bool:
-    """Tell whether a layer has a transform, wherever it is shifted to."""
-    same = all(np.array_equal(getattr(layer, name), keywords[name]) for name in ("scale", "rotate", "shear"))
-    return same and np.array_equal(layer.affine.affine_matrix, keywords["affine"])
-
-
-def _without_edge(crop: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return the pixels whose four neighbours are inside too, faster than a general erosion."""
-    inner = np.zeros_like(crop)
-    middle = crop[1:-1, 1:-1] & crop[:-2, 1:-1]
-    middle &= crop[2:, 1:-1]
-    middle &= crop[1:-1, :-2]
-    middle &= crop[1:-1, 2:]
-    inner[1:-1, 1:-1] = middle
-    return inner
-
-
-def _paint_preview(masks: Sequence[Mask]) -> tuple[Any, tuple[int, int]]:
-    """Return uint8 (h, w), 1 inside of objects and 2 along their edges, and where it starts."""
-    boxes = np.array([mask.box for mask in masks])
-    y0, x0 = boxes[:, :2].min(axis=0)
-    y1, x1 = boxes[:, 2:].max(axis=0)
-    crop = np.zeros((y1 - y0, x1 - x0), np.uint8)
-    for mask in masks:
-        part = crop[mask.box[0] - y0 : mask.box[2] - y0, mask.box[1] - x0 : mask.box[3] - x0]
-        inner = _without_edge(mask.crop)
-        np.copyto(part, 1, where=inner & (part == 0))
-        np.copyto(part, 2, where=mask.crop & ~inner)
-    return crop, (int(y0), int(x0))
+        self._preview.hide()

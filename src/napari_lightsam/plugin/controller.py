@@ -15,6 +15,7 @@ from napari_lightsam.plugin.curating import Curating
 from napari_lightsam.plugin.downloads import Downloads, is_here
 from napari_lightsam.plugin.everything import Everything
 from napari_lightsam.plugin.folder import FolderBatch
+from napari_lightsam.plugin.hover import Hover
 from napari_lightsam.plugin.inference import Inference, Ready, Settings
 from napari_lightsam.plugin.messages import report_error, report_info
 from napari_lightsam.plugin.picking import Picking
@@ -26,6 +27,7 @@ from napari_lightsam.plugin.series import Series
 from napari_lightsam.plugin.sessions import Sessions
 from napari_lightsam.plugin.single import SingleObjects
 from napari_lightsam.plugin.splitting import Splitting
+from napari_lightsam.plugin.targets import Targets
 from napari_lightsam.plugin.teaching import Teaching
 from napari_lightsam.plugin.typical import TypicalObject
 from napari_lightsam.plugin.warned import Warned
@@ -64,6 +66,8 @@ class Controller:
         Outlines prompted objects, and saves them.
     picking
         Takes saved objects up again.
+    hover
+        Outlines what lies under the mouse, when asked.
     everything
         Segments all objects, and keeps the last result open for other choices.
     region
@@ -119,6 +123,7 @@ class Controller:
             self._mention,
         )
         self.picking = Picking(self.annotator, self.targets, lambda: self.results.target, self.single.correct)
+        self.hover = Hover(self)
         self.everything = Everything(viewer, self.worker, self.inference, self.results, self._say)
         self.region = WorkRegion(viewer, self.annotator, self.worker, self.inference, self._say)
         self.propagation = Propagation(
@@ -142,6 +147,7 @@ class Controller:
         self.pixel_size_um: float | None = None
         self.status = ""
         self.ready: Ready | None = None
+        self._chosen = Targets()
         self._versions: Counter[Hashable] = Counter()
         self._followed: Hashable | None = None
         self.closed = False
@@ -162,8 +168,9 @@ class Controller:
         new = None if image is None else image.unique_id
         if new == self.annotator.image_id:
             return
+        self._chosen.keep(self.annotator.image_id, self.results.target)
         self.annotator.use_image(image)
-        self.results.target = None
+        self.results.target = self._chosen.of(new)
         self.sources = ()
         self.notes.clear()
         self.typical.stop()
@@ -224,6 +231,7 @@ class Controller:
 
     def _on_removed(self, event: Any) -> None:
         gone = event.value
+        self._chosen.forget(gone.unique_id)
         if gone.unique_id == self.annotator.image_id:
             self.worker.cancel(Lane.PROMPT)
             self.worker.cancel(Lane.PREPARE)
@@ -462,7 +470,7 @@ class Controller:
         self._warned.close()
         self.sessions.close()
         self.picking.stop()
-        for part in (self.checking, self.splitting, self.curating, self.everything):
+        for part in (self.hover, self.checking, self.splitting, self.curating, self.everything):
             part.close()
         self.worker.close()
         for emitter in (

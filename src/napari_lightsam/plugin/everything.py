@@ -16,6 +16,8 @@ from napari_lightsam.errors import LightSamError
 from napari_lightsam.plugin import layers
 from napari_lightsam.plugin.axes import AxisRole, NoPlane
 from napari_lightsam.plugin.everything_layer import Written, describe, hide_covered, update, write
+from napari_lightsam.plugin.everything_outlines import Outlined
+from napari_lightsam.plugin.everything_preview import RunPreview
 from napari_lightsam.plugin.inference import Job, Result, Settings
 from napari_lightsam.plugin.messages import report_error, report_info, report_warning
 from napari_lightsam.plugin.proposals import read_proposals
@@ -27,7 +29,6 @@ from napari_lightsam.plugin.scope import (
     visible_region,
     whole,
 )
-from napari_lightsam.plugin.stack_preview import StackPreview
 from napari_lightsam.plugin.worker import Lane, Worker
 
 if TYPE_CHECKING:
@@ -81,8 +82,9 @@ class _Run:
     region: Region
     axis: int | None
     note: dict[str, Any]
+    preview: RunPreview
     inside: NDArray[np.bool_] | None = None
-    preview: StackPreview | None = None
+    so_far: int | None = None
     started: float = field(default_factory=time.monotonic)
     stop: threading.Event = field(default_factory=threading.Event)
 
@@ -116,6 +118,8 @@ class Everything:
         Signal(object): `Progress` of the run under way, or None when it ended.
     choices
         What the next run does.
+    later
+        Does something that may wait until the window is painted; at once where there is no window.
     """
 
     changed = Signal()
@@ -132,6 +136,8 @@ class Everything:
         self._viewer, self._worker, self._inference = viewer, worker, inference
         self._results, self._say = results, say
         self.choices = Choices()
+        self.later: Callable[[Callable[[], None]], object] = lambda act: act()
+        self._preview: RunPreview | None = None
         self._run: _Run | None = None
         self._kept: _Kept | None = None
         self._waiting = False
@@ -148,6 +154,11 @@ class Everything:
     def count(self) -> int | None:
         """Objects in the layer of the last run; None when that layer is gone."""
         return None if self._live() is None else self._live_count()
+
+    @property
+    def so_far(self) -> int | None:
+        """Objects that the run under way has found in its plane; None before the first, and in a stack."""
+        return self._run.so_far if self._run is not None and self.is_running else None
 
     def _live_count(self) -> int:
         assert self._kept is not None
@@ -205,19 +216,20 @@ class Everything:
             region, polygons = self._region(image, request.plane, choices)
             proposals = None if source is None else read_proposals(source, image, request.plane, region)
             axis = self._axis(image, request.plane, choices)
+            if axis is not None and request.within:
+                raise NoPlane("All planes need a rectangle as work region: draw one, or choose 'this plane'.")
+            polygons = polygons or list(request.within)  # what was drawn for a run goes first
         except NoPlane as reason:
             report_info(str(reason))
             return False
         self.close()  # of a run that is still stopping, whose result this one takes the place of
         config = replace(choices.config, object_size=settings.object_size)
         inside = paint_polygons(polygons, region) if polygons else None
-        run = self._run = _Run(request, settings, choices, region, axis, note, inside)
+        preview = self._preview = RunPreview(self._viewer, request.plane, region, axis)
+        run = self._run = _Run(request, settings, choices, region, axis, note, preview, inside)
         note["polygons"] = [polygon.round(3).tolist() for polygon in polygons]
         link = axis is not None and request.plane.roles[axis] is AxisRole.DEPTH
-        if axis is not None:
-            run.preview = StackPreview(self._viewer, image, request.plane, axis)
-        out = None if run.preview is None else run.preview.labels
-        job = Job(config, region, proposals, run.stop.is_set, axis, link, inside, out)
+        job = Job(config, region, proposals, run.stop.is_set, axis, link, inside)
         work = self._inference.everything if axis is None else self._inference.stack
         self._worker.submit(
             Lane.RUN,
@@ -270,14 +282,15 @@ class Everything:
             self._say("Stopping; what was found until now is kept ...")
 
     def _on_progress(self, run: _Run, step: Progress) -> None:
-        if run.preview is not None:
-            run.preview.follow(step)
+        run.preview.follow(step)
+        if isinstance(step, Outlined) and run.axis is None:  # linked, those of many planes are fewer
+            run.so_far = step.count
         if not run.stop.is_set():
             self.progress.emit(step)
 
     def _end(self, run: _Run) -> None:
-        if run.preview is not None:
-            run.preview.remove()
+        run.preview.hide()
+        self.later(run.preview.remove)  # napari clears up after each layer, for longer than the result takes
         if self._run is run:  # else a newer one was started while this one was stopping
             self._run = None
             self.progress.emit(None)
@@ -355,9 +368,9 @@ class Everything:
         return self._write(kept.run, kept.segmentation, objects, config)
 
     def close(self) -> None:
-        """Take the preview of a run under way out of the viewer; results stay."""
-        if self._run is not None and self._run.preview is not None:
-            self._run.preview.remove()
+        """Take the outlines of a run out of the viewer; results stay."""
+        if self._preview is not None:
+            self._preview.remove()
 
     # --- choosing among what was kept ----------------------------------------------------------------
 

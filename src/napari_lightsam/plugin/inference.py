@@ -12,6 +12,8 @@ import numpy as np
 
 from napari_lightsam.engine.masks import Mask, Masks
 from napari_lightsam.engine.progress import Progress, Work
+from napari_lightsam.plugin.everything_outlines import outlined
+from napari_lightsam.plugin.layers import warm_up
 from napari_lightsam.plugin.loading import load
 
 if TYPE_CHECKING:
@@ -69,6 +71,7 @@ class Inference:
         self._segmenters: dict[str, Segmenter] = {}
         self._embeddings: OrderedDict[Hashable, Embedding] = OrderedDict()
         self._answers: OrderedDict[Hashable, tuple[Mask, ...]] = OrderedDict()
+        self._is_warm = False
 
     def _load(self, model: str) -> Work[Segmenter]:
         if model not in self._segmenters:
@@ -80,6 +83,10 @@ class Inference:
     def loaded(self, model: str) -> Segmenter | None:
         """Return a model that was loaded already; may be asked from any thread."""
         return self._segmenters.get(model)
+
+    def is_embedded(self, request: PlaneRequest, settings: Settings) -> bool:
+        """Tell whether prompts on a plane can be answered at once; may be asked from any thread."""
+        return (request.key, settings) in self._embeddings
 
     def forget(self, model: str) -> None:
         """Let go of a model and all that it answered: its file was replaced."""
@@ -107,6 +114,10 @@ class Inference:
         yield Progress("preparing the image", 1, 2)
         # A click encodes the scales that its object may have; this one encodes them before the user clicks.
         segmenter.predict(embedding, points=[(embedding.shape[0] // 2, embedding.shape[1] // 2)])
+        if not self._is_warm:
+            yield Progress("preparing the image", 1, 2)  # a click goes first
+            warm_up()
+            self._is_warm = True
         return Ready(segmenter.spec.title, segmenter.device, segmenter.precision, segmenter.device_reason)
 
     def prepare_ahead(self, read: Callable[[], tuple[Any, bool] | None], settings: Settings) -> Work[None]:
@@ -158,9 +169,10 @@ class Inference:
     def everything(self, request: PlaneRequest, settings: Settings, job: Job) -> Work[Result]:
         """Segment every object of a plane or a part of it, exactly as `segment_everything` does."""
         segmenter = yield from self._load(settings.model)
-        found = yield from segmenter.everything(
+        work = segmenter.everything(
             request.refer(job.region), job.config, rgb=request.rgb, proposals=job.proposals, stop=job.stop
         )
+        found = yield from outlined(work, job.region, job.inside)
         objects = inside_only(_objects(found.labels, found.scores, found.ids), job.inside)
         return Result(found, objects, found.config.mode, segmenter.spec.name, segmenter.weights_hash)
 
@@ -169,7 +181,7 @@ class Inference:
         segmenter = yield from self._load(settings.model)
         assert job.axis is not None
         array, axis = request.refer_stack(job.axis)
-        found = yield from segment_planes(
+        work = segment_planes(
             array,
             axis=axis,
             config=job.config,
@@ -177,8 +189,8 @@ class Inference:
             link=job.link,
             rgb=request.rgb,
             stop=job.stop,
-            out=job.out,
         )
+        found = yield from outlined(work, job.region, stack=True)
         scores = found.table["score"].to_numpy() if len(found.table) else np.zeros(0)
         table = found.table if job.link else None
         objects = measured(found.labels, np.unique(found.table["label"].to_numpy(np.intp)), scores)
@@ -254,8 +266,6 @@ class Job(NamedTuple):
         Objects go on from plane to plane.
     inside
         bool (h, w) of the region: only objects that lie there are kept; None: all.
-    out
-        int32 array of all planes that each is written into when it is done, or None.
     """
 
     config: EverythingConfig
@@ -265,7 +275,6 @@ class Job(NamedTuple):
     axis: int | None = None
     link: bool = False
     inside: NDArray[np.bool_] | None = None
-    out: NDArray[Any] | None = None
 
 
 class Objects(NamedTuple):

@@ -190,7 +190,17 @@ def add_labels(
     if plane.shape != tuple(level0(image).shape[axis] for axis in plane.axes):
         y0, x0 = plane.origin
         metadata[METADATA_KEY]["region"] = [y0, x0, y0 + plane.shape[0], x0 + plane.shape[1]]
+        drawn = ours(image).get("work_region", {}).get("polygons")
+        if drawn:
+            metadata[METADATA_KEY]["region_polygons"] = drawn
     return viewer.add_labels(data, name=name, metadata=metadata, **keywords)
+
+
+def warm_up() -> None:
+    """Have napari compile what it shows labels with: it takes a second, so it belongs in the worker."""
+    from napari.layers import Labels
+
+    Labels(np.zeros((1, 1), np.int32))
 
 
 def copy_as_int32(viewer: ViewerModel, labels: Labels) -> Labels:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Origin = Literal["prompt", "auto", "manual", "propagated"]
 """Clicked or boxed, found by everything mode, painted or imported, followed from another plane."""
 
+_LARGEST_MASK = 2**31  # pixels around one object, of a file that may hold anything
 _FORMER = 3  # records kept of what an object was before: undo brings those pixels back
 
 
@@ -101,7 +102,7 @@ class Made:
                 model=str(plain.get("model", "")),
                 object_size=_number(plain.get("object_size")),
             )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             raise FileError(f"The record of how an object was made is damaged: {error}.") from error
 
 
@@ -144,7 +145,7 @@ def _plain_mask(mask: Mask) -> dict[str, Any]:
 def _mask(plain: Mapping[str, Any]) -> Mask:
     height, width = (int(n) for n in plain["shape"])
     runs = np.array(plain["runs"], np.intp)
-    if (runs < 0).any() or runs.sum() != height * width:
+    if (runs < 0).any() or height * width > _LARGEST_MASK or runs.sum() != height * width:
         raise ValueError("the runs of a mask do not fill its box")
     crop = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(height, width)
     row, column = plain["offset"]

@@ -27,6 +27,8 @@ class PlanesStep:
     ----------
     indices, values
         Where, as index arrays into the layer, and what is written there.
+    before
+        What was there.
     areas
         Pixels that the object gets, by plane.
     gone
@@ -36,6 +38,7 @@ class PlanesStep:
     def __init__(self) -> None:
         self.indices: list[tuple[NDArray[np.intp], ...]] = []
         self.values: list[NDArray[np.int64]] = []
+        self.before: list[NDArray[Any]] = []
         self.areas: dict[str, int] = {}
         self.gone: list[str] = []
 
@@ -64,7 +67,13 @@ class PlanesStep:
                     tuple(next(of_plane) if k is None else np.full(len(rows), k) for k in place)
                 )
                 self.values.append(np.full(len(rows), label, np.int64))
+                self.before.append(plane[rows, columns])
         return int(np.count_nonzero(new))
+
+    def fits(self, data: NDArray[Any]) -> bool:
+        """Tell whether an array still holds what was there."""
+        there = zip(self.indices, self.before, strict=True)
+        return all(np.array_equal(data[index], before) for index, before in there)
 
 
 def on_plane_number(place: tuple[int | None, ...], axis: int, number: int) -> tuple[int | None, ...]:

@@ -111,12 +111,10 @@ def read_table(path: str | os.PathLike[str], plane: Plane) -> Given:
         kept = on_plane[here & inside.all(axis=1)]
         found = Given(points=tuple((float(y), float(x), True) for y, x in kept))
     else:
-        shapes = np.array([row.get("index") for row in rows])
-        boxes = [
-            _box(on_plane[shapes == i], plane)
-            for i in dict.fromkeys(shapes.tolist())
-            if here[shapes == i].all()
-        ]
+        shapes: dict[str | None, list[int]] = {}
+        for number, row in enumerate(rows):
+            shapes.setdefault(row.get("index"), []).append(number)
+        boxes = [_box(on_plane[at], plane) for at in shapes.values() if here[at].all()]
         found = Given(boxes=tuple(box for box in boxes if box is not None))
     _check(found, path.name)
     return found

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from napari.components import ViewerModel
     from napari.layers import Image, Layer, Points, Shapes
+    from numpy.typing import ArrayLike, NDArray
 
     from napari_lightsam.engine.masks import Mask
 
@@ -50,6 +51,14 @@ class ObjectPrompt:
     def first_positive(self) -> tuple[float, float] | None:
         """Where the user certainly means the object: its first positive point."""
         return next(((y, x) for y, x, positive in self.points if positive), None)
+
+    @property
+    def place(self) -> tuple[float, float] | None:
+        """The first positive point, or the middle of the box; None where only the rest is told."""
+        if self.box is None or self.first_positive is not None:
+            return self.first_positive
+        y0, x0, y1, x1 = self.box
+        return (y0 + y1 - 1) / 2, (x0 + x1 - 1) / 2
 
 
 def add_points(viewer: ViewerModel, image: Image, plane: Plane, owner: str, signs: Signs) -> Points:
@@ -156,9 +165,16 @@ class Signs:
         self._styling = True
         try:
             layer.symbol = symbols
-            layer.face_color = [COLOURS[sign] for sign in signs]
+            layer.face_color = _colours(signs)
         finally:
             self._styling = False
+
+
+def _colours(signs: Sequence[str]) -> NDArray[np.float64]:
+    """Return RGBA (N, 4): napari would look every name up by itself."""
+    hexadecimal = {sign: colour.removeprefix("#") for sign, colour in COLOURS.items()}
+    rgb = {sign: [int(h[i : i + 2], 16) / 255 for i in (0, 2, 4)] for sign, h in hexadecimal.items()}
+    return np.array([[*rgb[sign], 1.0] for sign in signs])
 
 
 def signs_of(points: Points) -> list[str]:
@@ -186,57 +202,81 @@ def add_boxes(viewer: ViewerModel, image: Image, plane: Plane, owner: str) -> Sh
 
 def read_points(points: Points | None, image: Image, plane: Plane) -> list[tuple[float, float, bool]]:
     """Return (row, column, positive) of the points on a plane; points beside the image are left out."""
-    if points is None:
+    if points is None or not len(points.data):
         return []
-    found = []
-    for position, sign in zip(points.data, signs_of(points), strict=True):
-        at = to_plane(points, position, image, plane)
-        if at is not None and -0.5 <= at[0] <= plane.shape[0] - 0.5 and -0.5 <= at[1] <= plane.shape[1] - 0.5:
-            found.append((*at, sign == POSITIVE))
-    return found
+    at, here = Placing(points, image).to_plane(points.data, plane)
+    inside = here & ((at >= -0.5) & (at <= np.array(plane.shape) - 0.5)).all(axis=1)
+    signs = signs_of(points)
+    return [(*at[i].tolist(), signs[i] == POSITIVE) for i in np.flatnonzero(inside)]
 
 
 def read_boxes(boxes: Shapes | None, image: Image, plane: Plane) -> list[tuple[float, float, float, float]]:
     """Return the boxes (y0, x0, y1, x1) around all shapes on a plane, half-open and inside of it."""
-    if boxes is None:
+    shapes = [] if boxes is None else boxes.data
+    if boxes is None or not len(shapes):
         return []
-    found = []
-    for shape in boxes.data:
-        corners = [to_plane(boxes, vertex, image, plane) for vertex in shape]
-        if any(corner is None for corner in corners):
-            continue
-        # napari's pixel centres are whole numbers, a half-open box counts from the pixels' edges
-        vertices = np.array(corners) + 0.5
-        y0, x0 = np.clip(vertices.min(axis=0), 0, plane.shape)
-        y1, x1 = np.clip(vertices.max(axis=0), 0, plane.shape)
-        if y1 - y0 >= 1 and x1 - x0 >= 1:
-            found.append((float(y0), float(x0), float(y1), float(x1)))
-    return found
+    at, here = Placing(boxes, image).to_plane(np.concatenate(shapes), plane)
+    starts = np.cumsum([0, *map(len, shapes[:-1])])
+    # napari's pixel centres are whole numbers, a half-open box counts from the pixels' edges
+    low = np.clip(np.minimum.reduceat(at, starts) + 0.5, 0, plane.shape)
+    high = np.clip(np.maximum.reduceat(at, starts) + 0.5, 0, plane.shape)
+    kept = np.logical_and.reduceat(here, starts) & (high - low >= 1).all(axis=1)
+    return [tuple(box) for box in np.concatenate([low, high], axis=1)[kept].tolist()]
+
+
+_FAR = 2.0**16  # pixels between two positions that tell a transform, so that rounding does not count
+
+
+class Placing:
+    """Turns positions in a layer's data into pixels of an image and back, many at once.
+
+    Parameters
+    ----------
+    layer, image
+        Of as many axes. Their transforms are looked at once, by asking napari for a few positions.
+    """
+
+    def __init__(self, layer: Layer, image: Image) -> None:
+        self._layer, self._image = layer, image
+
+    def to_plane(self, positions: ArrayLike, plane: Plane) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Turn positions (N, D) into rows and columns (N, 2) of a plane, and tell which lie on it."""
+        at = _affine(positions, lambda one: self._image.world_to_data(self._layer.data_to_world(one)))
+        here = np.ones(len(at), bool)
+        for axis, step in enumerate(plane.index):
+            if step is not None and plane.roles[axis] is not AxisRole.CHANNEL:
+                here &= np.abs(at[:, axis] - step) <= 0.5
+        return at[:, list(plane.axes)] - plane.origin, here
+
+    def from_plane(self, at: ArrayLike, plane: Plane) -> NDArray[np.float64]:
+        """Turn rows and columns (N, 2) of a plane into positions (N, D) in the layer's data."""
+        pixels = np.asarray(at, float).reshape(-1, 2)
+        positions = np.tile(np.array(plane.corner(), float), (len(pixels), 1))
+        positions[:, list(plane.axes)] += pixels  # which count from the plane's first pixel
+        return _affine(positions, lambda one: self._layer.world_to_data(self._image.data_to_world(one)))
+
+    def corners(self, boxes: ArrayLike, plane: Plane) -> NDArray[np.float64]:
+        """Return the corners (N, 4, D) of half-open boxes (N, 4) of a plane, in a Shapes layer's data."""
+        sides = np.asarray(boxes, float).reshape(-1, 4) - 0.5
+        at = sides[:, [[0, 1], [0, 3], [2, 3], [2, 1]]]
+        return self.from_plane(at, plane).reshape(len(sides), 4, len(plane.index))
+
+
+def _affine(positions: ArrayLike, transform: Callable[[Any], Any]) -> NDArray[np.float64]:
+    """Apply a transform of one position, known to be affine, to many (N, D)."""
+    given = np.asarray(positions, float)
+    start = np.asarray(transform(np.zeros(given.shape[1])), float)
+    out = np.tile(start, (len(given), 1))
+    for axis, unit in enumerate(np.eye(given.shape[1])):
+        # one axis after the other: equal positions give the same digits, however many there are
+        out += given[:, axis : axis + 1] * ((np.asarray(transform(_FAR * unit), float) - start) / _FAR)
+    return out
 
 
 def to_plane(layer: Layer, position: Any, image: Image, plane: Plane) -> tuple[float, float] | None:
     """Turn a position in a layer's data into (row, column) of a plane; None when it is on another plane."""
-    at = image.world_to_data(layer.data_to_world(position))
-    for axis, step in enumerate(plane.index):
-        if step is None or plane.roles[axis] is AxisRole.CHANNEL:
-            continue
-        if abs(at[axis] - step) > 0.5:
-            return None
-    return float(at[plane.axes[0]] - plane.origin[0]), float(at[plane.axes[1]] - plane.origin[1])
-
-
-def from_plane(layer: Layer, at: tuple[float, float], image: Image, plane: Plane) -> Any:
-    """Turn (row, column) of a plane into a position in a layer's data."""
-    position = np.array(plane.corner(), float)
-    position[list(plane.axes)] += at  # which counts from the plane's first pixel
-    return layer.world_to_data(image.data_to_world(position))
-
-
-def box_corners(layer: Layer, box: tuple[float, float, float, float], image: Image, plane: Plane) -> Any:
-    """Return the corners (4, D) of a half-open box of a plane, in a Shapes layer's data."""
-    y0, x0, y1, x1 = (side - 0.5 for side in box)
-    corners = ((y0, x0), (y0, x1), (y1, x1), (y1, x0))
-    return np.array([from_plane(layer, corner, image, plane) for corner in corners])
+    at, here = Placing(layer, image).to_plane([position], plane)
+    return (float(at[0, 0]), float(at[0, 1])) if here[0] else None
 
 
 def group_prompts(
@@ -257,39 +297,42 @@ def group_prompts(
     >>> [(len(group.points), group.box) for group in groups]
     [(1, (0, 0, 10, 10)), (1, None)]
     """
+    if not boxes:
+        told = any(positive for *_, positive in points)
+        return () if not told else _one_each(points) if each else (ObjectPrompt(tuple(points)),)
     inside: list[list[tuple[float, float, bool]]] = [[] for _ in boxes]
     free = []
+    sides = np.array(boxes, float).reshape(-1, 4)
+    area = (sides[:, 2] - sides[:, 0]) * (sides[:, 3] - sides[:, 1])
     for point in points:
-        holders = [i for i, box in enumerate(boxes) if _distance(point, box) == 0]
-        if holders:
-            inside[min(holders, key=lambda i: _area(boxes[i]))].append(point)
+        holders = np.flatnonzero(_distances(point, sides) == 0)
+        if len(holders):
+            inside[holders[area[holders].argmin()]].append(point)
         else:
             free.append(point)
     if not any(positive for _, _, positive in free):
-        for point in free if boxes else ():
-            nearest = min(range(len(boxes)), key=lambda i: _distance(point, boxes[i]))
-            inside[nearest].append(point)
+        for point in free:
+            inside[int(_distances(point, sides).argmin())].append(point)
         free = []
     objects = [ObjectPrompt(tuple(held), tuple(box)) for held, box in zip(inside, boxes, strict=True)]  # type: ignore[arg-type]
     return tuple(objects) + (_one_each(free) if each else (ObjectPrompt(tuple(free)),) if free else ())
 
 
 def _one_each(points: Sequence[tuple[float, float, bool]]) -> tuple[ObjectPrompt, ...]:
+    from scipy.spatial import KDTree
+
     held = [[point] for point in points if point[2]]
-    if not held:
-        return ()
-    centres = np.array([[part[0][0], part[0][1]] for part in held])
-    for y, x, positive in points:
-        if not positive:
-            held[int(np.argmin(((centres - (y, x)) ** 2).sum(axis=1)))].append((y, x, positive))
+    others = [point for point in points if not point[2]]
+    if held and others:
+        tree = KDTree([part[0][:2] for part in held])
+        for point, nearest in zip(others, tree.query([point[:2] for point in others])[1], strict=True):
+            held[nearest].append(point)
     return tuple(ObjectPrompt(tuple(part)) for part in held)
 
 
-def _area(box: tuple[float, float, float, float]) -> float:
-    return (box[2] - box[0]) * (box[3] - box[1])
-
-
-def _distance(point: tuple[float, float, bool], box: tuple[float, float, float, float]) -> float:
+def _distances(point: tuple[float, float, bool], boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return how far a point lies from each box, down and across together; 0 inside."""
     # pixel centres against pixel edges
     y, x = point[0] + 0.5, point[1] + 0.5
-    return max(box[0] - y, y - box[2], 0.0) + max(box[1] - x, x - box[3], 0.0)
+    down = np.maximum(np.maximum(boxes[:, 0] - y, y - boxes[:, 2]), 0)
+    return down + np.maximum(np.maximum(boxes[:, 1] - x, x - boxes[:, 3]), 0)

@@ -102,6 +102,9 @@ def layers_of(session: Session, *, origin: str = "") -> list[LayerData]:
     origin
         The file the session came from, noted in the layers' metadata.
     """
+    import dask.array as da
+    import numpy as np
+
     from napari_lightsam.formats.images import read_image
 
     image = read_image(session.image)
@@ -113,7 +116,11 @@ def layers_of(session: Session, *, origin: str = "") -> list[LayerData]:
     note |= {"version": 1, "file": origin, "image_file": str(session.image)}
     name = Path(session.image).stem
     colour = "S" in image.axes
-    picture = image.data[..., :3] if colour and image.data.shape[-1] == 4 else image.data
+    picture = image.data
+    if not isinstance(picture, np.ndarray):
+        picture = da.from_array(picture)  # of a zarr folder, which is read as it is looked at
+    if colour and picture.shape[-1] == 4:
+        picture = picture[..., :3]
     roles = _answers(selection.roles, image.axes)
     image_layer = (
         picture,

@@ -14,11 +14,11 @@ from napari_lightsam.plugin import layers
 from napari_lightsam.plugin.axes import METADATA_KEY, NoPlane, full_plane, level0
 from napari_lightsam.plugin.messages import report_error, report_info
 from napari_lightsam.plugin.prompts import STRETCH
-from napari_lightsam.plugin.scope import drawn_polygons, region_of, visible_region
+from napari_lightsam.plugin.scope import drawn_polygons, is_box, region_of, visible_region
 from napari_lightsam.plugin.worker import Lane
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from napari.components import ViewerModel
@@ -104,6 +104,13 @@ class WorkRegion:
         note = None if image is None else layers.ours(image).get("work_region")
         return None if note is None else tuple(note["box"])
 
+    @property
+    def polygons(self) -> list[list[list[float]]]:
+        """Corners of what the region was drawn as, in pixels of the whole plane; empty for a rectangle."""
+        image = self._annotator.image
+        note = None if image is None else layers.ours(image).get("work_region")
+        return [] if note is None else note.get("polygons", [])
+
     def is_needed(self) -> bool:
         """Tell whether the image is worked on in a region."""
         try:
@@ -143,10 +150,16 @@ class WorkRegion:
         return True
 
     def use_drawn(self, shapes: Shapes) -> bool:
-        """Work on the rectangle around what was drawn on a Shapes layer; tells whether that was possible."""
+        """Work on what was drawn on a Shapes layer; tells whether that was possible.
+
+        Of other shapes than one upright rectangle, the rectangle around them is read, and what counts is
+        their inside: prompts belong to the region where the first positive point, or the middle of the box,
+        lies in them, and everything mode keeps the objects that lie in them by half or more.
+        """
         try:
             image, plane = self._whole()
-            region = region_of(drawn_polygons(shapes, image, plane), plane)
+            polygons = drawn_polygons(shapes, image, plane)
+            region = region_of(polygons, plane)
         except NoPlane as reason:
             report_info(str(reason))
             return False
@@ -154,32 +167,44 @@ class WorkRegion:
         if (y1 - y0) * (x1 - x0) > LARGEST_PLANE:
             report_info("That area is larger than 64 megapixels: draw a smaller one, or use 'Whole image'.")
             return False
-        self._set(image, plane, region)
+        upright = len(polygons) == 1 and is_box(polygons[0])
+        self._set(image, plane, region, [] if upright else [p.round(3).tolist() for p in polygons])
         return True
 
     def use_labels(self, labels: Labels) -> bool:
         """Go back to the region that a Labels layer of ours covers; tells whether it has one."""
-        box = layers.ours(labels).get("region")
+        box, polygons = layers.ours(labels).get("region"), layers.ours(labels).get("region_polygons", [])
+        return box is not None and self.use(tuple(box), polygons)
+
+    def use(self, box: Region, polygons: Sequence[list[list[float]]] = ()) -> bool:
+        """Work on a region of a large image; tells whether there is need of one, and it is another one."""
         try:
             image, plane = self._whole()
         except NoPlane:
             return False
-        if box is None or not needs_region(image, plane) or tuple(box) == self.box:
+        if not needs_region(image, plane) or (box, list(polygons)) == (self.box, self.polygons):
             return False
-        self._set(image, plane, tuple(box))
+        self._set(image, plane, box, polygons)
         return True
 
-    def _set(self, image: Image, plane: Plane, box: Region) -> None:
+    def _set(
+        self, image: Image, plane: Plane, box: Region, polygons: Sequence[list[list[float]]] = ()
+    ) -> None:
         note = image.metadata.setdefault(METADATA_KEY, {"role": "image", "version": 1})
         note["work_region"] = {"axes": list(plane.axes), "box": [int(side) for side in box]}
-        self._show(image, plane, box)
+        if polygons:
+            note["work_region"]["polygons"] = list(polygons)
+        self._show(image, plane, box, polygons)
         self.changed.emit()
 
-    def _show(self, image: Image, plane: Plane, box: Region) -> None:
+    def _show(self, image: Image, plane: Plane, box: Region, polygons: Sequence[list[list[float]]]) -> None:
         """Draw the outline of the region on the image, on a layer that nobody works on."""
         y0, x0, y1, x1 = (side - 0.5 for side in box)
-        corners = np.tile(np.array(plane.corner(), float), (4, 1))
-        corners[:, list(plane.axes)] = [(y0, x0), (y0, x1), (y1, x1), (y1, x0)]
+        outlines = []
+        for polygon in polygons or [[[y0, x0], [y0, x1], [y1, x1], [y1, x0]]]:
+            corners = np.tile(np.array(plane.corner(), float), (len(polygon), 1))
+            corners[:, list(plane.axes)] = polygon
+            outlines.append(corners[:, list(plane.axes)] if image.ndim == 2 else corners)
         owner = self._annotator.owner
         former = layers.find(self._viewer, "work region", owner)
         active = self._viewer.layers.selection.active
@@ -187,7 +212,7 @@ class WorkRegion:
             layers.remove(self._viewer, former)
             active = None if active is not None and active.unique_id == former.unique_id else active
         outline = self._viewer.add_shapes(
-            [corners[:, list(plane.axes)]] if image.ndim == 2 else [corners],
+            outlines,
             shape_type="polygon",
             name="work region",
             edge_color=_COLOUR,

@@ -19,12 +19,14 @@ from napari_lightsam.plugin.axes import (
     level0,
     roles_of,
 )
+from napari_lightsam.plugin.scope import outline_of
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
     from napari.components import ViewerModel
     from napari.layers import Image
+    from numpy.typing import NDArray
 
     from napari_lightsam.plugin.scope import Region
 
@@ -147,12 +149,15 @@ class PlaneRequest:
         One to three arrays.
     rgb
         The one input is a colour image; otherwise every input is a channel of its own.
+    within
+        Polygons (n, 2) that the work region was drawn as, in pixels of the plane; empty for a rectangle.
     """
 
     plane: Plane
     key: Hashable
     inputs: tuple[Input, ...]
     rgb: bool
+    within: tuple[NDArray[np.float64], ...] = ()
 
     def read(self) -> Any:
         """Return (H, W), or (H, W, C) for colour or several inputs."""
@@ -181,7 +186,7 @@ class PlaneRequest:
             for one in self.inputs
         )  # fmt: skip
         plane = replace(self.plane, origin=(0, 0), shape=(int(sizes[0]), int(sizes[1])))
-        return replace(self, plane=plane, key=(plane.key, self.key), inputs=inputs)
+        return replace(self, plane=plane, key=(plane.key, self.key), inputs=inputs, within=())
 
     def check_stack(self) -> None:
         """Make sure that all planes can be referred to, without reading any.
@@ -305,7 +310,8 @@ def make_request(
         inputs.append(Input(level0(layer), index))
         steps.append((layer.unique_id, str(index)))
     colour = len(inputs) == 1 and is_colour(layers.by_id(viewer, chosen[0].layer))
-    return PlaneRequest(plane, (plane.key, tuple(steps), tuple(versions)), tuple(inputs), colour)
+    key = plane.key, tuple(steps), tuple(versions)
+    return PlaneRequest(plane, key, tuple(inputs), colour, outline_of(image, plane))
 
 
 def _full_index(layer: Image, plane: Plane, channel: int | None) -> tuple[int | slice, ...]:

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_lightsam.plugin.axes import AxisRole, NoPlane, Plane, level0, roles_of
+from napari_lightsam.plugin.axes import METADATA_KEY, AxisRole, NoPlane, Plane, level0, roles_of
 from napari_lightsam.plugin.layers import on_image
-from napari_lightsam.plugin.prompts import STRETCH, to_plane
+from napari_lightsam.plugin.prompts import STRETCH, Placing
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from napari.components import ViewerModel
     from napari.layers import Image, Shapes
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
 _COLOUR = "#009E73"  # the Okabe-Ito palette's green: neither prompt nor preview
 
@@ -79,11 +81,10 @@ def drawn_polygons(shapes: Shapes, image: Image, plane: Plane) -> list[NDArray[n
     NoPlane
         There is none.
     """
-    found = []
+    found, placing = [], Placing(shapes, image)
     for vertices, kind in zip(shapes.data, shapes.shape_type, strict=True):
-        at = [to_plane(shapes, vertex, image, plane) for vertex in vertices]
-        corners = np.array([corner for corner in at if corner is not None], float)
-        if len(corners) == len(at) >= 3 and kind in ("rectangle", "polygon", "ellipse"):
+        corners, here = placing.to_plane(vertices, plane)
+        if here.all() and len(here) >= 3 and kind in ("rectangle", "polygon", "ellipse"):
             found.append(_ellipse(corners) if kind == "ellipse" else corners)
     if not found:
         raise NoPlane(
@@ -114,6 +115,45 @@ def region_of(polygons: list[NDArray[np.float64]], plane: Plane) -> Region:
     if y1 <= y0 or x1 <= x0:
         raise NoPlane("The area that was drawn lies beside the image.")
     return int(y0), int(x0), int(y1), int(x1)
+
+
+def outline_of(image: Image, plane: Plane) -> tuple[NDArray[np.float64], ...]:
+    """Return the polygons (n, 2) that a work region was drawn as, in pixels of a plane.
+
+    Returns
+    -------
+    tuple
+        Empty for a work region that is a rectangle, and for an image that has none.
+    """
+    note = image.metadata.get(METADATA_KEY, {}).get("work_region")
+    if note is None or tuple(note["axes"]) != plane.axes:
+        return ()
+    return tuple(np.asarray(polygon, float) - plane.origin for polygon in note.get("polygons", ()))
+
+
+def lie_in(points: ArrayLike, polygons: Sequence[NDArray[np.float64]]) -> NDArray[np.bool_]:
+    """Tell which points (N, 2) lie in any of some polygons.
+
+    Examples
+    --------
+    >>> lie_in([(1, 1), (9, 9)], [np.array([(0, 0), (0, 5), (5, 5), (5, 0)])]).tolist()
+    [True, False]
+    """
+    y, x = np.asarray(points, float).reshape(-1, 2, 1).swapaxes(0, 1)
+    inside = np.zeros(len(y), bool)
+    for polygon in polygons:
+        (y0, x0), (y1, x1) = polygon.T, np.roll(polygon, -1, axis=0).T
+        slope = (x1 - x0) / np.where(y1 == y0, 1, y1 - y0)  # level sides are crossed by no row
+        crossed = ((y0 > y) != (y1 > y)) & (x < x0 + slope * (y - y0))
+        inside |= crossed.sum(axis=1) % 2 == 1
+    return inside
+
+
+def is_box(polygon: NDArray[np.float64]) -> bool:
+    """Tell whether a polygon is an upright rectangle."""
+    ends = np.stack([polygon.min(axis=0), polygon.max(axis=0)])
+    at_end = np.isclose(polygon[:, None], ends).any(axis=1).all()
+    return len(polygon) == 4 and bool(at_end) and len(np.unique(polygon.round(3), axis=0)) == 4
 
 
 def stack_axis(image: Image, plane: Plane) -> int | None:

@@ -18,11 +18,12 @@ from napari_lightsam.plugin.downloads import is_here
 from napari_lightsam.plugin.inference import Settings
 from napari_lightsam.plugin.messages import report_error, report_info
 from napari_lightsam.plugin.request import Source
-from napari_lightsam.plugin.sessions_document import image_path, labels_keywords, take_snapshot
+from napari_lightsam.plugin.sessions_document import identity, image_path, labels_keywords, take_snapshot
 from napari_lightsam.plugin.sessions_place import KEPT, SPACING, Place, beside, never_saved
+from napari_lightsam.plugin.sessions_prompts import bring_back
 from napari_lightsam.plugin.worker import Lane, Worker
 from napari_lightsam.session import read_document, write_document
-from napari_lightsam.session.picture import hash_pixels
+from napari_lightsam.session.picture import is_same
 from napari_lightsam.session.recipe import is_known_model
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class Sessions:
         self._begun: dict[Path, float] = {}
         self._writing = threading.Lock()
         self._token = ""
+        self._adopted: dict[int, Hashable] = {}
         self._due = self._closed = self._saving = False
         self._changed = True
         self.path: Path | None = None
@@ -268,16 +270,23 @@ class Sessions:
         self._changed = opened is None
         if opened is not None:
             self._resume(image, opened)
-        elif self.place is None and isinstance(level0(image), np.ndarray):
+        elif self.place is None:
             self._look(image)
         self.changed.emit()
 
     def _resume(self, image: Image, opened: dict[str, Any]) -> None:
         """Go on with layers that our reader opened together with the image."""
-        self._token = opened["token"]
+        token = self._token = opened["token"]
+        self._adopted = {}
         for layer in self._control.viewer.layers:
             self._adopt(layer)
         self._take_settings(image, opened["settings"], opened["inputs"])
+
+        def bring() -> None:
+            if self._token == token and not self._closed:
+                bring_back(self._control, opened["prompts"], self._adopted)
+
+        self._deliver(bring)  # when napari has added all layers: clicks stay on top of them
 
     def _adopt(self, layer: Any) -> None:
         """Take over a Labels layer that was opened with the chosen image; it may come after the image."""
@@ -286,6 +295,7 @@ class Sessions:
             return
         resumed = note.pop("resume")
         note["image"] = str(self._control.annotator.image_id)
+        self._adopted[resumed["number"]] = layer.unique_id
         if resumed["target"]:
             self._control.results.target = layer.unique_id
             self._control.changed.emit()
@@ -302,11 +312,12 @@ class Sessions:
 
     def _look(self, image: Image) -> None:
         """Look in the background whether there is work on this image that was never saved."""
-        array, name, chosen = level0(image), image.name, image.unique_id
+        array, path, name, chosen = level0(image), image_path(image), image.name, image.unique_id
 
         def work() -> Work[Path | None]:
             yield Progress("looking for unsaved work", 0, 1)
-            return never_saved(name, hash_pixels(array)).newest()
+            pixels = identity(array, path)
+            return never_saved(name, pixels).newest() if pixels else None
 
         def done(found: Path | None) -> None:
             if self._control.annotator.image_id == chosen:
@@ -344,6 +355,7 @@ class Sessions:
         if document.target is not None:
             self._control.results.target = added[document.target].unique_id
         self._take_settings(image, document.settings, document.inputs)
+        bring_back(self._control, document.prompts, {i: layer.unique_id for i, layer in enumerate(added)})
         self.unsaved = None
         self.changed.emit()
         return True
@@ -365,9 +377,12 @@ class Sessions:
         """Refuse work that belongs to another image than the one that is open."""
         record, data = document.image, level0(image)
         same = tuple(data.shape) == record.shape and np.dtype(data.dtype).name == record.dtype
-        if same and record.pixels_hash and isinstance(data, np.ndarray):
-            same = hash_pixels(data) == record.pixels_hash
-        elif same and record.path is not None and (shown := image_path(image)) is not None:
+        shown = image_path(image)
+        told = isinstance(data, np.ndarray) or (shown is not None and shown.is_dir())
+        known = is_same(data, record.pixels_hash) if same and told and record.pixels_hash else None
+        if known is not None:
+            same = known
+        elif same and record.path is not None and shown is not None:
             same = shown.name == record.path.name
         if not same:
             raise FileError(f"{path} belongs to another image than {image.name!r}: {record.name!r}.")

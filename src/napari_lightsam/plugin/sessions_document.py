@@ -14,14 +14,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_lightsam.errors import FileError
 from napari_lightsam.plugin import layers
 from napari_lightsam.plugin.axes import METADATA_KEY, AxisRole, NoPlane, level0, roles_of
 from napari_lightsam.plugin.made import Made, made_objects, made_with_area, note_made
 from napari_lightsam.plugin.request import default_sources
+from napari_lightsam.plugin.sessions_prompts import open_prompts
 from napari_lightsam.session import Document, ImageRecord, LabelRecord, Run
 from napari_lightsam.session.document import areas_of
 from napari_lightsam.session.fields import plain
-from napari_lightsam.session.picture import LARGEST_KEPT, hash_content, hash_pixels, read_pixels
+from napari_lightsam.session.picture import (
+    LARGEST_KEPT,
+    hash_content,
+    hash_pixels,
+    hash_sample,
+    is_image,
+    read_levels,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -46,7 +55,7 @@ class Snapshot:
     document
         Everything but hashes and records of objects, which take time.
     arrays
-        Of each image: the array to be hashed, or None for a lazy one.
+        Of each image, some perhaps lazy.
     notes
         What was noted of each Labels layer's objects.
     known
@@ -101,10 +110,10 @@ def take_snapshot(control: Controller, known: dict[Hashable, str]) -> Snapshot |
         run=_run(control),
         labels=tuple(_label_record(layer) for layer in found),
         target=target,
-        prompts=_open_prompts(control),
+        prompts=open_prompts(control.annotator, [layer.unique_id for layer in found]),
         created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     )
-    arrays = [data if isinstance(data := level0(picture), np.ndarray) else None for picture in pictures]
+    arrays = [level0(picture) for picture in pictures]
     return Snapshot(document, arrays, [_notes(layer) for layer in found], known)
 
 
@@ -130,12 +139,12 @@ def labels_of(control: Controller, image: Image) -> list[Labels]:
 
 
 def image_path(layer: Layer) -> Path | None:
-    """Return the file that an Image layer shows; None for images that have none."""
+    """Return the file or zarr folder that an Image layer shows; None for images that have none."""
     given = layers.ours(layer).get("image_file") or layer.source.path
     if not given or Path(given).suffix.casefold() == ".lightsam":
         return None
     path = Path(os.path.abspath(given))
-    return path if path.exists() else None
+    return path if is_image(path) else None
 
 
 def _image_record(layer: Image) -> ImageRecord:
@@ -231,14 +240,6 @@ def _threads() -> int:
     return 0 if torch is None else int(torch.get_num_threads())
 
 
-def _open_prompts(control: Controller) -> tuple[dict[str, Any], ...]:
-    try:
-        prompts = control.annotator.read_prompts()
-    except NoPlane:
-        return ()
-    return tuple(Made("prompt", prompt=prompt).to_plain()["prompt"] for prompt in prompts)
-
-
 def _notes(layer: Labels) -> Any:
     """Return a stand-in for a layer that is read in the background, while notes go on changing."""
     note = layers.ours(layer)
@@ -263,22 +264,49 @@ def _hashed(record: ImageRecord, array: Any, known: dict[Hashable, str], *, keep
     """Complete the record of an image; hashes of images and files that did not change are remembered."""
     pixels = content = ""
     key: Hashable
-    if array is not None:
+    if isinstance(array, np.ndarray):
         # an image whose values were changed in place is told by a few of them
         key = ("pixels", id(array), array.shape, array.flat[:: max(1, array.size // 64)].tobytes())
-        if key not in known:
-            known[key] = hash_pixels(array)
-        pixels = known[key]
+    else:
+        key = ("pixels", id(array), array.shape, str(record.path))
+    if key not in known:
+        known[key] = identity(array, record.path)
+    pixels = known[key]
     if record.path is not None and record.path.is_file():
         stat = record.path.stat()
         key = ("file", str(record.path), stat.st_size, stat.st_mtime_ns)
         if key not in known:
             known[key] = hash_content(record.path)
         content = known[key]
-    kept = keep_pixels and record.path is None and array is not None and array.nbytes <= LARGEST_KEPT
+    kept = keep_pixels and record.path is None and isinstance(array, np.ndarray)
+    kept = kept and array.nbytes <= LARGEST_KEPT
     return replace(
         record, pixels_hash=pixels, file_hash=content, pixels=np.ascontiguousarray(array) if kept else None
     )
+
+
+def identity(array: Any, path: Path | None) -> str:
+    """Return a hash that tells an image from others, for `ImageRecord.pixels_hash`.
+
+    Parameters
+    ----------
+    array
+        In memory, or lazy.
+    path
+        Of its file or zarr folder.
+
+    Returns
+    -------
+    str
+        Of some pixels of a zarr folder, of all pixels of other images in memory; empty for other lazy images,
+        which may have to be computed first, and where none can be read.
+    """
+    if path is None or path.is_file():
+        return hash_pixels(array) if isinstance(array, np.ndarray) else ""
+    try:
+        return hash_sample(array)
+    except FileError:  # the work is saved all the same
+        return ""
 
 
 # --- back into layers --------------------------------------------------------------------------------
@@ -326,12 +354,20 @@ def opened_layers(document: Document, path: Path) -> list[tuple[Any, dict[str, A
         An image is not there, cannot be read, or is another one.
     """
     token = uuid.uuid4().hex  # tells these layers from those of the same file opened twice
-    resume = {"token": token, "settings": dict(document.settings), "inputs": list(document.inputs)}
+    resume = {
+        "token": token,
+        "settings": dict(document.settings),
+        "inputs": list(document.inputs),
+        "prompts": list(document.prompts),
+    }
     found: list[tuple[Any, dict[str, Any], str]] = []
     for number, image in enumerate(document.images):
         note = {"resume": resume, "session_file": str(path.absolute())} if not number else {}
-        found.append((read_pixels(image, path), image_keywords(image, **note), "image"))
+        levels = read_levels(image, path)
+        keywords = image_keywords(image, **note)
+        pyramid = len(levels) > 1
+        found.append((levels if pyramid else levels[0], keywords | {"multiscale": pyramid}, "image"))
     for number, record in enumerate(document.labels):
-        again = {"token": token, "target": number == document.target}
+        again = {"token": token, "target": number == document.target, "number": number}
         found.append((record.data, labels_keywords(record, resume=again), "labels"))
     return found

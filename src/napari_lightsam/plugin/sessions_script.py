@@ -128,7 +128,8 @@ def _pixels(document: Document, path: Path | None) -> str:
     for number, image in enumerate(document.images):
         name = "image" if not number else f"image_{number}"
         if image.path is not None:
-            lines.append(f"{name} = read_image({str(image.path)!r}).data.reshape({image.shape})\n")
+            part = "[:]" if image.path.is_dir() else ""  # of a zarr folder, which reads nothing before
+            lines.append(f"{name} = read_image({str(image.path)!r}).data{part}.reshape({image.shape})\n")
         elif path is not None:
             lines.append(f"{name} = read_document({str(path)!r}).images[{number}].pixels\n")
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from napari_lightsam.plugin.made import made_with_area
 from napari_lightsam.plugin.messages import report_error, report_info
 from napari_lightsam.plugin.prompt_history import Correction
 from napari_lightsam.plugin.results import plane_of, refusal
+from napari_lightsam.plugin.scope import lie_in, outline_of
 from napari_lightsam.plugin.worker import Lane
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_lightsam.engine.masks import Mask
-    from napari_lightsam.engine.progress import Progress
+    from napari_lightsam.engine.progress import Progress, Work
     from napari_lightsam.plugin.annotator import Annotator
     from napari_lightsam.plugin.axes import Plane
     from napari_lightsam.plugin.inference import Inference, Settings
@@ -34,6 +36,12 @@ if TYPE_CHECKING:
     from napari_lightsam.plugin.request import PlaneRequest
     from napari_lightsam.plugin.results import Commit, Results
     from napari_lightsam.plugin.worker import Worker
+
+_MOMENT = 0.03
+"""Seconds that painting waits for an outline: a marker and its outline painted one by one take longer."""
+
+_FEW = 8
+"""Objects that painting waits for; the progress of more is shown."""
 
 
 class SingleObjects:
@@ -76,6 +84,7 @@ class SingleObjects:
         self.answer = Answer()
         self.replace_others = False
         self.replace_same = True
+        self._seconds = 0.0  # that the last outlines took
 
     # --- outlines ------------------------------------------------------------------------------------
 
@@ -96,28 +105,57 @@ class SingleObjects:
         correction = self._annotator.correction
         if correction is not None and correction.plane != request.plane.key:
             self._annotator.correction = None
-        objects = self._annotator.read_prompts()
+        objects = self._asked()
         if not objects:
             self._worker.cancel(Lane.PROMPT)
             self.forget()
-            self._say(
-                "That click is beside the image."
-                if self._annotator.count_outside()
-                else "Click an object, or draw a box around it."
-            )
+            self._say(self._why_nothing())
             return
-        if not is_here(settings.model):
+        if self._inference.loaded(settings.model) is None and not is_here(settings.model):
             self._worker.cancel(Lane.PROMPT)
             self._say("Download the model first.")
             return
-        self._mention("Finding the outline ...")
+        few, known = len(objects) <= _FEW, self._inference.is_embedded(request, settings)
+        quick = few and known and self._seconds < _MOMENT
+        if not quick:
+            self._mention("Finding the outline ...")
         self._worker.submit(
             Lane.PROMPT,
-            self._inference.predict(request, settings, objects),
+            self._timed(self._inference.predict(request, settings, objects)),
             lambda found: self._on_candidates(request.plane, settings, objects, found),
             self._on_error,
-            on_progress,
+            None if quick else on_progress,
         )
+        if quick:
+            # after napari is done with the click, and before it is painted
+            self._worker.later(self._answer_now)
+
+    def _asked(self) -> tuple[ObjectPrompt, ...]:
+        """Return the prompted objects; of a work region that was drawn, those that belong to it."""
+        objects, plane, image = self._annotator.read_prompts(), self._annotator.plane(), self._annotator.image
+        polygons = () if image is None else outline_of(image, plane)
+        if not polygons or not objects or self._annotator.correction is not None:
+            return objects
+        inside = lie_in([prompt.place or (np.inf, np.inf) for prompt in objects], polygons)
+        return tuple(prompt for prompt, belongs in zip(objects, inside, strict=True) if belongs)
+
+    def _why_nothing(self) -> str:
+        """Say why there is nothing to outline."""
+        image = self._annotator.image
+        if not (self._annotator.read_prompts() or self._annotator.count_outside()):
+            return "Click an object, or draw a box around it."
+        if image is None or "work_region" not in layers.ours(image):
+            return "That click is beside the image."
+        return "That click is outside of the work region: click inside its green outline."
+
+    def _timed(self, work: Work[Any]) -> Work[Any]:
+        begun = time.perf_counter()
+        found = yield from work
+        self._seconds = time.perf_counter() - begun
+        return found
+
+    def _answer_now(self) -> None:
+        self._worker.answer_now(Lane.PROMPT, _MOMENT)
 
     def _on_candidates(
         self,
@@ -139,17 +177,27 @@ class SingleObjects:
             for prompt, candidates in zip(objects, found, strict=True)
         ]
         active = new[-1] if new else len(objects) - 1
-        self.answer = Answer(plane, objects, found, chosen, active, settings)
-        self._show_answer()
+        self.answer = answer = Answer(plane, objects, found, chosen, active, settings)
+        self._outline()
+        # the outline is painted before anything is said about it
+        self._worker.later(lambda: self._tell() if self.answer is answer else None)
 
     def _show_answer(self) -> None:
-        answer = self.answer
+        self._outline()
+        self._tell()
+
+    def _outline(self) -> None:
+        """Preview the answer, and find the saved object that it is another version of."""
+        answer, masks = self.answer, self.answer.masks()
         assert answer.plane is not None
-        masks = answer.masks()
         self._annotator.show_preview(answer.plane, masks)
         image, correction = self._annotator.image, self._annotator.correction
         alone = len(masks) == 1 and correction is None and image is not None
         answer.same = self._results.same_object(image, answer.plane, masks[0]) if alone and image else None
+
+    def _tell(self) -> None:
+        """Say what is outlined, and what a commit would do."""
+        answer, masks, correction = self.answer, self.answer.masks(), self._annotator.correction
         if not masks:
             self._say("Nothing was found here: click nearer to the object's centre, or draw a box around it.")
         elif len(masks) > 1:
@@ -239,7 +287,7 @@ class SingleObjects:
     def _is_answered(self) -> bool:
         """Tell whether the outlines on display answer the prompts as they are now; else they will."""
         try:
-            if self._annotator.read_prompts() == self.answer.prompts:
+            if self._asked() == self.answer.prompts:
                 return True
         except NoPlane:
             return False
@@ -405,6 +453,10 @@ class SingleObjects:
         if here is not None:
             row, column = np.rint(points).astype(int).T
             points = points[here[row, column] == 0]
+        image = self._annotator.image
+        polygons = () if image is None else outline_of(image, plane)
+        if polygons:
+            points = points[lie_in(points, polygons)]
         if not len(points):
             self._say("No other object like this one was found.")
             return

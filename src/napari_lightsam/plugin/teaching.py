@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -100,6 +101,8 @@ class Teaching:
         self._viewer, self._worker, self._inference, self._say = viewer, worker, inference, say
         self.lesson = Lesson()
         self.last: Taught | None = None
+        self._deciding = threading.Lock()  # whether a lesson is cancelled or saved
+        self._saving = threading.Event()  # of the latest lesson: it is too late to cancel it
 
     # --- choices -------------------------------------------------------------------------------------
 
@@ -174,10 +177,11 @@ class Teaching:
         except NoPlane as error:
             report_info(str(error))
             return False
-        lesson = self.lesson
+        lesson, self._saving = self.lesson, threading.Event()
+        work = self._work(request, model, lesson, labels, regions, name)
         self._worker.submit(
             Lane.TEACH,
-            self._work(request, model, lesson, labels, regions, name),
+            self._until_saved(work, self._saving),
             lambda result: self._on_done(Taught(result, request.plane)),
             self._on_error,
             self.progress.emit,
@@ -232,11 +236,32 @@ class Teaching:
         self._inference.forget(result.name)  # on the worker's thread, as all that concerns it
         return result
 
+    def _until_saved(self, work: Work[FineTuned], saving: threading.Event) -> Work[FineTuned]:
+        """Pass a lesson on, noting on the worker's thread when its model is about to be saved."""
+        from napari_lightsam.train.config import SAVING
+
+        try:
+            while True:
+                try:
+                    progress = next(work)
+                except StopIteration as stop:
+                    return stop.value  # type: ignore[no-any-return]
+                if progress.stage == SAVING:
+                    with self._deciding:
+                        saving.set()
+                yield progress
+        finally:
+            work.close()
+
     def cancel(self) -> None:
-        """Stop the lesson; nothing is kept. One that has ended is not lost: its result is on the way."""
+        """Stop the lesson; nothing is kept. One that is being saved, or has ended, is not lost."""
         if not self.is_running:
             return
-        self._worker.cancel(Lane.TEACH)
+        with self._deciding:
+            if self._saving.is_set():
+                self._say("The lesson is over and the model is being saved: it is too late to cancel.")
+                return
+            self._worker.cancel(Lane.TEACH)
         self.progress.emit(None)
         self._say("Teaching cancelled; nothing was kept.")
 

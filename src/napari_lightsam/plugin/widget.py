@@ -16,6 +16,7 @@ from napari_lightsam.plugin.widget_batch import BatchSection
 from napari_lightsam.plugin.widget_canvas import CanvasContext
 from napari_lightsam.plugin.widget_click import ClickSection
 from napari_lightsam.plugin.widget_everything import EverythingSection
+from napari_lightsam.plugin.widget_look import Look
 from napari_lightsam.plugin.widget_models import ModelChooser
 from napari_lightsam.plugin.widget_objects import ObjectsSection
 from napari_lightsam.plugin.widget_parts import (
@@ -55,6 +56,7 @@ class LightSamWidget(QWidget):
         self._docked = False
         self._build()
         self._connect()
+        self._look = Look(napari_viewer, self)
         self.setMinimumWidth(220)
         _WIDGETS.add(self)
         self.reset_choices()
@@ -311,3 +313,4 @@ class LightSamWidget(QWidget):
             self.controller.annotator.remove_prompts()
             self.controller.close()
             self._canvas_context.close()
+            self._look.close()

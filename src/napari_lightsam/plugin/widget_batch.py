@@ -93,6 +93,7 @@ class BatchSection(FoldedSection):
             "Look at the results: outlines, sizes, and what failed, in the browser."
         )
         self.show_combo = wide(QComboBox())
+        self.show_combo.setAccessibleName("Image of the results")
         self.show_combo.setToolTip(
             "Add an image and its objects to the viewer. ⚠ marks what to look at first."
         )

@@ -21,6 +21,7 @@ from qtpy.QtWidgets import (
 from napari_lightsam.plugin import layers, prompt_sources
 from napari_lightsam.plugin.prompts import NEGATIVE, POSITIVE
 from napari_lightsam.plugin.results import refusal
+from napari_lightsam.plugin.widget_hover import HoverBox
 from napari_lightsam.plugin.widget_parts import draw_icon, enable, fill, wide
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class ClickSection(QWidget):
             "Off: all points say something about one object. On: every positive point is an object, and a "
             "negative one belongs to the nearest. Every box is an object either way."
         )
+        self.hover_box = HoverBox(self._control)
         column = QVBoxLayout()
         column.setSpacing(2)
         column.addLayout(row)
@@ -80,6 +82,7 @@ class ClickSection(QWidget):
         column.addLayout(second)
         column.addWidget(self.from_button)
         column.addWidget(self.each_box)
+        column.addWidget(self.hover_box)
         return column
 
     def _build_saving(self) -> QVBoxLayout:

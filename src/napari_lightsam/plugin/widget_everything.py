@@ -6,7 +6,7 @@ from dataclasses import Field, fields, replace
 from typing import TYPE_CHECKING, Any, get_args
 
 from napari.layers import Shapes
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -19,19 +19,22 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
     QWidget,
 )
-from superqt import QCollapsible
 
 from napari_lightsam.engine.config import EverythingConfig, Mode
 from napari_lightsam.plugin import prompt_sources, proposals
 from napari_lightsam.plugin.axes import AxisRole, NoPlane, level0, roles_of
 from napari_lightsam.plugin.scope import Scope, add_region, stack_axis
+from napari_lightsam.plugin.widget_folded import FoldedSection
 from napari_lightsam.plugin.widget_lengths import LengthBox
 from napari_lightsam.plugin.widget_parts import ProgressRow, fill, wide
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from napari_lightsam.plugin.controller import Controller
 
 _DRAW = "draw"
+_PAINTED = 500  # milliseconds, in which what has changed is on the screen
 _STEPS = 100  # of the slider, to either side
 _FIELDS: dict[str, Field[Any]] = {setting.name: setting for setting in fields(EverythingConfig)}
 _SCORES = ("iou_threshold", "stability_threshold", "overlap")
@@ -90,6 +93,7 @@ class EverythingSection(QWidget):
         self.slider.setRange(-_STEPS, _STEPS)
         self.slider.setPageStep(_STEPS // 5)
         self.slider.setTickInterval(_STEPS)
+        self.slider.setAccessibleName("Fewer or more objects")
         self.slider.setTickPosition(QSlider.TickPosition.TicksBelow)
         self.slider.setToolTip(
             "Left: only sure objects. Right: doubtful ones too. After a run the result follows at once."
@@ -106,6 +110,8 @@ class EverythingSection(QWidget):
         form.addRow("Where", self.scope)
         self.min_size = LengthBox("auto", tip("min_size") + " After a run the result follows at once.")
         self.max_size = LengthBox("any", tip("max_size") + " After a run the result follows at once.")
+        self.min_size.setAccessibleName("Least size")
+        self.max_size.setAccessibleName("Largest size")
         sizes = QHBoxLayout()
         sizes.addWidget(self.min_size, 1)
         sizes.addWidget(QLabel("to"))
@@ -117,7 +123,7 @@ class EverythingSection(QWidget):
         form.addRow(self.border)
         return form
 
-    def _build_advanced(self) -> QCollapsible:
+    def _build_advanced(self) -> FoldedSection:
         inner = QWidget()
         form = _form(inner)
         self.mode = wide(QComboBox())
@@ -134,17 +140,22 @@ class EverythingSection(QWidget):
         self.scores = {name: _score_box(_FIELDS[name]) for name in _SCORES}
         for name, box in self.scores.items():
             form.addRow(_TITLES[name], box)
-        self.advanced = QCollapsible("Advanced", expandedIcon="▾", collapsedIcon="▸")
-        self.advanced.setDuration(0)
-        for part in (self.advanced, self.advanced.content()):
-            layout = part.layout()
-            assert layout is not None
-            layout.setContentsMargins(0, 0, 0, 0)
-        self.advanced.addWidget(inner)
+        self.advanced = FoldedSection(
+            "Advanced", "What is seldom needed: mode, prompts of a layer, thresholds."
+        )
+        self.advanced.column.addWidget(inner)
         self.advanced_form = form
         return self.advanced
 
+    def _later(self, act: Callable[[], None]) -> None:
+        timer = QTimer(self)  # ends with the widget
+        timer.setSingleShot(True)
+        timer.timeout.connect(act)
+        timer.timeout.connect(timer.deleteLater)
+        timer.start(_PAINTED)
+
     def _connect(self) -> None:
+        self._everything.later = self._later
         self.button.clicked.connect(lambda: self._control.segment_everything())
         self._everything.progress.connect(self._show_run)
         self._everything.changed.connect(self._show_count)
@@ -267,11 +278,15 @@ class EverythingSection(QWidget):
     def _show_run(self, progress: Any) -> None:
         self.row.show_progress(progress)
         self.button.setVisible(progress is None)
+        self._show_count()
 
     def _show_count(self) -> None:
-        count = self._everything.count
+        everything, so_far = self._everything, self._everything.so_far
+        count = everything.count if so_far is None else so_far
         text = "" if count is None else "1 object" if count == 1 else f"{count} objects"
-        if text and not self._everything.is_running and self._everything.needs_a_run(self._control.settings):
+        if so_far is not None:
+            text += " so far"
+        elif text and not everything.is_running and everything.needs_a_run(self._control.settings):
             text += " (settings have changed: press the button again)"
         self.count.setText(text)
         self.count.setVisible(bool(text))

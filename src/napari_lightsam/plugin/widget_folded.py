@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
 
+from napari_lightsam.plugin.widget_look import as_heading
+
 
 class FoldedSection(QWidget):
     """A bold heading, and under it what a press on the heading shows.
@@ -26,13 +28,13 @@ class FoldedSection(QWidget):
     def __init__(self, title: str, tip: str) -> None:
         super().__init__()
         self._title = title
-        self.toggle = QPushButton()
+        self.toggle = as_heading(QPushButton())
         self.toggle.setCheckable(True)
         font = self.toggle.font()
         font.setBold(True)
         self.toggle.setFont(font)
-        self.toggle.setStyleSheet("text-align: left; border: none; background: none; padding: 2px 0;")
         self.toggle.setToolTip(tip)
+        self.toggle.setAccessibleName(title)
         self.inner = QWidget()
         self.column = QVBoxLayout(self.inner)
         self.column.setContentsMargins(0, 0, 0, 0)

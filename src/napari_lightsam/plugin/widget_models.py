@@ -30,6 +30,7 @@ class ModelChooser(QWidget):
         self.available = True
         self._offered: set[str] = set()
         self.combo = wide(QComboBox())
+        self.combo.setAccessibleName("Model")
         self.download_button = QPushButton("Download")
         self.download_button.clicked.connect(self._download)
         self.row = ProgressRow(

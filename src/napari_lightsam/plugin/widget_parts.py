@@ -155,6 +155,7 @@ class ProgressRow(QWidget):
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
         self.bar.setMaximumHeight(12)
+        self.bar.setAccessibleName(title)
         self.text = QLabel()
         self.text.setWordWrap(True)
         self.cancel_button = QPushButton("Cancel")

@@ -44,7 +44,9 @@ class SizeRow(QWidget):
             "Typical diameter of an object (of a circle of the same area). Optional: auto tries several "
             "sizes. Faster and often better when given.",
         )
+        self.box.setAccessibleName("Object size")
         self.unit = QComboBox()
+        self.unit.setAccessibleName("Unit of sizes")
         self.unit.addItems(["µm", "px"])
         self.unit.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
         self.unit.setToolTip("Show sizes in micrometres or in pixels.")

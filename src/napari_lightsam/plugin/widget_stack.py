@@ -109,9 +109,10 @@ class RegionSection(QWidget):
         self.whole = QPushButton("Whole image ...")
         self.whole.clicked.connect(self._segment_whole)
         row = QHBoxLayout()
-        for part in (self.visible, self.drawn, self.whole):
-            row.addWidget(part)
+        for part in (self.visible, self.drawn):
+            row.addWidget(part, 1)
         column.addLayout(row)
+        column.addWidget(self.whole)
         self.row = ProgressRow(
             "Whole image", self._region.stop, tip="Stop now. What was found until then is in the file."
         )

@@ -152,6 +152,7 @@ class ObjectView(QTableView):
         self.setTabKeyNavigation(False)
         self.setWordWrap(False)
         self.setAccessibleName("Objects")
+        self.setToolTip("Click a row to go to its object; Ctrl+click selects several.")
         self.setMinimumHeight(150)
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Expanding)
         vertical, horizontal = self.verticalHeader(), self.horizontalHeader()

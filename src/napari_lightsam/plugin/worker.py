@@ -25,15 +25,16 @@ class Lane(IntEnum):
     FILTER = 2
     PREPARE = 3
     MEASURE = 4
-    RUN = 5
-    DOWNLOAD = 6
-    TEACH = 7
-    SAVE = 8
-    AUTOSAVE = 9
-    BATCH = 10
-    AHEAD = 11
-    FOLLOW = 12
-    WHOLE = 13
+    HOVER = 5
+    RUN = 6
+    DOWNLOAD = 7
+    TEACH = 8
+    SAVE = 9
+    AUTOSAVE = 10
+    BATCH = 11
+    AHEAD = 12
+    FOLLOW = 13
+    WHOLE = 14
 
 
 @dataclass(slots=True, eq=False)
@@ -45,6 +46,7 @@ class _Job:
     on_progress: Callable[[Progress], object] | None
     turn: int = 0
     cancelled: threading.Event = field(default_factory=threading.Event)
+    answer: Callable[[], object] | None = None
 
 
 class Worker:
@@ -105,6 +107,28 @@ class Worker:
         """Tell whether a job waits or runs in a lane; when not, its last callback is on its way."""
         with self._wake:
             return lane in self._jobs
+
+    def later(self, call: Callable[[], None]) -> None:
+        """Call a function on the main thread, after what goes on there now."""
+        self._deliver(call)
+
+    def answer_now(self, lane: Lane, seconds: float) -> bool:
+        """Wait a moment for the job of a lane, and call it back at once rather than later.
+
+        Returns
+        -------
+        bool
+            Whether it ended in time; else, and when the worker does something else too, it calls back later.
+        """
+        with self._wake:
+            if set(self._jobs) <= {lane}:
+                self._wake.wait_for(lambda: lane not in self._jobs or self._closed, seconds)
+            job = None if self._closed or lane in self._jobs else self._sent.pop(lane, None)
+            if job is None or job.answer is None or job.cancelled.is_set():
+                return False
+            job.cancelled.set()  # the callback on its way is dropped
+        job.answer()
+        return True
 
     def close(self) -> None:
         """Drop all jobs and end the thread after the step under way; does not wait for it."""
@@ -188,7 +212,8 @@ class Worker:
                 if self._jobs.get(job.lane) is not job:
                     return
                 del self._jobs[job.lane]
-                self._sent[job.lane] = job
+                self._sent[job.lane], job.answer = job, call
+                self._wake.notify_all()
             if self._closed:
                 return
             try:
