@@ -123,6 +123,11 @@ def machine() -> dict[str, Any]:
     return {"cpu": _cpu_name(), "cores": cores, "system": platform.system(), "versions": versions}
 
 
+def load() -> float | None:
+    """Return how many processes wanted a core during the last minute; None where nobody counts."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+
+
 def where(about: dict[str, Any]) -> str:
     """Write what `machine` describes as one line, without a full stop."""
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())

@@ -8,7 +8,6 @@ written only when `--json` names a file.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .bench import Bench
-from .report import as_json, as_markdown, machine, save_results
+from .report import as_json, as_markdown, load, machine, save_results
 from .rows import ROWS, SLOW
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ def header(bench: Bench, load_before: float | None) -> dict[str, Any]:
     """Describe what was measured, and where."""
     best = bench.segmenters["best"]
     runtimes = dict.fromkeys(_runtime_of(segmenter) for segmenter in bench.segmenters.values())
-    after = _load()
+    after = load()
     busy = "unknown" if load_before is None else f"{load_before:.1f} before, {after:.1f} after"
     return {
         "threads": torch.get_num_threads(),
@@ -56,11 +55,6 @@ def _runtime_of(segmenter: Segmenter) -> str:
     return segmenter.runtime_name
 
 
-def _load() -> float | None:
-    """Return how many processes wanted a core during the last minute; None where nobody counts."""
-    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmarks; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
@@ -74,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--repeat is at least 1")
     names = options.only or [name for name in ROWS if not (options.quick and name in SLOW)]
     bench = Bench(options.repeat or (1 if options.quick else 5), options.runtime)
-    before, about = _load(), machine()
+    before, about = load(), machine()
     if torch.get_num_threads() < about["cores"]:
         print(
             f"PyTorch uses {torch.get_num_threads()} of {about['cores']} cores: set OMP_NUM_THREADS and "

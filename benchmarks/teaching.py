@@ -25,9 +25,11 @@ from napari_lightsam.train.corrections import Corrected
 from napari_lightsam.train.datasets import find_labelled, read_labelled
 from napari_lightsam.train.finetune import finetune
 
-from .report import machine, save_results, where
+from .report import load, machine, save_results, where
 
 if TYPE_CHECKING:
+    from napari_lightsam.engine.progress import Progress
+    from napari_lightsam.train.config import TrainConfig
     from napari_lightsam.train.datasets import LabelledFile
     from napari_lightsam.train.held_out import Score
 
@@ -50,6 +52,8 @@ class Lesson:
         On the held-out part; None where nothing was saved.
     objects
         Learned from, and tested on.
+    steps
+        Optimiser steps.
     """
 
     name: str
@@ -58,6 +62,7 @@ class Lesson:
     before: Score | None = None
     after: Score | None = None
     objects: tuple[int, int] = (0, 0)
+    steps: int = 0
 
 
 def choose_planes(files: tuple[LabelledFile, ...]) -> list[LabelledFile]:
@@ -68,34 +73,39 @@ def choose_planes(files: tuple[LabelledFile, ...]) -> list[LabelledFile]:
     return [group[len(group) // 2] for group in planes.values()]
 
 
-def teach(file: LabelledFile, steps: int) -> Lesson:
+def teach(file: LabelledFile, config: TrainConfig) -> Lesson:
     """Teach the embedded model with one image."""
     read = read_labelled(file)
     lesson = Corrected(read.image, read.labels, read.rgb, name=file.name)
     began = time.perf_counter()
     try:
-        result = drain(
-            finetune([lesson], "lesson", config=replace(TEACHING, steps=steps), replace_model=True)
-        )
+        result = drain(finetune([lesson], "lesson", config=config, replace_model=True), _tell)
     except TrainError as error:
         return Lesson(file.name, time.perf_counter() - began, refused=str(error))
-    return Lesson(file.name, time.perf_counter() - began, "", result.before, result.after, result.objects)
+    seconds = time.perf_counter() - began
+    return Lesson(file.name, seconds, "", result.before, result.after, result.objects, result.steps)
+
+
+def _tell(progress: Progress) -> None:
+    if progress.done % 20 == 0:
+        print(f"  {progress.stage} {progress.done} of {progress.total}", file=sys.stderr, flush=True)
 
 
 def to_markdown(lessons: list[Lesson]) -> str:
     """Write lessons as a table."""
     lines = [
-        "| image | learned from | tested on | click | box | AP .5 | seconds |",
-        "|---|---|---|---|---|---|---|",
+        "| image | learned from | tested on | click | box | AP .5 | steps | seconds |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for lesson in lessons:
         learned, tested = lesson.objects
         if lesson.before is None or lesson.after is None:
-            lines.append(f"| {lesson.name} | | | refused: {lesson.refused} | | | {lesson.seconds:.0f} |")
+            lines.append(f"| {lesson.name} | | | refused: {lesson.refused} | | | | {lesson.seconds:.0f} |")
             continue
         pairs = zip(asdict(lesson.before).values(), asdict(lesson.after).values(), strict=True)
         gains = " | ".join(f"{before:.2f} -> {after:.2f}" for before, after in pairs)
-        lines.append(f"| {lesson.name} | {learned} | {tested} | {gains} | {lesson.seconds:.0f} |")
+        spent = f"{lesson.steps} | {lesson.seconds:.0f}"
+        lines.append(f"| {lesson.name} | {learned} | {tested} | {gains} | {spent} |")
     return "\n".join(lines) + "\n"
 
 
@@ -103,7 +113,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Give the lessons, print the table and write it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.teaching", description=__doc__)
     parser.add_argument("data", type=Path, help="folder of labelled images")
-    parser.add_argument("--steps", type=int, default=60, help="of each lesson")
+    parser.add_argument("--minutes", type=float, default=TEACHING.minutes, help="of learning in each lesson")
+    parser.add_argument("--steps", type=int, help="of each lesson, instead of minutes")
     parser.add_argument("--only", nargs="*", default=None, help="names of images")
     parser.add_argument("--json", type=Path, default=RESULTS, help="write the figures here")
     given = parser.parse_args(arguments)
@@ -115,12 +126,15 @@ def main(arguments: list[str] | None = None) -> int:
         lessons = []
         for number, file in enumerate(chosen, start=1):
             print(f"{number}/{len(chosen)} {file.name}", file=sys.stderr, flush=True)
-            lessons.append(teach(file, given.steps))
-    about = machine()
-    table = f"{where(about)}; {given.steps} steps a lesson.\n\n{to_markdown(lessons)}"
+            lessons.append(teach(file, replace(TEACHING, minutes=given.minutes, steps=given.steps)))
+    about, busy = machine(), load()
+    length = f"{given.minutes:g} minutes of learning" if given.steps is None else f"{given.steps} steps"
+    beside = "" if busy is None else f"; load {busy:.0f}"
+    table = f"{where(about)}; {length} a lesson{beside}.\n\n{to_markdown(lessons)}"
     print(table, end="")
     figures = about | {
-        "steps": given.steps,
+        "minutes": given.minutes if given.steps is None else None,
+        "load": busy,
         "weights": load_segmenter().weights_hash,
         "lessons": {lesson.name: asdict(lesson) for lesson in lessons},
     }

@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from skimage.segmentation import expand_labels
 
 from napari_lightsam import load_segmenter
 from napari_lightsam.engine.checkpoint import read_checkpoint
@@ -39,10 +38,10 @@ def small():
 
 
 @pytest.fixture(scope="module")
-def cells(nuclei):
-    """Cells by their nuclei: the outlines lie 6 px further out than those that the model knows."""
-    image, labels = nuclei
-    return Corrected(image, expand_labels(labels.astype(np.int32), 6), name="cells")
+def axons(sample):
+    """Axons in transmission electron microscopy: a kind of which the model never saw an image."""
+    image, labels = sample("axons_tem")
+    return Corrected(image, labels.astype(np.int32), name="axons")
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +54,8 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def taught(cells, folder):
-    return drain(finetune([cells], "my-cells", config=QUICK))
+def taught(axons, folder):
+    return drain(finetune([axons], "my-axons", config=QUICK))
 
 
 @pytest.fixture
@@ -66,22 +65,24 @@ def empty(tmp_path, monkeypatch):
     return tmp_path / "models"
 
 
-def test_it_gets_better_on_objects_that_it_never_learned_from(taught, cells):
-    assert taught.after.mean > taught.before.mean + 0.1
-    assert taught.after.box > taught.before.box + 0.05
+def test_it_gets_better_on_held_out_objects_of_a_kind_that_it_never_saw(taught, axons):
+    assert taught.after.mean > taught.before.mean + 0.03
+    assert taught.after.box > taught.before.box + 0.02
+    assert taught.after.everything > taught.before.everything + 0.05
+    assert min(taught.objects) > 12
     assert taught.steps == 10
     y0, x0, y1, x1 = taught.held_out
-    assert (y1 - y0) * (x1 - x0) < 0.5 * cells.labels.size
+    assert (y1 - y0) * (x1 - x0) < 0.5 * axons.labels.size
     assert taught.picture.truth.shape == taught.picture.before.shape == (y1 - y0, x1 - x0)
     assert taught.picture.draw().shape[2] == 3
 
 
 def test_it_is_a_model_like_any_other_under_its_name(taught, folder):
     (status,) = [status for status in list_models() if status.local]
-    assert (status.name, status.path) == ("my-cells", taught.path)
-    segmenter = load_segmenter("my-cells", device="cpu", precision="float32", runtime="torch")
-    assert segmenter.spec.name == "my-cells"
-    assert "cells" in segmenter.spec.trained_on
+    assert (status.name, status.path) == ("my-axons", taught.path)
+    segmenter = load_segmenter("my-axons", device="cpu", precision="float32", runtime="torch")
+    assert segmenter.spec.name == "my-axons"
+    assert "axons" in segmenter.spec.trained_on
     assert segmenter.weights_hash != load_segmenter("lightsam", runtime="torch").weights_hash
 
 
@@ -89,7 +90,7 @@ def test_its_file_and_card_say_what_it_was_made_of_and_how_good_it_is(taught, se
     header, card = read_header(taught.path), taught.card.read_text(encoding="utf-8")
     assert header["made_from"] == "lightsam"
     assert header["made_from_sha256"] == segmenter.weights_hash
-    for fact in (header["before"], header["after"], header["date"], header["licence"], "my-cells.png"):
+    for fact in (header["before"], header["after"], header["date"], header["licence"], "my-axons.png"):
         assert fact in card
     assert taught.card.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
@@ -105,11 +106,11 @@ def test_the_backbone_stays_as_it_was_and_the_rest_learned(taught):
         assert [name for name in changed if name.startswith(part)]
 
 
-def test_a_taught_model_can_be_taught_again_but_is_replaced_only_when_asked_for(taught, cells):
+def test_a_taught_model_can_be_taught_again_but_is_replaced_only_when_asked_for(taught, axons):
     before = taught.path.read_bytes()
     with pytest.raises(ConfigError, match="already"):
-        next(finetune([cells], "my-cells", config=QUICK))
-    work = finetune([cells], "my-cells", start="my-cells", config=QUICK, replace_model=True)
+        next(finetune([axons], "my-axons", config=QUICK))
+    work = finetune([axons], "my-axons", start="my-axons", config=QUICK, replace_model=True)
     for progress in work:
         if progress.stage == "testing as it is":
             break
@@ -117,19 +118,19 @@ def test_a_taught_model_can_be_taught_again_but_is_replaced_only_when_asked_for(
     assert taught.path.read_bytes() == before
 
 
-def test_a_model_that_did_not_get_better_is_not_saved(cells, empty):
+def test_a_model_that_did_not_get_better_is_not_saved(axons, empty):
     useless = replace(QUICK, steps=1, learning_rate=1e-8)
     with pytest.raises(TrainError, match=r"(?s)did not get better.*one click .* -> .*Correct more"):
-        drain(finetune([cells], "useless", config=useless))
+        drain(finetune([axons], "useless", config=useless))
     assert list(empty.iterdir()) == []
 
 
-def test_cancelling_leaves_nothing_behind(cells, empty, tmp_path, monkeypatch):
+def test_cancelling_leaves_nothing_behind(axons, empty, tmp_path, monkeypatch):
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     monkeypatch.setattr(module, "_KEPT", 1)
-    work = finetune([cells], "cancelled", config=QUICK)
+    work = finetune([axons], "cancelled", config=QUICK)
     for progress in work:
         if progress.stage == "training" and progress.done == 1:
             break
@@ -140,9 +141,9 @@ def test_cancelling_leaves_nothing_behind(cells, empty, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["lightsam", "LIGHTSAM", "mobile_sam", "../lightsam", ""])
-def test_published_models_are_never_overwritten_and_names_are_no_paths(cells, empty, name):
+def test_published_models_are_never_overwritten_and_names_are_no_paths(axons, empty, name):
     with pytest.raises(ConfigError):
-        next(finetune([cells], name, replace_model=True))
+        next(finetune([axons], name, replace_model=True))
     assert not empty.exists()
 
 
@@ -156,15 +157,15 @@ def test_too_little_is_refused_before_anything_is_loaded(empty):
 @pytest.mark.parametrize(
     ("start", "error"), [("mobile_sam", ConfigError), ("missing.safetensors", FileError)]
 )
-def test_only_models_that_follow_object_size_can_be_taught(cells, empty, start, error):
+def test_only_models_that_follow_object_size_can_be_taught(axons, empty, start, error):
     with pytest.raises(error):
-        drain(finetune([cells], "new", start=start))
+        drain(finetune([axons], "new", start=start))
 
 
-def test_kept_features_give_the_losses_of_the_frames(cells):
+def test_kept_features_give_the_losses_of_the_frames(axons):
     (path,) = find_weights("lightsam")
     model = start_model(read_checkpoint(path).tensors, 0).eval()
-    image = training_image("set", "cells", read_unit(cells.image, None), cells.labels)
+    image = training_image("set", "axons", read_unit(axons.image, None), axons.labels)
     batch = CropMaker([image], ObjectFrame(), 0, sizes=(40, 60), shapes=((1, 224),))[1]
     with torch.no_grad():
         kept = batch._replace(

@@ -123,3 +123,6 @@ TEACHING = TrainConfig(
     save_every=1_000_000,
 )
 """What teaching an existing model with a few corrected images takes: minutes, no checks on the way."""
+
+SAVING = "saving"
+"""Stage of a lesson's last `Progress`: the step after it writes the files, and nothing interrupts it."""

@@ -25,7 +25,7 @@ from napari_lightsam.engine.segmenter import load_segmenter
 from napari_lightsam.errors import ConfigError, FileError
 from napari_lightsam.formats.atomic import check_writable
 from napari_lightsam.model.spec import ObjectFrame
-from napari_lightsam.train.config import TEACHING, TrainConfig
+from napari_lightsam.train.config import SAVING, TEACHING, TrainConfig
 from napari_lightsam.train.corrections import Corrected, Division, divide, numbered
 from napari_lightsam.train.crops import Batch, CropMaker
 from napari_lightsam.train.datasets import find_labelled, read_labelled
@@ -171,7 +171,7 @@ def finetune(
         check_gain(before, after, division)
         picture = Picture(held.image, held.labels, found_before, found_after)
         facts = _facts(corrected, division, first, before, after, trained.steps)
-        yield Progress("saving", 0, 0)
+        yield Progress(SAVING, 0, 0)
         path = save_local(trained.checkpoint, name, base, facts, picture.draw(), replace_model=replace_model)
     part = division.held_out
     return FineTuned(

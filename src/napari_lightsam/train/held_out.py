@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_lightsam.engine.config import EverythingConfig
+from napari_lightsam.engine.image import Plane, prepare_plane
+from napari_lightsam.engine.level import Embedding
 from napari_lightsam.engine.progress import Progress, Work
 from napari_lightsam.errors import TrainError
 from napari_lightsam.formats.overlay import draw_overlay
@@ -97,8 +99,10 @@ class HeldOut:
 
     Attributes
     ----------
-    image, rgb
-        (h, w) or (h, w, C), and whether its last axis is colour, as given.
+    image
+        (h, w) or (h, w, C), as given.
+    plane
+        The same, normalised as a part of its whole image: that is how the user will ask about it.
     labels
         int32 (h, w), ids from 1 on.
     object_size
@@ -106,25 +110,27 @@ class HeldOut:
     """
 
     image: npt.NDArray[Any]
+    plane: Plane
     labels: npt.NDArray[np.int32]
-    rgb: bool | None
     object_size: float
 
     @staticmethod
     def of(corrected: Sequence[Corrected], division: Division) -> HeldOut:
         """Cut out the part that a division holds out."""
-        item, cut = corrected[division.held_out.image], division.held_out.slices
-        return HeldOut(
-            np.array(item.image[cut]), numbered(item.labels[cut])[1], item.rgb, division.object_size
+        item, (rows, columns) = corrected[division.held_out.image], division.held_out.slices
+        plane = prepare_plane(item.image, rgb=item.rgb).part(
+            (rows.start, rows.stop), (columns.start, columns.stop)
         )
+        labels = numbered(item.labels[rows, columns])[1]
+        return HeldOut(np.array(item.image[rows, columns]), plane, labels, division.object_size)
 
     def judge(self, segmenter: Segmenter, stage: str) -> Work[tuple[Score, npt.NDArray[np.int32]]]:
         """Score a model; also return what everything mode found."""
         yield Progress(stage, 0, 3)
         config = EverythingConfig(object_size=self.object_size)
-        found = yield from _as_stage(segmenter.everything(self.image, config=config, rgb=self.rgb), stage, 1)
+        embedding = Embedding(self.plane, self.object_size, segmenter.weights_hash)
+        found = yield from _as_stage(segmenter.everything(embedding, config=config), stage, 1)
         objects = choose_objects(self.labels, _MOST_ASKED)
-        embedding = segmenter.embed(self.image, object_size=self.object_size, rgb=self.rgb)
         clicks = yield from _as_stage(click_rounds(segmenter, embedding, self.labels, objects, 0), stage, 1)
         exact = np.random.default_rng(0)  # draws nothing that counts: the boxes are drawn without error
         boxes = yield from _as_stage(
