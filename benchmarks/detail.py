@@ -1,7 +1,7 @@
-"""`python -m benchmarks.detail`: how much faster, and how much worse, a field of small nuclei is when enlarged less.
+"""`python -m benchmarks.detail`: a field of small nuclei, enlarged less: how much faster and worse.
 
-Objects are enlarged until they measure what the model was trained on. Whoever gives a larger object size than the
-true one has them enlarged less. Prints a Markdown table, and writes it and its figures to
+Objects are enlarged until they measure what the model was trained on. Whoever gives a larger object size than
+the true one has them enlarged less. Prints a Markdown table, and writes it and its figures to
 benchmarks/results/detail.md and detail.json.
 """
 

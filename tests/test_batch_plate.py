@@ -225,6 +225,7 @@ def replaced(part, path):
     if Path(path).name == {after!r}:
         os.kill(os.getpid(), {signal})
 os.replace = replaced
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored in tests that run in the background
 sys.argv = ["lightsam", "segment", {data!r}, "--out", {out!r}, "--recipe", {recipe!r}]
 from napari_lightsam.cli import main
 main()

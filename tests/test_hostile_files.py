@@ -54,7 +54,7 @@ def changed(draw, document):
     document = copy.deepcopy(document)
     for _ in range(draw(st.integers(1, 2))):
         path = draw(st.sampled_from(paths_in(document)))
-        value = draw(st.sampled_from(NASTY))
+        value = copy.deepcopy(draw(st.sampled_from(NASTY)))  # the next change may reach into it
         if not path:
             return value
         place = document

@@ -253,6 +253,8 @@ def test_ctrl_c_keeps_what_is_finished_marks_it_and_tells_how_to_go_on(image, re
     command = [
         sys.executable,
         "-c",
+        # whoever starts the tests in the background may have SIGINT ignored in all of them
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from napari_lightsam.cli import main; main()",
         "slide",
         str(image),

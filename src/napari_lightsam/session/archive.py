@@ -104,7 +104,7 @@ def write_document(path: str | os.PathLike[str], document: Document) -> None:
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, indent=1).encode()
     sizes = [a.size * np.dtype(stored).itemsize for a, stored in zip(arrays.values(), types, strict=True)]
     if len(text) > LARGEST_JSON or max(sizes, default=0) > LARGEST_ARRAY or len(arrays) >= MOST_MEMBERS:
-        raise FileError(f"{path} would be larger than what can be opened again. Save fewer or smaller layers.")
+        raise FileError(f"{path} would be too large to be opened again. Save fewer or smaller layers.")
     with written_whole(path) as part, zipfile.ZipFile(part, "w", allowZip64=True) as file:
         with file.open(_entry(JSON_NAME), "w") as out:
             out.write(text)
