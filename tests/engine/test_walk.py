@@ -185,6 +185,9 @@ def test_progress_counts_prompts_and_ends_with_all_of_them(discs):
     assert asking[-1].done == asking[-1].total == discs.runtime.asked
     assert all(0.6 * discs.runtime.asked < step.total < 1.6 * discs.runtime.asked for step in asking)
     assert [step.done for step in asking] == sorted(step.done for step in asking)
+    begun = [step for step in steps if step.stage == "encoding the image"]
+    assert len(begun) > 1
+    assert all(step.done < step.total for step in begun[1:])  # a tile is still to come
 
 
 SHAPES = [(1, 1), (1, 5000), (8, 4000), (4000, 8), (2, 2)]

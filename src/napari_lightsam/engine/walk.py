@@ -109,7 +109,8 @@ class Walk:
             if self._must_stop():
                 break
             left = len(blocks) - done - 1
-            yield Progress("encoding the image", self.asked, self._expected(begun, 0, done, left))
+            expected = self._expected(begun, 0, max(0, done - 1), left + 1)  # this one is still to come
+            yield Progress("encoding the image", self.asked, expected)
             tile = Tile(segmenter.runtime, segmenter.spec, self.embedding, level, block, reader)
             parts += yield from self._rounds(tile, sampler(tile, self.config), begun, done, left)
         return parts
