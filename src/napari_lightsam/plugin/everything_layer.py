@@ -82,11 +82,12 @@ def write(
         raise LightSamError("The image was deleted while it was being segmented; the result was dropped.")
     active = viewer.layers.selection.active
     name = f"{image.name} everything" + ("" if note.get("complete", True) else " (stopped)")
-    layer = layers.add_labels(viewer, image, plane, name, {**note, "role": "everything", "largest": 0})
+    layer = layers.make_labels(image, plane, name, {**note, "role": "everything", "largest": 0})
     place = layers.place_in(layer, image, plane)
     assert place is not None  # a layer that we just made lies on the image
     written = Written(layer.unique_id, _index(place, region, axis), objects)
-    _fill(layer, written)
+    _fill(layer, written)  # before the viewer has it, so that it is painted once
+    viewer.add_layer(layer)
     layer.events.paint.connect(written.on_paint)
     layers.below_prompts(viewer, layer)
     if active is not None and layers.ours(active).get("role") in ("points", "boxes"):

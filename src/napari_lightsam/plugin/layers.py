@@ -159,12 +159,18 @@ def plane_shape(plane: Plane, height: int, width: int) -> tuple[int, ...]:
 def add_labels(
     viewer: ViewerModel, image: Image, plane: Plane, name: str, note: dict[str, Any], content: Any = None
 ) -> Labels:
-    """Add an int32 Labels layer on an image.
+    """Add an int32 Labels layer on an image; parameters as for `make_labels`."""
+    layer: Labels = viewer.add_layer(make_labels(image, plane, name, note, content))
+    return layer
+
+
+def make_labels(image: Image, plane: Plane, name: str, note: dict[str, Any], content: Any = None) -> Labels:
+    """Return an int32 Labels layer that lies on an image, and is in no viewer yet.
 
     Parameters
     ----------
-    viewer, image
-        Where to.
+    image
+        What it lies on.
     plane
         The plane that `content` is of.
     name
@@ -174,6 +180,8 @@ def add_labels(
     content
         int32 (H, W) of the plane, or None for an empty layer.
     """
+    from napari.layers import Labels
+
     shape = whole_shape(image, plane)
     whole = is_covered(image, plane)
     if not whole:
@@ -193,7 +201,7 @@ def add_labels(
         drawn = ours(image).get("work_region", {}).get("polygons")
         if drawn:
             metadata[METADATA_KEY]["region_polygons"] = drawn
-    return viewer.add_labels(data, name=name, metadata=metadata, **keywords)
+    return Labels(data, name=name, metadata=metadata, **keywords)
 
 
 def warm_up() -> None:
