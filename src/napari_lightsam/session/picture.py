@@ -179,24 +179,12 @@ def is_image(path: Path) -> bool:
 
 
 def read_pixels(record: ImageRecord, session: Path) -> Any:
-    """Read the image that work belongs to, and make sure that it is the one.
-
-    Parameters
-    ----------
-    record
-        From the file.
-    session
-        The file, for messages.
+    """Read the image that work belongs to in its finest resolution; parameters and errors as of `read_levels`.
 
     Returns
     -------
     array
         Of the record's shape; of a zarr folder a dask array, whose parts are read when they are taken.
-
-    Raises
-    ------
-    FileError
-        As `read_levels`.
     """
     return read_levels(record, session)[0]
 
