@@ -179,7 +179,7 @@ def is_image(path: Path) -> bool:
 
 
 def read_pixels(record: ImageRecord, session: Path) -> Any:
-    """Read the image that work belongs to in its finest resolution; parameters and errors as of `read_levels`.
+    """Read the image that work belongs to, in its finest resolution, as `read_levels` does.
 
     Returns
     -------
