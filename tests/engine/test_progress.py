@@ -1,6 +1,6 @@
 import pytest
 
-from napari_lightsam.engine.progress import Progress, drain
+from napari_lightsam.engine.progress import Progress, drain, relay
 
 
 def counting(log):
@@ -37,3 +37,33 @@ def test_an_error_in_the_work_reaches_the_caller():
 
     with pytest.raises(ValueError, match="no luck"):
         drain(failing())
+
+
+def test_relayed_work_keeps_its_result_while_its_steps_are_told_otherwise():
+    seen, log = [], []
+    work = relay(counting(log), lambda step: Progress("all of it", step.done + 10, 20))
+    assert drain(work, seen.append) == "result"
+    assert seen == [Progress("all of it", i, 20) for i in (10, 11, 12)]
+
+
+def test_closing_relayed_work_closes_what_it_relays():
+    log = []
+    work = relay(counting(log), lambda step: step)
+    next(work)
+    work.close()
+    assert log == ["closed"]
+
+
+def test_an_error_of_relayed_work_reaches_whoever_relays_it():
+    def failing():
+        yield Progress("trying", 0, 1)
+        raise ValueError("no luck")
+
+    def naming():
+        try:
+            return (yield from relay(failing(), lambda step: step))
+        except ValueError as error:
+            raise ValueError("plane 3") from error
+
+    with pytest.raises(ValueError, match="plane 3"):
+        drain(naming())

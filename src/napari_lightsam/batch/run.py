@@ -20,7 +20,7 @@ from napari_lightsam.batch.single import Batch, segment_job
 from napari_lightsam.batch.subject import Subject
 from napari_lightsam.batch.summary import RESERVED, check_record, write_summary
 from napari_lightsam.engine.image import LightSamWarning
-from napari_lightsam.engine.progress import Progress
+from napari_lightsam.engine.progress import Progress, relay
 from napari_lightsam.errors import FileError, LightSamError
 from napari_lightsam.formats.atomic import WriteError, check_writable
 from napari_lightsam.formats.images import read_image, read_info
@@ -253,10 +253,6 @@ def _failed(job: Job, message: str) -> FileOutcome:
 
 def _numbered(work: Work[T], job: Job, index: int, total: int) -> Work[T]:
     """Pass progress on: that of the file where there is one, else that of the batch."""
-    while True:
-        try:
-            step = next(work)
-        except StopIteration as stop:
-            outcome: T = stop.value
-            return outcome
-        yield step if total == 1 else Progress(f"{job.name}: {step.stage}", index, total)
+    return relay(
+        work, lambda step: step if total == 1 else Progress(f"{job.name}: {step.stage}", index, total)
+    )

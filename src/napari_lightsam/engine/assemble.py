@@ -165,12 +165,15 @@ def to_hierarchy(
 
 def pile_objects(candidates: Candidates, config: EverythingConfig) -> tuple[Pile, Indices]:
     """Choose and settle the objects; returns them, and int (K,), which candidates they were."""
-    pile, kept = Pile(candidates.remainders), []
-    passed = passing(candidates, config)
-    for i in suppress(candidates, candidates.quality, config.overlap, passed):
-        if pile.settle(candidates.piece(int(i)), least_area(config)):
-            kept.append(i)
-    return pile, np.array(kept, np.intp)
+    pile = Pile(candidates.remainders)
+    return pile, settle(pile, candidates, config, passing(candidates, config))
+
+
+def settle(pile: Pile, candidates: Candidates, config: EverythingConfig, passed: Indices) -> Indices:
+    """Put the best of the candidates `passed` on a pile, as far as there is room; returns int (K,), which."""
+    best = suppress(candidates, candidates.quality, config.overlap, passed)
+    kept = [i for i in best if pile.settle(candidates.piece(int(i)), least_area(config))]
+    return np.array(kept, np.intp)
 
 
 def passing(candidates: Candidates, config: EverythingConfig, smaller: float = 1.0) -> Indices:

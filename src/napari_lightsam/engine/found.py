@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from napari_lightsam.engine.assemble import least_area, passing
+from napari_lightsam.engine.assemble import passing, settle
 from napari_lightsam.engine.merge import Pile
-from napari_lightsam.engine.select import suppress
 
 if TYPE_CHECKING:
     from napari_lightsam.engine.candidates import Candidates
@@ -58,6 +57,5 @@ class FirstChoice:
         passed = passing(candidates, config)
         passed = passed[~candidates.cut[passed]]  # asked for again, to be shown whole
         before = len(self._pile.pieces)
-        for i in suppress(candidates, candidates.quality, config.overlap, passed):
-            self._pile.settle(candidates.piece(int(i)), least_area(config))
+        settle(self._pile, candidates, config, passed)
         return tuple(self._pile.pieces[before:])

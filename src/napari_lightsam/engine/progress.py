@@ -36,6 +36,36 @@ Work = Generator[Progress, None, T]
 """Long work that returns a `T`: widget, scripts and command line all drive the same generator."""
 
 
+def relay(work: Work[T], change: Callable[[Progress], Progress]) -> Work[T]:
+    """Pass long work on as a part of other work: its steps are changed on their way, its result is not.
+
+    Parameters
+    ----------
+    work
+        The generator; it is closed with this one.
+    change
+        Returns what is said instead of a step.
+
+    Examples
+    --------
+    >>> def count():
+    ...     yield Progress("counting", 1, 2)
+    ...     return 42
+    >>> drain(relay(count(), lambda step: Progress("all of it", step.done, 10)), print)
+    Progress(stage='all of it', done=1, total=10)
+    42
+    """
+    try:
+        while True:
+            try:
+                step = next(work)
+            except StopIteration as stop:
+                return stop.value  # type: ignore[no-any-return]
+            yield change(step)
+    finally:
+        work.close()
+
+
 def drain(work: Work[T], on_progress: Callable[[Progress], object] | None = None) -> T:
     """Run long work to its end and return its result.
 

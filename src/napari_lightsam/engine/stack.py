@@ -13,7 +13,7 @@ from napari_lightsam.engine.config import EverythingConfig
 from napari_lightsam.engine.image import ArrayLike, Limits, Plane, prepare_plane
 from napari_lightsam.engine.level import BlockCache, Embedding
 from napari_lightsam.engine.linking import PlaneLinker
-from napari_lightsam.engine.progress import Progress
+from napari_lightsam.engine.progress import Progress, relay
 from napari_lightsam.engine.size import estimate_size
 from napari_lightsam.errors import ConfigError, ImageError
 from napari_lightsam.model.spec import ObjectFrame
@@ -341,15 +341,10 @@ class _Run:
             plane, self.config.object_size, self.segmenter.weights_hash, cache=BlockCache(kept=1)
         )
         work = self.segmenter.everything(embedding, self.config, stop=self.stop)
-        while True:
-            try:
-                step = next(work)
-            except StopIteration as end:
-                result: Segmentation = end.value
-                return result
-            except ImageError as error:
-                raise self.planes.named(number, error) from error
-            yield Progress(stage, number, total, step.found)
+        try:
+            return (yield from relay(work, lambda step: Progress(stage, number, total, step.found)))
+        except ImageError as error:
+            raise self.planes.named(number, error) from error
 
     def _keep(self, number: int, result: Segmentation) -> None:
         """Write a plane's labels and remember what they are."""

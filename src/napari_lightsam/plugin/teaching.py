@@ -10,7 +10,7 @@ import numpy as np
 from psygnal import Signal
 
 from napari_lightsam.engine.local import check_name, local_models
-from napari_lightsam.engine.progress import Progress, Work
+from napari_lightsam.engine.progress import Progress, Work, relay
 from napari_lightsam.engine.registry import ALIASES, MODELS, known_models
 from napari_lightsam.errors import ConfigError
 from napari_lightsam.model.spec import ObjectFrame
@@ -240,18 +240,13 @@ class Teaching:
         """Pass a lesson on, noting on the worker's thread when its model is about to be saved."""
         from napari_lightsam.train.config import SAVING
 
-        try:
-            while True:
-                try:
-                    progress = next(work)
-                except StopIteration as stop:
-                    return stop.value  # type: ignore[no-any-return]
-                if progress.stage == SAVING:
-                    with self._deciding:
-                        saving.set()
-                yield progress
-        finally:
-            work.close()
+        def note(step: Progress) -> Progress:
+            if step.stage == SAVING:
+                with self._deciding:
+                    saving.set()
+            return step
+
+        return relay(work, note)
 
     def cancel(self) -> None:
         """Stop the lesson; nothing is kept. One that is being saved, or has ended, is not lost."""

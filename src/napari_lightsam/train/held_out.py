@@ -11,7 +11,7 @@ import numpy.typing as npt
 from napari_lightsam.engine.config import EverythingConfig
 from napari_lightsam.engine.image import Plane, prepare_plane
 from napari_lightsam.engine.level import Embedding
-from napari_lightsam.engine.progress import Progress, Work
+from napari_lightsam.engine.progress import Progress, Work, relay
 from napari_lightsam.errors import TrainError
 from napari_lightsam.formats.overlay import draw_overlay
 from napari_lightsam.train.corrections import Corrected, Division, numbered
@@ -146,15 +146,7 @@ class HeldOut:
 
 def _as_stage(work: Work[T], stage: str, done: int) -> Work[T]:
     """Run some work as a part of a stage."""
-    try:
-        while True:
-            try:
-                next(work)
-            except StopIteration as stop:
-                return stop.value  # type: ignore[no-any-return]
-            yield Progress(stage, done, 3)
-    finally:
-        work.close()
+    return relay(work, lambda _: Progress(stage, done, 3))
 
 
 def check_gain(before: Score, after: Score, division: Division) -> None:
