@@ -98,6 +98,11 @@ class WorkerModel:
                 _loaded[self] = self._load()
             return _loaded[self]
 
+    def forget(self) -> None:
+        """Give up the model of this process, which computes nothing any more; `load` would load it again."""
+        with _loading:
+            _loaded.pop(self, None)
+
     def _load(self) -> Segmenter:
         if self.threads is not None:
             os.environ["OMP_NUM_THREADS"] = str(self.threads)  # OpenVINO is compiled for so many, too

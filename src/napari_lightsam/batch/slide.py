@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from napari_lightsam.engine.image import ArrayLike
+    from napari_lightsam.engine.level import Level
     from napari_lightsam.engine.progress import Work
     from napari_lightsam.engine.segmenter import Segmenter
 
@@ -175,11 +176,9 @@ def segment_slide(
     pool = Pool(scheduler, workers)
     try:
         yield Progress("loading the model", 0, 1)
-        segmenter = _load(model, settings)
-        name = model if isinstance(model, str) else segmenter.spec.name
         told = threads if threads is not None else pool.threads_each()
-        worker = WorkerModel.of(segmenter, name, None if pool.name == "threads" else told)
-        slide = _Slide(segmenter, worker, settings, out, block, chunk, overwrite)
+        worker = _load(model, settings, None if pool.name == "threads" else told)
+        slide = _Slide(worker, settings, out, block, chunk, overwrite)
         return (yield from slide.run(plane, pool))
     finally:
         pool.close()
@@ -205,21 +204,21 @@ def _check(settings: BatchSettings, block: int, chunk: int, threads: int | None,
         )
 
 
-def _load(model: str | Segmenter, settings: BatchSettings) -> Segmenter:
+def _load(model: str | Segmenter, settings: BatchSettings, threads: int | None) -> WorkerModel:
     if not isinstance(model, str):
-        return model
+        return WorkerModel.of(model, model.spec.name, threads)
     from napari_lightsam.engine.segmenter import load_segmenter
 
-    return load_segmenter(
+    segmenter = load_segmenter(
         model, device=settings.device, precision=settings.precision, runtime=settings.runtime
     )
+    return WorkerModel.of(segmenter, model, threads)
 
 
 @dataclass(frozen=True, slots=True)
 class _Slide:
     """A run over one slide."""
 
-    segmenter: Segmenter
     worker: WorkerModel
     settings: BatchSettings
     out: Path
@@ -239,14 +238,15 @@ class _Slide:
 
     def _run(self, plane: ArrayLike, pool: Pool) -> Work[SlideReport]:
         done = self._begin()
-        plan, notes, about = yield from self._plan(plane)
+        plan, level, notes, about = yield from self._plan(plane)
+        if pool.name != "threads":
+            self.worker.forget()  # the model has laid out the blocks; others compute them
         if done is not None and done["identity"] == plan.identity:
             size = plan.config.object_size
             return SlideReport(
                 self.out, plan.plane.shape, done["n_objects"], size, done["blocks"], done["blocks"], (), notes
             )
         self._check_same(plan, about, done)
-        level = plan.look(self.segmenter)[1]
         blocks = [] if plan.plane.blank or plan.config.object_size is None else level.block_list()
         skipped = sum(plan.kept(i).is_file() for i in range(len(blocks)))
         self._create(plan, plane)
@@ -284,7 +284,7 @@ class _Slide:
         """Return what earlier runs noted: of one that is not complete beside its blocks."""
         return {**read_facts(self.parts / _PLAN), **(read_record(self.out) or {})}
 
-    def _plan(self, plane: ArrayLike) -> Work[tuple[SlidePlan, tuple[str, ...], dict[str, Any]]]:
+    def _plan(self, plane: ArrayLike) -> Work[tuple[SlidePlan, Level, tuple[str, ...], dict[str, Any]]]:
         """Fix what holds for the whole slide."""
         from napari_lightsam.engine.assemble import fill_defaults, fix_thresholds, usual_thresholds
         from napari_lightsam.engine.image import prepare_plane
@@ -292,7 +292,8 @@ class _Slide:
         from napari_lightsam.engine.size import estimate_size
         from napari_lightsam.model.spec import ObjectFrame
 
-        spec = self.segmenter.spec
+        segmenter = self.worker.load()
+        spec = segmenter.spec
         if not isinstance(spec.frame, ObjectFrame):
             raise ConfigError(
                 f"{spec.title} looks at whole images in a frame of fixed size, so that blocks of one mean "
@@ -307,7 +308,7 @@ class _Slide:
         size = self.settings.config.object_size or recall_size(earlier)
         if size is None:
             yield Progress("estimating the object size", 0, 1)
-            size = estimate_size(self.segmenter, Embedding(prepared, None, self.segmenter.weights_hash))
+            size = estimate_size(segmenter, Embedding(prepared, None, self.worker.weights_hash))
         config = fill_defaults(self.settings.config, spec, size)
         config = fix_thresholds(config, usual_thresholds(spec))
         about = {
@@ -322,9 +323,9 @@ class _Slide:
             "settings": self.settings.to_plain(),
             "object_size": size,
             "model": spec.name,
-            "model_sha256": self.segmenter.weights_hash,
-            "precision": self.segmenter.precision,
-            "runtime": self.segmenter.runtime_name,
+            "model_sha256": self.worker.weights_hash,
+            "precision": self.worker.precision,
+            "runtime": self.worker.runtime,
             "block": self.block,
         }
         identity = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
@@ -335,7 +336,7 @@ class _Slide:
             replace(prepared, data=plane), config, self.worker, self.block, self.out, self.parts, identity,
             Cancelled.inside(self.parts),
         )  # fmt: skip
-        return plan, notes, about
+        return plan, plan.look(segmenter)[1], notes, about
 
     def _check_same(self, plan: SlidePlan, about: Mapping[str, Any], done: Mapping[str, Any] | None) -> None:
         """Refuse to mix blocks of different settings."""
@@ -387,7 +388,7 @@ class _Slide:
             "scheduler": pool.name,
             "workers": pool.workers,
             "threads": self.worker.threads,
-            "device": self.segmenter.device,
+            "device": self.worker.device,
         }
         if not report.failed:
             shutil.rmtree(self.parts, ignore_errors=True)
