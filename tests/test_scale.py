@@ -1,10 +1,12 @@
 """Slides on dask: one result for every scheduler, whatever dies, cannot be read, or is cancelled."""
 
+import gc
 import os
 import signal
 import subprocess
 import sys
 import time
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -120,6 +122,24 @@ def test_processes_give_the_same_labels_and_threads_the_same_as_them(image, refe
     )  # fmt: skip
     assert report.exit_code == 0
     assert np.array_equal(labels, reference[1])
+
+
+def test_the_process_that_starts_a_slide_keeps_no_model_while_others_compute(image, tmp_path, monkeypatch):
+    from napari_lightsam.engine import segmenter as engine
+
+    loaded, load = [], engine.load_segmenter
+
+    def noting(*arguments, **options):
+        made = load(*arguments, **options)
+        loaded.append(weakref.ref(made.runtime))
+        return made
+
+    monkeypatch.setattr(engine, "load_segmenter", noting)
+    work = segment_slide(image, tmp_path / "labels.zarr", SETTINGS, scheduler="processes", **LAYOUT)
+    next(step for step in work if step.stage == "segmenting")
+    gc.collect()
+    assert [model() for model in loaded] == [None]
+    work.close()
 
 
 def test_a_killed_worker_costs_nothing_of_the_result(image, cluster, reference, tmp_path):

@@ -5,7 +5,7 @@ import pytest
 from napari.components import ViewerModel
 
 from napari_lightsam.plugin.axes import displayed_plane
-from napari_lightsam.plugin.layers import add_labels, on_plane, place_in, plane_shape
+from napari_lightsam.plugin.layers import add, make_labels, on_plane, place_in, plane_shape
 
 TRANSFORMS = {
     "plain": {},
@@ -29,7 +29,7 @@ def test_a_labels_layer_lies_pixel_on_pixel_on_its_image(transform):
     image = viewer.add_image(np.zeros((5, 40, 50)), axis_labels=("z", "y", "x"), **transform)
     viewer.dims.set_current_step(0, 2)
     plane = displayed_plane(image, viewer)
-    labels = add_labels(viewer, image, plane, "objects", {"role": "objects"})
+    labels = add(viewer, make_labels(image, plane, "objects", {"role": "objects"}))
     corner = (4, 39, 49)
     np.testing.assert_allclose(labels.data_to_world(corner), image.data_to_world(corner), atol=1e-9)
     assert (labels.data.dtype, labels.data.shape) == (np.int32, (5, 40, 50))
@@ -55,7 +55,7 @@ def test_labels_of_a_channel_stack_show_in_every_channel_and_leave_the_slider_al
     plane = displayed_plane(image, viewer)
     content = np.zeros((40, 50), np.int32)
     content[20, 25] = 7
-    labels = add_labels(viewer, image, plane, "objects", {"role": "objects"}, content)
+    labels = add(viewer, make_labels(image, plane, "objects", {"role": "objects"}, content))
     assert labels.data.shape == (5, 1, 40, 50)
     assert viewer.dims.range == before
     for channel in range(3):

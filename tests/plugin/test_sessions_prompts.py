@@ -76,6 +76,26 @@ def test_points_boxes_and_signs_come_back_in_order_and_are_previewed_again(
     assert picture.scale.tolist() == [0.5, 0.25]
 
 
+def test_the_outline_that_was_chosen_comes_back_not_the_best_one(desk, new_desk, image_file, tmp_path):
+    (image,) = desk.viewer.open(str(image_file), plugin="napari")
+    image.scale, image.translate = (0.5, 0.25), (3, 4)
+    desk.control.use_image(image)
+    desk.finish()
+    desk.click(30.25, 20.5)
+    desk.control.cycle(1)
+    chosen = desk.control.answer.current
+    assert chosen is not desk.control.answer.mine[0]
+
+    other = new_desk()
+    reopen(other, save(desk, tmp_path / "work.lightsam"))
+    answer = other.control.answer
+    assert answer.chosen == [1]
+    np.testing.assert_array_equal(answer.current.to_array((60, 60)), chosen.to_array((60, 60)))
+    desk.control.cycle(-1)  # the best one, which is a choice too
+    reopen(other, save(desk, tmp_path / "best.lightsam"))
+    assert other.control.answer.chosen == [0]
+
+
 def test_each_plane_has_its_own_and_the_one_on_display_is_shown(desk, new_desk, tmp_path):
     desk.open(np.zeros((2, 5, 60, 60)), axis_labels=("c", "z", "y", "x"))
     desk.control.annotator.use_each(True)

@@ -80,18 +80,16 @@ def write(
     image = layers.by_id(viewer, plane.layer)
     if image is None:
         raise LightSamError("The image was deleted while it was being segmented; the result was dropped.")
-    active = viewer.layers.selection.active
     name = f"{image.name} everything" + ("" if note.get("complete", True) else " (stopped)")
     layer = layers.make_labels(image, plane, name, {**note, "role": "everything", "largest": 0})
     place = layers.place_in(layer, image, plane)
     assert place is not None  # a layer that we just made lies on the image
     written = Written(layer.unique_id, _index(place, region, axis), objects)
     _fill(layer, written)  # before the viewer has it, so that it is painted once
-    viewer.add_layer(layer)
     layer.events.paint.connect(written.on_paint)
-    layers.below_prompts(viewer, layer)
-    if active is not None and layers.ours(active).get("role") in ("points", "boxes"):
-        viewer.layers.selection.active = active
+    active = viewer.layers.selection.active
+    clicking = active is not None and layers.ours(active).get("role") in ("points", "boxes")
+    layers.add(viewer, layer, keep_active=clicking)
     return written
 
 

@@ -101,14 +101,14 @@ class RunPreview:
         return tuple(displayed) == self._plane.axes, at
 
     def _add(self, image: Image) -> Labels:
+        from napari.layers import Labels
         from napari.utils.colormaps import CyclicLabelColormap
 
         y0, x0, y1, x1 = self._region
         shape = list(layers.plane_shape(self._plane, y1 - y0, x1 - x0))
         if self._axis is not None:
             shape[self._axis] = level0(image).shape[self._axis]
-        active = layers.active_id(self._viewer)
-        layer = self._viewer.add_labels(
+        layer = Labels(
             np.zeros(shape, np.uint8),
             name=f"{image.name} everything (running)",
             # one that lists its labels would be compiled when it is first used, for seconds
@@ -119,9 +119,7 @@ class RunPreview:
         )
         layer.editable = False
         self._layer = layer.unique_id
-        layers.below_prompts(self._viewer, layer)
-        layers.activate(self._viewer, active)
-        return layer
+        return layers.add(self._viewer, layer, keep_active=True)
 
     def hide(self) -> None:
         """Show nothing any more; cheap, as opposed to removing the layer."""

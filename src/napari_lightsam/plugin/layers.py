@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from napari_lightsam.plugin.axes import METADATA_KEY, AxisRole, Plane, level0
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator
+    from collections.abc import Hashable, Iterator, Sequence
 
     from napari.components import ViewerModel
     from napari.layers import Image, Labels, Layer
+
+AnyLayer = TypeVar("AnyLayer", bound="Layer")
 
 _ON_TOP = ("points", "boxes", "preview")
 
@@ -58,13 +60,29 @@ def activate(viewer: ViewerModel, unique_id: Hashable | None) -> None:
         viewer.layers.selection.active = layer
 
 
-def below_prompts(viewer: ViewerModel, labels: Labels) -> None:
-    """Move a layer below our prompts and preview, which must stay visible and clickable."""
-    order = [layer.unique_id for layer in viewer.layers]
-    on_top = [i for i, layer in enumerate(viewer.layers) if ours(layer).get("role") in _ON_TOP]
-    position = order.index(labels.unique_id)
-    if on_top and min(on_top) < position:
-        viewer.layers.move(position, min(on_top))
+def add(
+    viewer: ViewerModel, layer: AnyLayer, *, keep_active: bool = False, below: Sequence[str] = _ON_TOP
+) -> AnyLayer:
+    """Add a layer below our prompts and preview, which must stay visible and clickable.
+
+    Parameters
+    ----------
+    viewer
+        Where to.
+    layer
+        In no viewer yet.
+    keep_active
+        The active layer stays active; napari makes a new one active.
+    below
+        Roles of the layers of ours that stay above it.
+    """
+    active = active_id(viewer)
+    roles = [ours(other).get("role") for other in viewer.layers]
+    # not added and then moved: each of the two makes napari draw all layers anew
+    viewer.layers.insert(next((i for i, role in enumerate(roles) if role in below), len(roles)), layer)
+    if keep_active:
+        activate(viewer, active)
+    return layer
 
 
 def images(viewer: ViewerModel) -> Iterator[Image]:
@@ -154,14 +172,6 @@ def plane_shape(plane: Plane, height: int, width: int) -> tuple[int, ...]:
     shape = [1] * len(plane.index)
     shape[plane.axes[0]], shape[plane.axes[1]] = height, width
     return tuple(shape)
-
-
-def add_labels(
-    viewer: ViewerModel, image: Image, plane: Plane, name: str, note: dict[str, Any], content: Any = None
-) -> Labels:
-    """Add an int32 Labels layer on an image; parameters as for `make_labels`."""
-    layer: Labels = viewer.add_layer(make_labels(image, plane, name, note, content))
-    return layer
 
 
 def make_labels(image: Image, plane: Plane, name: str, note: dict[str, Any], content: Any = None) -> Labels:

@@ -122,10 +122,10 @@ class Preview:
             layer.refresh(thumbnail=False, highlight=False, extent=False)
 
     def _add(self, data: Any, keywords: dict[str, Any]) -> None:
+        from napari.layers import Labels
         from napari.utils.colormaps import CyclicLabelColormap
 
-        active = self._viewer.layers.selection.active
-        layer = self._viewer.add_labels(
+        layer = Labels(
             data,
             name=self._name,
             # one that lists its labels would be compiled at the first click, for seconds
@@ -135,12 +135,7 @@ class Preview:
             **keywords,
         )
         layer.editable = False
-        order = list(self._viewer.layers)
-        lowest = (i for i, other in enumerate(order) if layers.ours(other).get("role") in ("points", "boxes"))
-        position = [other.unique_id for other in order].index(layer.unique_id)
-        self._viewer.layers.move(position, min(lowest, default=len(order)))  # prompts stay on top
-        if active is not None:
-            self._viewer.layers.selection.active = active
+        layers.add(self._viewer, layer, keep_active=True, below=("points", "boxes"))
 
     def hide(self) -> None:
         """Show nothing; the layer stays, so that the next outline only changes pixels."""

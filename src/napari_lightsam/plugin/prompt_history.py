@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_lightsam.engine.masks import Mask
-    from napari_lightsam.plugin.prompts import ObjectPrompt
 
 LIMIT = 100
 """States that are kept; prompts are small."""
@@ -33,33 +32,12 @@ class Correction:
         Key of the plane that it is corrected on.
     mask
         What is to be corrected; None where the prompts alone made the object.
-    prompt
-        What made the object, when its prompts came back.
-    candidate
-        Which outline of `prompt` was saved.
     """
 
     layer: Hashable
     value: int
     plane: Hashable
     mask: Mask | None = None
-    prompt: ObjectPrompt | None = None
-    candidate: int = 0
-
-    def saved(self, prompt: ObjectPrompt) -> int:
-        """Return which outline was saved of a prompt: 0, the best, unless it is the one that came back."""
-        mine = self.prompt
-        if (
-            mine is None
-            or len(mine.points) != len(prompt.points)
-            or (mine.box is None) != (prompt.box is None)
-        ):
-            return 0
-        # positions went through the layers' transforms
-        near = np.allclose(mine.points or (), prompt.points or ()) and np.allclose(
-            mine.box or (), prompt.box or ()
-        )
-        return self.candidate if near else 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

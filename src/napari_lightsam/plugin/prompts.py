@@ -53,6 +53,12 @@ class ObjectPrompt:
         return next(((y, x) for y, x, positive in self.points if positive), None)
 
     @property
+    def rounded(self) -> ObjectPrompt:
+        """Points and box to a thousandth of a pixel: what is left equal by the transforms of layers."""
+        points = tuple((round(y, 3), round(x, 3), positive) for y, x, positive in self.points)
+        return ObjectPrompt(points, self.box and tuple(round(side, 3) for side in self.box))  # type: ignore[arg-type]
+
+    @property
     def place(self) -> tuple[float, float] | None:
         """The first positive point, or the middle of the box; None where only the rest is told."""
         if self.box is None or self.first_positive is not None:

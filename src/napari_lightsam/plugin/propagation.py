@@ -289,9 +289,8 @@ class Propagation:
         """Save a very large object into a layer of its own: an undo step of that size would freeze napari."""
         value = run.of.value
         note = {"role": "objects", "largest": value}
-        made = layers.add_labels(self._viewer, image, run.start, f"{image.name} object {value}", note)
+        made = layers.make_labels(image, run.start, f"{image.name} object {value}", note)
         if made.data.shape != labels.data.shape:
-            self._viewer.layers.remove(made)
             raise LightSamError(
                 f"Object {value} is too large to be saved in one step. Follow it in one direction at a "
                 "time, or in a smaller work region."
@@ -302,10 +301,9 @@ class Propagation:
             of_made[plane == value] = value
         for index, values in zip(step.indices, step.values, strict=True):
             made.data[index] = values
-        made.refresh()
-        layers.below_prompts(self._viewer, made)
-        self._results.target = made.unique_id
         made.selected_label = value
+        layers.add(self._viewer, made)
+        self._results.target = made.unique_id
         return made
 
 

@@ -330,6 +330,7 @@ def open_read_only(viewer: ViewerModel, image: Image, plane: Plane, path: Path) 
     """
     import dask.array as da
     import zarr
+    from napari.layers import Labels
 
     try:
         stored = zarr.open_array(str(path), mode="r")
@@ -343,7 +344,7 @@ def open_read_only(viewer: ViewerModel, image: Image, plane: Plane, path: Path) 
     thinned = tuple(slice(None, None, 2 if axis in plane.axes else 1) for axis in range(image.ndim))
     while max(levels[-1].shape) > SIDE:  # napari shows no picture that is larger than the screen bears
         levels.append(levels[-1][thinned])
-    labels = viewer.add_labels(
+    labels = Labels(
         levels if len(levels) > 1 else full,
         multiscale=len(levels) > 1,
         name=f"{image.name} whole image",
@@ -358,8 +359,7 @@ def open_read_only(viewer: ViewerModel, image: Image, plane: Plane, path: Path) 
         **layers.on_plane(image, plane),
     )
     labels.editable = False
-    layers.below_prompts(viewer, labels)
-    return labels
+    return layers.add(viewer, labels)
 
 
 def _middle(box: Region) -> Region:

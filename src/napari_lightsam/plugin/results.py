@@ -135,12 +135,9 @@ class Results:
         return self._write(self.writable(labels), place, given, replaces, replace_others)
 
     def _new_layer(self, image: Image, plane: Plane) -> Labels:
-        active = self.viewer.layers.selection.active
-        labels = layers.add_labels(self.viewer, image, plane, f"{image.name} objects", {"role": "objects"})
+        labels = layers.make_labels(image, plane, f"{image.name} objects", {"role": "objects"})
+        layers.add(self.viewer, labels, keep_active=True)
         self.target = labels.unique_id
-        layers.below_prompts(self.viewer, labels)
-        if active is not None:
-            self.viewer.layers.selection.active = active
         return labels
 
     def writable(self, labels: Labels) -> Labels:
@@ -212,17 +209,14 @@ class Results:
         for value, (mask, _) in reversed(list(enumerate(given, 1))):
             y0, x0, y1, x1 = mask.box
             content[y0:y1, x0:x1][mask.crop] = value
-        active = self.viewer.layers.selection.active
         note = {"role": "objects", "largest": len(given)}
-        labels = layers.add_labels(self.viewer, image, plane, f"{image.name} large object", note, content)
+        labels = layers.make_labels(image, plane, f"{image.name} large object", note, content)
         place = layers.place_in(labels, image, plane)
         assert place is not None  # a layer that we just made lies on the image
         areas = np.bincount(content.ravel(), minlength=len(given) + 1)
         for value, (_, how) in enumerate(given, 1):
             note_made(labels, value, replace(how, area=int(areas[value]), plane=place))
-        layers.below_prompts(self.viewer, labels)
-        if active is not None:
-            self.viewer.layers.selection.active = active
+        layers.add(self.viewer, labels, keep_active=True)
         ids = tuple(range(1, len(given) + 1))
         self._own_layer = labels.unique_id
         return Commit(labels.unique_id, ids, int(np.count_nonzero(content)))

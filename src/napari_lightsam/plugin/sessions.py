@@ -361,15 +361,12 @@ class Sessions:
         return True
 
     def _add_layers(self, image: Image, document: Document) -> list[Labels]:
-        viewer = self._control.viewer
-        active = viewer.layers.selection.active
+        from napari.layers import Labels
+
         added = []
         for record in document.labels:
-            layer = viewer.add_labels(record.data, **labels_keywords(record, image=str(image.unique_id)))
-            layers.below_prompts(viewer, layer)
-            added.append(layer)
-        if active is not None:
-            viewer.layers.selection.active = active
+            layer = Labels(record.data, **labels_keywords(record, image=str(image.unique_id)))
+            added.append(layers.add(self._control.viewer, layer, keep_active=True))
         return added
 
     @staticmethod

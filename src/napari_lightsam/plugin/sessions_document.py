@@ -110,7 +110,7 @@ def take_snapshot(control: Controller, known: dict[Hashable, str]) -> Snapshot |
         run=_run(control),
         labels=tuple(_label_record(layer) for layer in found),
         target=target,
-        prompts=open_prompts(control.annotator, [layer.unique_id for layer in found]),
+        prompts=open_prompts(control.annotator, control.answer, [layer.unique_id for layer in found]),
         created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     )
     arrays = [level0(picture) for picture in pictures]

@@ -21,17 +21,22 @@ if TYPE_CHECKING:
     from napari.layers import Image
 
     from napari_lightsam.plugin.annotator import Annotator
+    from napari_lightsam.plugin.answer import Answer
     from napari_lightsam.plugin.controller import Controller
     from napari_lightsam.plugin.scope import Region
 
 
-def open_prompts(annotator: Annotator, saved: Sequence[Hashable]) -> tuple[dict[str, Any], ...]:
+def open_prompts(
+    annotator: Annotator, answer: Answer, saved: Sequence[Hashable]
+) -> tuple[dict[str, Any], ...]:
     """Describe all prompts by object, those of planes that are not on display included.
 
     Parameters
     ----------
     annotator
         Of the viewer.
+    answer
+        The outlines on display.
     saved
         `unique_id` of each Labels layer that is saved with them.
 
@@ -48,6 +53,7 @@ def open_prompts(annotator: Annotator, saved: Sequence[Hashable]) -> tuple[dict[
     if image is None or not (annotator.has_prompts or annotator.correction):
         return ()
     drawn = layers.ours(image).get("work_region", {}).get("polygons", [])
+    chosen = dict(zip(answer.prompts, answer.chosen, strict=True))
     found = []
     for plane in _planes(annotator, image, shown):
         correction = annotator.correction if plane == shown else None
@@ -55,6 +61,7 @@ def open_prompts(annotator: Annotator, saved: Sequence[Hashable]) -> tuple[dict[
         objects = annotator.read_prompts() if at_work else _objects(annotator, image, plane)
         for prompt in objects:
             plain = Made("prompt", prompt=prompt).to_plain()["prompt"]
+            plain["candidate"] = chosen.get(prompt, 0) if plane == answer.plane else 0
             plain |= {"plane": list(plane.index), "region": list(_box(plane)), "each": annotator.each}
             if drawn:
                 plain["polygons"] = drawn
@@ -134,7 +141,9 @@ def bring_back(
         return
     try:
         shown = annotator.plane()
-        parts = [_read(plain, image, shown) for plain in saved]
+        read = [_read(plain, image, shown) for plain in saved]
+        parts = [(plane, prompt) for plane, prompt, _ in read]
+        control.single.recall({prompt: candidate for _, prompt, candidate in read})
         _go_to(control, image, shown, parts[0][0], _polygons(saved[0]))
         annotator.each = bool(saved[0].get("each"))
         # what stood on display when the work was saved comes first
@@ -145,14 +154,18 @@ def bring_back(
         report_error(error)
 
 
-def _read(plain: Mapping[str, Any], image: Image, shown: Plane) -> tuple[Plane, ObjectPrompt]:
-    """Return the prompt of one object and its plane; files of earlier versions mean the one on display."""
-    prompt = Made.from_plain({"source": "prompt", "prompt": plain}).prompt
+def _read(plain: Mapping[str, Any], image: Image, shown: Plane) -> tuple[Plane, ObjectPrompt, int]:
+    """Return the plane and prompt of one object, and which outline was chosen; of early files the first.
+
+    Files of earlier versions mean the plane on display.
+    """
+    made = Made.from_plain({"source": "prompt", "prompt": plain, "candidate": plain.get("candidate", 0)})
+    prompt, candidate = made.prompt, max(made.candidate, 0)
     assert prompt is not None  # it was read from one
     if not np.isfinite([at for point in prompt.points for at in point[:2]] + [*(prompt.box or ())]).all():
         raise FileError("Saved clicks lie at places that are no numbers.")
     if "plane" not in plain:
-        return shown, prompt
+        return shown, prompt, candidate
     shape = level0(image).shape
     index, box = plain["plane"], plain.get("region")
     steps = isinstance(index, list) and len(index) == len(shown.index) and index.count(None) == 2
@@ -167,7 +180,7 @@ def _read(plain: Mapping[str, Any], image: Image, shown: Plane) -> tuple[Plane, 
         y0, x0, y1, x1 = prompt.mask.box
         if min(y0, x0) < 0 or y1 > plane.shape[0] or x1 > plane.shape[1]:
             raise FileError("A saved outline lies outside of its image.")
-    return plane, prompt
+    return plane, prompt, candidate
 
 
 def _is_step(step: Any, length: int) -> bool:

@@ -22,7 +22,7 @@ from napari_lightsam.plugin.scope import lie_in, outline_of
 from napari_lightsam.plugin.worker import Lane
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from napari.layers import Labels, Layer
     from numpy.typing import NDArray
@@ -85,6 +85,7 @@ class SingleObjects:
         self.replace_others = False
         self.replace_same = True
         self._seconds = 0.0  # that the last outlines took
+        self._former: dict[ObjectPrompt, int] = {}
 
     # --- outlines ------------------------------------------------------------------------------------
 
@@ -170,10 +171,9 @@ class SingleObjects:
             else {}
         )
         new = [i for i, prompt in enumerate(objects) if prompt not in before]
-        correction = self._annotator.correction
-        saved = (lambda prompt: 0) if correction is None else correction.saved
+        former = {} if not self._former else {one: self._former.get(one.rounded, 0) for one in objects}
         chosen = [
-            min(before.get(prompt, saved(prompt)), max(len(candidates) - 1, 0))
+            min(before.get(prompt, former.get(prompt, 0)), max(len(candidates) - 1, 0))
             for prompt, candidates in zip(objects, found, strict=True)
         ]
         active = new[-1] if new else len(objects) - 1
@@ -232,6 +232,13 @@ class SingleObjects:
         """Show no outlines; prompts stay."""
         self.answer = Answer()
         self._annotator.hide_preview()
+
+    def recall(self, chosen: Mapping[ObjectPrompt, int]) -> None:
+        """Show of prompts that come back the outlines that were chosen of them, not the best ones."""
+        for prompt, candidate in chosen.items():
+            self._former.pop(prompt.rounded, None)
+            if candidate:  # of most it is the best, which needs no note
+                self._former[prompt.rounded] = candidate
 
     # --- what is done with them ----------------------------------------------------------------------
 
@@ -372,7 +379,8 @@ class SingleObjects:
         known = made is not None and made.prompt is not None and (made.area, made.plane) == (mask.area, place)
         if made is not None and made.prompt is not None and known:
             prompt = made.prompt
-            correction = Correction(labels.unique_id, value, plane.key, prompt.mask, prompt, made.candidate)
+            correction = Correction(labels.unique_id, value, plane.key, prompt.mask)
+            self.recall({prompt: made.candidate})
             self._annotator.take(prompt.points, [prompt.box] if prompt.box else [], correction)
         else:
             correction = Correction(labels.unique_id, value, plane.key, mask)

@@ -6,7 +6,7 @@ import weakref
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QEvent, QSize, Qt
+from qtpy.QtCore import QEvent, QSize, Qt, QTimer
 from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QFormLayout, QLabel, QScrollArea, QVBoxLayout, QWidget
 
 from napari_lightsam.plugin import layers, request
@@ -54,6 +54,9 @@ class LightSamWidget(QWidget):
         self._main_thread = MainThread(self)
         self.controller = Controller(napari_viewer, self._main_thread.deliver)
         self._docked = False
+        self._soon = QTimer(self)
+        self._soon.setSingleShot(True)
+        self._soon.timeout.connect(self._refresh)
         self._build()
         self._connect()
         self._look = Look(napari_viewer, self)
@@ -156,7 +159,7 @@ class LightSamWidget(QWidget):
 
     def _connect(self) -> None:
         control = self.controller
-        control.changed.connect(self._refresh)
+        control.changed.connect(self._refresh_soon)
         control.mentioned.connect(self.status.setText, check_nargs=False)
         self.image_combo.activated.connect(self._choose_image)
         self.size_row.chosen.connect(self._apply_size)
@@ -169,8 +172,8 @@ class LightSamWidget(QWidget):
         events = self.viewer.layers.events
         for emitter in (events.inserted, events.removed, events.reordered, events.renamed):
             emitter.connect(self.reset_choices)
-        self.viewer.layers.selection.events.active.connect(self._on_active)
-        self.viewer.dims.events.ndisplay.connect(self._refresh)
+        self.viewer.layers.selection.events.active.connect(self._refresh_soon)
+        self.viewer.dims.events.ndisplay.connect(self._refresh_soon)
         self.destroyed.connect(control.close)
 
     # --- choices -------------------------------------------------------------------------------------
@@ -188,7 +191,7 @@ class LightSamWidget(QWidget):
             active = self.viewer.layers.selection.active
             chosen = next((x for x in found if active is not None and x.unique_id == active.unique_id), None)
             self.choose_image(chosen or (found[-1] if found else None))
-        self._refresh()
+        self._refresh_soon()
 
     def choose_image(self, image: Any) -> None:
         """Work on an Image layer."""
@@ -253,15 +256,18 @@ class LightSamWidget(QWidget):
         self.models.refresh()
         self.size_row.box.set_pixels(object_size)
 
-    def _on_active(self, event: Any = None) -> None:
-        self._refresh()
-
     # --- what is shown -------------------------------------------------------------------------------
 
-    def _refresh(self, event: Any = None) -> None:
+    def _refresh_soon(self, event: Any = None) -> None:
+        """Bring everything in step once napari is done: one new layer alone is told of half a dozen times."""
+        if self.is_open:
+            self._soon.start()
+
+    def _refresh(self) -> None:
         """Bring every section in step with the controller; what cannot be used says why."""
         if not self.is_open:
             return
+        self._soon.stop()
         control = self.controller
         self.status.setText(control.status)
         self.notes.setText("\n".join(f"⚠ {note}" for note in control.notes))
