@@ -62,10 +62,10 @@ def test_click_save_and_everything_through_the_buttons(widget, viewer, qtbot):
     widget.click.next_button.click()
     widget.click.commit_button.click()
     assert viewer.layers["cells objects"].data[30, 30] == 1
-    assert widget.click.target_combo.currentText() == "cells objects"
+    qtbot.waitUntil(lambda: widget.click.target_combo.currentText() == "cells objects")
     widget.everything.button.click()
     qtbot.waitUntil(lambda: "cells everything" in viewer.layers, timeout=10_000)
-    assert widget.click.target_combo.currentText() == "cells everything"
+    qtbot.waitUntil(lambda: widget.click.target_combo.currentText() == "cells everything")
     assert not widget.everything.row.isVisible()
 
 
@@ -73,15 +73,16 @@ def test_the_widget_asks_before_an_object_is_replaced_and_names_what_is_correcte
     viewer.add_image(np.zeros((60, 60)), name="cells", scale=(0.5, 0.5), units=("um", "um"))
     ready(qtbot, widget)
     click, control = widget.click, widget.controller
-    for _ in range(2):
-        click.object_button.click()
-        control.annotator.points.add([30, 30])
-        qtbot.waitUntil(click.commit_button.isEnabled, timeout=10_000)
-        asked = click.same_box.isVisible()
-        if not asked:
-            assert "15.2 µm²" in click.facts.text()
-            assert "Score 0.90" in click.facts.text()
-            click.commit_button.click()
+    click.object_button.click()
+    control.annotator.points.add([30, 30])
+    qtbot.waitUntil(click.commit_button.isEnabled, timeout=10_000)
+    assert "15.2 µm²" in click.facts.text()
+    assert "Score 0.90" in click.facts.text()
+    assert not click.same_box.isVisible()
+    click.commit_button.click()
+    click.object_button.click()
+    control.annotator.points.add([30, 30])
+    qtbot.waitUntil(click.same_box.isVisible, timeout=10_000)
     assert click.same_box.text() == "Replace object 1?"
     assert click.commit_button.text() == "Replace object 1 (C)"
     click.same_box.click()
@@ -174,7 +175,7 @@ def test_scopes_and_prompt_layers_are_offered_where_they_exist(widget, viewer, q
     assert section.scope.currentText() == "inside 'region'"
     assert str(viewer.layers.selection.active.mode) == "add_rectangle"
     viewer.layers.remove("region")
-    assert section.scope.currentText() == "this plane"
+    qtbot.waitUntil(lambda: section.scope.currentText() == "this plane")
     stack = viewer.add_image(np.zeros((7, 60, 60)), name="stack", axis_labels=("z", "y", "x"))
     widget.choose_image(stack)
     ready(qtbot, widget)
@@ -182,12 +183,14 @@ def test_scopes_and_prompt_layers_are_offered_where_they_exist(widget, viewer, q
     viewer.add_labels(np.zeros((7, 60, 60), int), name="by another tool")
     viewer.add_labels(np.zeros((9, 9), int), name="of another image")
     viewer.add_points(np.zeros((1, 3)), name="marks")
+    qtbot.waitUntil(lambda: section.prompts.count() == 3)
     offered = [section.prompts.itemText(i) for i in range(section.prompts.count())]
     assert offered[1:] == ["by another tool", "marks"]
     section.prompts.setCurrentIndex(2)
     section.prompts.activated.emit(2)
+    assert widget.controller.everything.choices.prompts_from is not None
     viewer.layers.remove("marks")
-    assert widget.controller.everything.choices.prompts_from is None
+    qtbot.waitUntil(lambda: widget.controller.everything.choices.prompts_from is None)
 
 
 def test_a_warning_of_the_engine_is_shown_once_and_readable(widget, viewer, qtbot, tiny, monkeypatch):

@@ -60,10 +60,11 @@ def test_a_large_image_says_where_it_is_worked_on_and_lets_that_be_changed(
     assert section.isVisible()
     assert "rows 30 to 70, columns 40 to 80" in section.where.text()
     shapes = widget.viewer.add_shapes([[(2, 3), (2, 22), (11, 22), (11, 3)]], shape_type="polygon")
+    qtbot.waitUntil(lambda: section.drawn.findData(shapes.unique_id) >= 0)
     section.drawn.setCurrentIndex(section.drawn.findData(shapes.unique_id))
     section.drawn.activated.emit(section.drawn.currentIndex())
     assert control.region.box == (2, 3, 12, 23)
-    assert "rows 2 to 12" in section.where.text()
+    qtbot.waitUntil(lambda: "rows 2 to 12" in section.where.text())
     section.visible.click()
     assert control.region.box == (30, 40, 70, 80)
     asked = []
