@@ -133,6 +133,37 @@ def test_a_plane_that_was_edited_by_hand_is_where_the_next_run_ends(stack):
     assert "up to plane 6, which you edited" in stack.control.status
 
 
+def test_a_plane_that_is_drawn_on_during_a_run_is_where_it_ends(stack, follow):
+    labels = saved(stack)
+    go(stack)
+    labels.undo()
+    follow.hold = 6
+    steps = []
+    stack.control.propagation.progress.connect(steps.append)
+    assert stack.control.propagate("forward")
+    stack.run_until(lambda: any(isinstance(step, Found) and step.plane == 5 for step in steps))
+    labels.data_setitem((np.full(3, 4), np.arange(15, 18), np.full(3, 2)), 1)
+    drawn = labels.data[4].copy()
+    follow.hold = None
+    stack.finish()
+    np.testing.assert_array_equal(labels.data[4], drawn)
+    assert planes_of(labels) == [2, 3, 4]
+    assert made_objects(labels)[1].area == np.count_nonzero(labels.data == 1)
+    assert "up to plane 4, which you edited" in stack.control.status
+
+
+def test_what_is_drawn_while_the_result_is_on_its_way_stays(stack, follow):
+    labels = saved(stack)
+    assert stack.control.propagate("forward")
+    while stack.control.worker.is_busy(Lane.FOLLOW):
+        time.sleep(0.01)  # the main thread does other things
+    labels.data_setitem((np.full(6, 4), np.arange(5, 11), np.full(6, 8)), 1)
+    drawn = labels.data[4].copy()
+    stack.finish()
+    np.testing.assert_array_equal(labels.data[4], drawn)
+    assert planes_of(labels) == [2, 3, 4]
+
+
 def test_a_run_is_previewed_on_the_plane_on_display_and_stopped_it_keeps_what_it_found(stack, follow):
     labels = saved(stack)
     follow.hold = 5

@@ -8,16 +8,18 @@ import numpy as np
 from psygnal import Signal
 
 from napari_lightsam.engine.masks import crop_mask
-from napari_lightsam.engine.progress import Progress, drain
+from napari_lightsam.engine.progress import Progress
 from napari_lightsam.errors import LightSamError
 from napari_lightsam.plugin import layers
 from napari_lightsam.plugin.axes import METADATA_KEY, AxisRole, NoPlane
 from napari_lightsam.plugin.made import Made, note_made
 from napari_lightsam.plugin.messages import report_error, report_info
+from napari_lightsam.plugin.places import view
 from napari_lightsam.plugin.planes_step import NOTE, written_planes
 from napari_lightsam.plugin.propagation_run import Followable, Run, plan, survey
-from napari_lightsam.plugin.results import LARGEST_STEP, plane_of, refusal, show
+from napari_lightsam.plugin.results import LARGEST_STEP, refusal
 from napari_lightsam.plugin.scope import stack_axis
+from napari_lightsam.plugin.undoable import write_step
 from napari_lightsam.plugin.worker import Lane
 
 if TYPE_CHECKING:
@@ -115,7 +117,7 @@ class Propagation:
         if why_not:
             raise NoPlane(why_not)
         value = int(labels.selected_label)
-        mask = crop_mask(plane_of(labels, place) == value)
+        mask = crop_mask(view(labels.data, place) == value)
         if not value or not mask.area:
             raise NoPlane(
                 f"Object {value} is not on this plane: go to a plane that shows it, or select another label "
@@ -157,17 +159,20 @@ class Propagation:
             written_planes(found.labels, found.value),
             self.replace_others,
         )
-        self._worker.submit(
-            Lane.FOLLOW,
-            self._work(run, request, direction),
-            lambda done: self._on_done(run, *done),
-            lambda error: self._on_error(run, error),
-            lambda step: self._on_progress(run, step),
-        )
+        self._submit(run, self._work(run, request, direction))
         self._say(f"Following object {found.value} ...")
         self.progress.emit(Progress("starting", 0, 0))
         self.changed.emit()
         return True
+
+    def _submit(self, run: Run, work: Work[tuple[Followed, PlanesStep]]) -> None:
+        self._worker.submit(
+            Lane.FOLLOW,
+            work,
+            lambda done: self._on_done(run, *done),
+            lambda error: self._on_error(run, error),
+            lambda step: self._on_progress(run, step),
+        )
 
     def _work(
         self, run: Run, request: PlaneRequest, direction: Direction
@@ -180,6 +185,11 @@ class Propagation:
         result = yield from self._inference.follow(
             request, run.of.axis, start, run.of.mask, run.settings, direction, within, run.stop.is_set
         )
+        return (yield from self._place(run, result))
+
+    @staticmethod
+    def _place(run: Run, result: Followed) -> Work[tuple[Followed, PlanesStep]]:
+        """Find what a result changes in the Labels array as it is now; in the worker."""
         return result, (yield from plan(run, result))
 
     def stop(self) -> None:
@@ -228,27 +238,29 @@ class Propagation:
     # --- saving --------------------------------------------------------------------------------------
 
     def _on_done(self, run: Run, result: Followed, step: PlanesStep) -> None:
-        self._end(run)
         labels = layers.by_id(self._viewer, run.of.labels.unique_id)
         image = layers.by_id(self._viewer, run.start.layer)
         place = None if labels is None or image is None else layers.place_in(labels, image, run.start)
         if labels is None or place != run.of.place or labels.data is not run.data:
+            self._end(run)
             self._say("The layer of the object was deleted or moved meanwhile; nothing was saved.")
             return
         if not step.fits(run.data):  # somebody wrote there since a moment ago
-            step = drain(plan(run, result))
+            self._submit(run, self._place(run, result))
+            return
+        self._end(run)
         try:
             count = self._save(run, result, labels, image, step)
         except LightSamError as error:
             report_error(error)
             return
         planes = "1 more plane" if count == 1 else f"{count} more planes"
-        reasons = " ".join(self._reason(run, way, ending) for way, ending in result.endings.items())
+        reasons = " ".join(self._reason(way, ending) for way, ending in step.endings.items())
         self._say(f"Object {run.of.value} is on {planes}. {reasons}")
         self.changed.emit()
 
     @staticmethod
-    def _reason(run: Run, way: int, ending: tuple[int, Any]) -> str:
+    def _reason(way: int, ending: tuple[int, Any]) -> str:
         from napari_lightsam.engine.propagate import Ending
 
         number, why = ending
@@ -261,27 +273,20 @@ class Propagation:
 
     def _save(self, run: Run, result: Followed, labels: Labels, image: Any, step: PlanesStep) -> int:
         """Write all planes as one step; returns how many there are."""
-        if not step.values:
+        if not len(step):
             return 0
         value = run.of.value
-        if sum(len(part) for part in step.values) > LARGEST_STEP:
+        if len(step) > LARGEST_STEP:
             labels = self._as_layer(run, labels, image, step)
         else:
-            index = tuple(np.concatenate(parts) for parts in zip(*step.indices, strict=True))
-            show(labels)
-            with labels.block_history():
-                labels.data_setitem(index, np.concatenate(step.values).astype(labels.data.dtype))
+            write_step(labels, step.index, step.values)
         for key in step.gone:
             run.written.pop(key, None)
         run.written.update(step.areas)
         note = labels.metadata.setdefault(METADATA_KEY, {"role": "objects", "version": 1})
         note.setdefault(NOTE, {})[str(value)] = run.written
-        gained = sum(
-            np.count_nonzero(new == value) - np.count_nonzero(old == value)
-            for new, old in zip(step.values, step.before, strict=True)
-        )
         model, size = run.settings.model, run.settings.object_size
-        area = run.total + int(gained)
+        area = run.total + step.gained
         note_made(labels, value, Made("propagated", result.score, area=area, model=model, object_size=size))
         return len(step.areas)
 
@@ -297,10 +302,8 @@ class Propagation:
             )
         for number in np.flatnonzero(run.areas):
             plane, place = run.plane(int(number))
-            of_made = made.data[tuple(slice(None) if step is None else step for step in place)]
-            of_made[plane == value] = value
-        for index, values in zip(step.indices, step.values, strict=True):
-            made.data[index] = values
+            view(made.data, place)[plane == value] = value
+        made.data[step.index] = step.values
         made.selected_label = value
         layers.add(self._viewer, made)
         self._results.target = made.unique_id

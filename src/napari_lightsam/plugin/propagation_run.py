@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_lightsam.engine.progress import Progress
+from napari_lightsam.plugin.places import view
 from napari_lightsam.plugin.planes_step import PlanesStep, on_plane_number, plane_key
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from napari_lightsam.engine.propagate import Propagation as Followed
     from napari_lightsam.plugin.axes import Plane
     from napari_lightsam.plugin.inference import Settings
+    from napari_lightsam.plugin.places import Place
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,7 +44,7 @@ class Followable:
 
     labels: Labels
     value: int
-    place: tuple[int | None, ...]
+    place: Place
     mask: Mask
     axis: int
 
@@ -90,10 +92,10 @@ class Run:
     found: dict[int, Mask] = field(default_factory=dict)
     stop: threading.Event = field(default_factory=threading.Event)
 
-    def plane(self, number: int) -> tuple[NDArray[Any], tuple[int | None, ...]]:
+    def plane(self, number: int) -> tuple[NDArray[Any], Place]:
         """Return a plane of the Labels array, and where it is."""
         place = on_plane_number(self.of.place, self.at, number)
-        return self.data[tuple(slice(None) if step is None else step for step in place)], place
+        return view(self.data, place), place
 
     @property
     def here(self) -> int:
@@ -106,6 +108,7 @@ class Run:
 def survey(run: Run) -> Work[None]:
     """Count the object on every plane, and find the next ones on which it was drawn or edited by hand."""
     value, count = run.of.value, run.data.shape[run.at]
+    run.areas, run.total = [], 0
     for number in range(count):
         yield Progress("looking at the planes", number, count)
         run.areas.append(int(np.count_nonzero(run.plane(number)[0] == value)))
@@ -123,15 +126,23 @@ def survey(run: Run) -> Work[None]:
 
 
 def plan(run: Run, result: Followed) -> Work[PlanesStep]:
-    """Find what changes: the object's new pixels, and those of an earlier run that it gives up."""
+    """Find what changes: the object's new pixels, and those of an earlier run that it gives up.
+
+    Planes that were drawn on since the run began end it there, as those that were before.
+    """
     from napari_lightsam.engine.propagate import Ending
 
+    yield from survey(run)
     step = PlanesStep()
     for way, (end, why) in result.endings.items():
-        reach = range(1, run.limits[way] + 1)
-        if why is Ending.STOPPED:  # what was not looked at stays
-            reach = range(1, abs(end - result.start))
-        for distance in reach:
+        reach = run.limits[way]
+        found = abs(end - result.start)
+        if reach + 1 < found:  # somebody drew there while the object was followed
+            end, why = result.start + way * (reach + 1), Ending.LIMIT
+        step.endings[way] = end, why
+        if why in (Ending.STOPPED, Ending.LIMIT):  # what was not looked at stays
+            reach = min(reach, found - 1)
+        for distance in range(1, reach + 1):
             plane, place = run.plane(run.here + way * distance)
             mask = result.masks.get(result.start + way * distance)
             if mask is None and plane_key(place) not in run.written:
@@ -142,4 +153,6 @@ def plan(run: Run, result: Followed) -> Work[PlanesStep]:
                 step.areas[plane_key(place)] = area
             else:
                 step.gone.append(plane_key(place))
+    yield Progress("placing the object", 0, 0)
+    step.pack()
     return step
