@@ -163,3 +163,30 @@ def test_without_a_choice_the_channel_on_display_is_used():
     second = make_request(viewer, stack, default_sources(viewer, stack))
     assert first.key != second.key
     assert first.plane.key == second.plane.key
+
+
+@pytest.fixture
+def beside_channels():
+    """A stack, and the second of two channels of another layer as the input."""
+    viewer = ViewerModel()
+    stack = viewer.add_image(np.zeros((4, 30, 32), np.uint8), axis_labels=("z", "y", "x"), name="a")
+    values = np.arange(4 * 30 * 32).reshape(4, 30, 32) % 200
+    data = np.stack([np.zeros_like(values), values]).astype(np.uint8)
+    viewer.add_image(data, axis_labels=("c", "z", "y", "x"), name="b")
+    (source,) = (one for one in sources(viewer, stack) if one.title == "b, channel 1")
+    viewer.dims.set_point(1, 2)
+    return make_request(viewer, stack, [source]), data[1]
+
+
+def test_all_planes_of_an_input_with_other_axes_are_those_of_its_own_depth(beside_channels):
+    request, values = beside_channels
+    stack, axis = request.refer_stack(0)
+    assert axis == 0
+    np.testing.assert_array_equal(stack, values)
+
+
+def test_the_whole_of_an_input_with_other_axes_is_its_own_plane(beside_channels):
+    request, values = beside_channels
+    whole = request.whole()
+    assert whole.plane.shape == (30, 32)
+    np.testing.assert_array_equal(whole.read(), values[2])

@@ -71,6 +71,7 @@ def test_labels_of_a_channel_stack_show_in_every_channel_and_leave_the_slider_al
         pytest.param((5, 40, 51), {}, None, id="another size"),
         pytest.param((5, 40, 50), {"translate": (0, 3, 0)}, None, id="shifted"),
         pytest.param((5, 40, 50), {"scale": (1, 2, 2)}, None, id="scaled"),
+        pytest.param((5, 40, 50), {"scale": (1, -1, -1), "translate": (0, 39, 49)}, None, id="turned over"),
         pytest.param((1, 40, 50), {"translate": (2, 0, 0)}, (0, None, None), id="this plane only"),
         pytest.param((1, 40, 50), {"translate": (3, 0, 0)}, None, id="another plane only"),
     ],
@@ -81,3 +82,11 @@ def test_only_labels_that_lie_on_the_plane_can_be_written(shape, keywords, place
     labels = viewer.add_labels(np.zeros(shape, np.int32), **keywords)
     viewer.dims.set_current_step(0, 2)
     assert place_in(labels, image, displayed_plane(image, viewer)) == place
+
+
+def test_labels_with_rows_and_columns_exchanged_do_not_lie_on_a_square_plane():
+    viewer = ViewerModel()
+    image = viewer.add_image(np.zeros((30, 30)))
+    exchanged = np.array([[0, 1, 0], [1, 0, 0], [0, 0, 1]])
+    labels = viewer.add_labels(np.zeros((30, 30), np.int32), affine=exchanged)
+    assert place_in(labels, image, displayed_plane(image, viewer)) is None

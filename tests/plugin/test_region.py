@@ -14,7 +14,7 @@ from napari_lightsam.engine.masks import Mask
 from napari_lightsam.engine.progress import Progress
 from napari_lightsam.formats.geojson import read_geojson
 from napari_lightsam.formats.roi import read_rois
-from napari_lightsam.plugin import region, writer
+from napari_lightsam.plugin import layers, region, writer
 from napari_lightsam.plugin.layers import ours
 from napari_lightsam.plugin.scope import Scope
 
@@ -138,6 +138,27 @@ def test_regions_of_multiscale_images_stacks_and_colours(desk, tiny, kind):
     assert labels.data.shape == ((3, 200, 200) if kind == "stack" else (200, 200))
     if kind == "stack":
         assert control.request().refer_stack(0)[0].shape == (3, 200, 200)
+
+
+@pytest.mark.parametrize("axis", ["c", "z", "t"])
+def test_the_outline_of_the_region_is_on_every_plane_and_leaves_the_slider_alone(desk, axis):
+    image = desk.open(
+        lazy([], (3, *SIZE)), axis_labels=(axis, "y", "x"), contrast_limits=(0, 255), scale=(2, 1, 1)
+    )
+    before = desk.viewer.dims.range[0]
+    desk.viewer.dims.set_point(0, 4)
+    desk.finish()
+    assert desk.control.region.use((10, 20, 90, 140))
+    desk.finish()
+    outline = layers.find(desk.viewer, "work region", desk.control.annotator.owner)
+    assert desk.viewer.dims.range[0] == before
+    for step in (0, 2, 4):
+        desk.viewer.dims.set_point(0, step)
+        assert len(outline._data_view.displayed_vertices), step
+    corners = np.array([image.world_to_data(outline.data_to_world(at)) for at in outline.data[0]])[:, 1:]
+    np.testing.assert_allclose(
+        [corners.min(axis=0), corners.max(axis=0)], [(9.5, 19.5), (89.5, 139.5)], atol=1e-3
+    )
 
 
 def test_an_image_that_fits_has_no_region(desk):

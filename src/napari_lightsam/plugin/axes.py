@@ -89,14 +89,7 @@ class Plane:
 
     def corner(self) -> tuple[int, ...]:
         """Return the data position of the plane's first pixel."""
-        return self._at(self.origin)
-
-    def far_corner(self) -> tuple[int, ...]:
-        """Return the data position of the plane's last pixel."""
-        return self._at((self.origin[0] + self.shape[0] - 1, self.origin[1] + self.shape[1] - 1))
-
-    def _at(self, pixel: tuple[int, int]) -> tuple[int, ...]:
-        of_plane = iter(pixel)
+        of_plane = iter(self.origin)
         return tuple(next(of_plane) if step is None else step for step in self.index)
 
     def narrowed(self, region: Sequence[int]) -> Plane:

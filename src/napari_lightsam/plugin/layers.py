@@ -94,7 +94,9 @@ def images(viewer: ViewerModel) -> Iterator[Image]:
             yield layer
 
 
-def on_image(image: Image, plane: Plane, *, stretch: float = 1.0) -> dict[str, Any]:
+def on_image(
+    image: Image, plane: Plane, *, stretch: float = 1.0, on_all_planes: bool = False
+) -> dict[str, Any]:
     """Return the transform of a layer that lies on an image, as keywords for `viewer.add_*`.
 
     Channel axes have length one in our layers, because an object is the same in all channels. Their one
@@ -108,11 +110,13 @@ def on_image(image: Image, plane: Plane, *, stretch: float = 1.0) -> dict[str, A
         Names the channel axes.
     stretch
         Further stretching of channel axes: prompts need it, as a point shows only within half a pixel.
+    on_all_planes
+        The layer is the same on all planes too, as in all channels.
     """
     shape = level0(image).shape
     scale, translate = np.array(image.scale, float), np.array(image.translate, float)
     for axis, role in enumerate(plane.roles):
-        if role is AxisRole.CHANNEL:
+        if role is AxisRole.CHANNEL or (on_all_planes and axis not in plane.axes):
             translate[axis] += scale[axis] * (shape[axis] - 1) / 2
             scale[axis] *= shape[axis] * stretch
     return {
@@ -254,13 +258,18 @@ def place_in(labels: Labels, image: Image, plane: Plane) -> tuple[int | None, ..
     rows, columns = (axis - skipped for axis in plane.axes)
     if rows < 0 or (labels.data.shape[rows], labels.data.shape[columns]) != plane.shape:
         return None
-    first, last = plane.corner(), plane.far_corner()
-    start, end = (labels.world_to_data(image.data_to_world(corner)) for corner in (first, last))
-    index = np.rint(start).astype(int)
-    far = index.copy()
-    far[rows], far[columns] = plane.shape[0] - 1, plane.shape[1] - 1
-    inside = all(0 <= step < length for step, length in zip(index, labels.data.shape, strict=True))
-    fits = not index[rows] and not index[columns] and inside
-    if not fits or np.abs(end - far).max() > 0.5 or np.abs(start - index).max() > 0.5:
-        return None
-    return tuple(None if axis in (rows, columns) else int(step) for axis, step in enumerate(index))
+    height, width = (length - 1 for length in plane.shape)
+    places = []
+    for row, column in ((0, 0), (0, width), (height, width)):  # two of them are the same when turned over
+        position = list(plane.corner())
+        position[plane.axes[0]] += row
+        position[plane.axes[1]] += column
+        index = np.rint(labels.world_to_data(image.data_to_world(position))).astype(int)
+        if (index[rows], index[columns]) != (row, column):
+            return None
+        places.append(
+            tuple(None if axis in (rows, columns) else int(step) for axis, step in enumerate(index))
+        )
+    first = places[0]
+    inside = all(step is None or 0 <= step < n for step, n in zip(first, labels.data.shape, strict=True))
+    return first if inside and len(set(places)) == 1 else None

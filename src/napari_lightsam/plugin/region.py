@@ -13,7 +13,7 @@ from napari_lightsam.errors import FileError, LightSamError
 from napari_lightsam.plugin import layers
 from napari_lightsam.plugin.axes import METADATA_KEY, NoPlane, full_plane, level0
 from napari_lightsam.plugin.messages import report_error, report_info
-from napari_lightsam.plugin.prompts import STRETCH
+from napari_lightsam.plugin.prompts import STRETCH, Placing
 from napari_lightsam.plugin.scope import drawn_polygons, is_box, region_of, visible_region
 from napari_lightsam.plugin.worker import Lane
 
@@ -199,25 +199,19 @@ class WorkRegion:
 
     def _show(self, image: Image, plane: Plane, box: Region, polygons: Sequence[list[list[float]]]) -> None:
         """Draw the outline of the region on the image, on a layer that nobody works on."""
+        from napari.layers import Shapes
+
         y0, x0, y1, x1 = (side - 0.5 for side in box)
-        outlines = []
-        for polygon in polygons or [[[y0, x0], [y0, x1], [y1, x1], [y1, x0]]]:
-            corners = np.tile(np.array(plane.corner(), float), (len(polygon), 1))
-            corners[:, list(plane.axes)] = polygon
-            outlines.append(corners[:, list(plane.axes)] if image.ndim == 2 else corners)
         owner = self._annotator.owner
         former = layers.find(self._viewer, "work region", owner)
         active = self._viewer.layers.selection.active
         if former is not None:
             layers.remove(self._viewer, former)
             active = None if active is not None and active.unique_id == former.unique_id else active
-        outline = self._viewer.add_shapes(
-            outlines,
-            shape_type="polygon",
+        outline = Shapes(
+            None,
+            ndim=image.ndim,
             name="work region",
-            edge_color=_COLOUR,
-            face_color=[0, 0, 0, 0],
-            edge_width=max(1.0, max(y1 - y0, x1 - x0) / 300),
             metadata={
                 METADATA_KEY: {
                     "role": "work region",
@@ -226,9 +220,18 @@ class WorkRegion:
                     "image": str(image.unique_id),
                 }
             },
-            **layers.on_image(image, plane, stretch=STRETCH),
+            **layers.on_image(image, plane, stretch=STRETCH, on_all_planes=True),
+        )
+        placing = Placing(outline, image)
+        outline.add(
+            [placing.from_plane(p, plane) for p in polygons or [[[y0, x0], [y0, x1], [y1, x1], [y1, x0]]]],
+            shape_type="polygon",
+            edge_color=_COLOUR,
+            face_color=[0, 0, 0, 0],
+            edge_width=max(1.0, max(y1 - y0, x1 - x0) / 300),
         )
         outline.editable = False
+        layers.add(self._viewer, outline)
         self._viewer.layers.selection.active = image if active is None else active
 
     def on_removed(self, gone: Layer) -> None:

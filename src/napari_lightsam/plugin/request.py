@@ -22,7 +22,7 @@ from napari_lightsam.plugin.axes import (
 from napari_lightsam.plugin.scope import outline_of
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Hashable, Iterable, Sequence
 
     from napari.components import ViewerModel
     from napari.layers import Image
@@ -89,10 +89,13 @@ class Input:
         Full-resolution array, possibly lazy; only referred to, never copied here.
     index
         A number or a full slice along every axis.
+    axes
+        For every axis of the image that is segmented, the same axis of this array; None for channels.
     """
 
     data: Any
     index: tuple[int | slice, ...]
+    axes: tuple[int | None, ...]
 
     def read(self, region: Region | None = None) -> Any:
         """Return the plane, or a part of it, as a NumPy array (H, W) or (H, W, samples)."""
@@ -105,9 +108,21 @@ class Input:
         part = self.data[self._part(region)]
         return part if hasattr(part, "dask") else np.asarray(part)
 
+    def all_along(self, axes: Iterable[int]) -> Input:
+        """Return the same over the whole of some of the image's axes."""
+        whole = [self.axes[axis] for axis in axes]
+        return replace(
+            self, index=tuple(slice(None) if i in whole else step for i, step in enumerate(self.index))
+        )
+
+    def length(self, axis: int) -> int:
+        """Return how long one of the image's axes is here; a plane is one long."""
+        own = self.axes[axis]
+        return 1 if own is None else int(self.data.shape[own])
+
     def refer_stack(self, axis: int) -> Any:
-        """Return all planes along an axis without reading them, where the array is lazy."""
-        index = tuple(slice(None) if i == axis else step for i, step in enumerate(self.index))
+        """Return all planes along one of the image's axes without reading them, where the array is lazy."""
+        index = self.all_along([axis]).index
         if all(step == slice(None) for step in index):
             return self.data
         part = self.data[index]
@@ -178,14 +193,9 @@ class PlaneRequest:
 
     def whole(self) -> PlaneRequest:
         """Return the same request for the whole plane, out of which a work region was taken."""
-        sizes = [self.inputs[0].data.shape[axis] for axis in self.plane.axes]
-        inputs = tuple(
-            replace(one, index=tuple(
-                slice(None) if axis in self.plane.axes else step for axis, step in enumerate(one.index)
-            ))
-            for one in self.inputs
-        )  # fmt: skip
-        plane = replace(self.plane, origin=(0, 0), shape=(int(sizes[0]), int(sizes[1])))
+        rows, columns = (self.inputs[0].length(axis) for axis in self.plane.axes)
+        inputs = tuple(one.all_along(self.plane.axes) for one in self.inputs)
+        plane = replace(self.plane, origin=(0, 0), shape=(rows, columns))
         return replace(self, plane=plane, key=(plane.key, self.key), inputs=inputs, within=())
 
     def check_stack(self) -> None:
@@ -214,7 +224,8 @@ class PlaneRequest:
         """
         self.check_stack()
         arrays = [one.refer_stack(axis) for one in self.inputs]
-        position = sum(before in self.plane.axes for before in range(axis))
+        own = self.inputs[0].axes
+        position = sorted((*self.plane.axes, axis), key=lambda of_image: own[of_image] or 0).index(axis)
         return (arrays[0] if len(arrays) == 1 else np.stack(arrays, axis=-1)), position
 
 
@@ -307,11 +318,21 @@ def make_request(
             (y0, x0), (height, width) = plane.origin, plane.shape
             other = other.narrowed((y0, x0, y0 + height, x0 + width))
         index = _full_index(layer, other, source.channel)
-        inputs.append(Input(level0(layer), index))
+        inputs.append(Input(level0(layer), index, _same_axes(plane, other)))
         steps.append((layer.unique_id, str(index)))
     colour = len(inputs) == 1 and is_colour(layers.by_id(viewer, chosen[0].layer))
     key = plane.key, tuple(steps), tuple(versions)
     return PlaneRequest(plane, key, tuple(inputs), colour, outline_of(image, plane))
+
+
+def _same_axes(plane: Plane, other: Plane) -> tuple[int | None, ...]:
+    """Return which axis of another layer each axis of an image is: both end alike, channels left out."""
+    ours, theirs = (
+        [axis for axis, role in enumerate(one.roles) if role is not AxisRole.CHANNEL]
+        for one in (plane, other)
+    )
+    found = dict(zip(reversed(ours), reversed(theirs), strict=False))
+    return tuple(found.get(axis) for axis in range(len(plane.roles)))
 
 
 def _full_index(layer: Image, plane: Plane, channel: int | None) -> tuple[int | slice, ...]:
