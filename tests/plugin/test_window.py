@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 
 import numpy as np
-from real_window import ONLY_WITH_A_DISPLAY, key, mouse, pump
+from qtpy.QtCore import Qt
+from real_window import ONLY_WITH_A_DISPLAY, iou, key, mouse, pump
 
 pytestmark = ONLY_WITH_A_DISPLAY
 
 
 def test_click_shift_click_commit_paint_everything_undo_redo(window, qapp, nuclei):
-    from qtpy.QtCore import Qt
-
     viewer = window
     image, truth = nuclei
     viewer.add_image(image, name="nuclei")
@@ -95,6 +94,36 @@ def test_click_shift_click_commit_paint_everything_undo_redo(window, qapp, nucle
     assert steps == [painted, second, committed, empty]
     key(viewer, "Z", control_key | Qt.KeyboardModifier.ShiftModifier)
     assert labels.data.tobytes() == committed
+
+
+def test_a_box_is_dragged_with_the_point_tool_and_a_point_clicked_with_the_box_tool(window, qapp, nuclei):
+    viewer, (image, truth) = window, nuclei
+    viewer.add_image(image, name="nuclei")
+    _, widget = viewer.window.add_plugin_dock_widget("napari-lightsam", "LightSAM")
+    control = widget.controller
+    widget.size_row.box.setValue(26)
+    pump(qapp, lambda: control.settings.object_size == 26 and control.ready is not None)
+    widget.click.object_button.click()
+    qapp.processEvents()
+    rows, columns = np.nonzero(truth == np.unique(truth[40:-40, 40:-40])[1])
+    centre = viewer.scene.camera.center
+    mouse(viewer, rows.min() - 1, columns.min() - 1, to=(rows.max() + 1, columns.max() + 1))
+    pump(qapp, lambda: bool(control.answer.masks()))
+    (prompt,) = control.annotator.read_prompts()
+    corners = (rows.min(), columns.min(), rows.max() + 1, columns.max() + 1)
+    np.testing.assert_allclose(prompt.box, corners, atol=2.5)
+    assert not prompt.points
+    assert viewer.scene.camera.center == centre
+    mask = control.answer.masks()[0].to_array(truth.shape)
+    assert iou(mask, truth == truth[rows[0], columns[0]]) > 0.7
+    key(viewer, "Z", Qt.KeyboardModifier.ControlModifier)
+    assert not control.annotator.has_prompts
+
+    widget.click.box_button.click()
+    mouse(viewer, *np.argwhere(truth == truth[rows[0], columns[0]]).mean(axis=0))
+    pump(qapp, lambda: bool(control.answer.masks()))
+    assert len(control.annotator.points.data) == 1
+    assert not len(control.annotator.boxes.data)
 
 
 def test_a_run_is_cancelled_within_a_second_and_leaves_the_window_alive(window, qapp):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from contextlib import contextmanager
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +12,12 @@ from psygnal import Signal
 
 from napari_lightsam.plugin import layers, prompts
 from napari_lightsam.plugin.axes import NoPlane, Plane, displayed_plane
+from napari_lightsam.plugin.gestures import Gestures
 from napari_lightsam.plugin.preview import Preview
 from napari_lightsam.plugin.prompt_history import NOTHING, Correction, PromptHistory, PromptState
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Hashable, Iterator, Sequence
 
     from napari.components import ViewerModel
     from napari.layers import Image, Labels, Points, Shapes
@@ -71,7 +73,8 @@ class Annotator:
         self.correction: Correction | None = None
         self.history = PromptHistory()
         self._quiet = False
-        self._signs = prompts.Signs(self._on_edit)
+        self._signs = prompts.Signs(self.note_edit)
+        self._gestures = Gestures(self)
         self._preview = Preview(viewer, self.owner, "LightSAM preview")
         viewer.scene.camera.events.zoom.connect(self._fit_markers)
 
@@ -135,24 +138,36 @@ class Annotator:
 
     def start_points(self) -> Points:
         """Make our Points layer the active one, ready for clicks, and create it when it is missing."""
+        points = self.ensure_points()
+        self._activate(points, "add")
+        return points
+
+    def ensure_points(self) -> Points:
+        """Return our Points layer, created when it is missing."""
         points = self.points
         if points is None:
-            image, plane = self._image_and_plane()
+            image, plane = self.image_and_plane()
             points = prompts.add_points(self.viewer, image, plane, self.owner, self._signs)
+            self._gestures.follow_points(points)
             self._fit_markers()
             self._bind(points)
-        self._activate(points, "add")
         return points
 
     def start_boxes(self) -> Shapes:
         """Make our Shapes layer the active one, ready to draw boxes, and create it when it is missing."""
+        boxes = self.ensure_boxes()
+        self._activate(boxes, "add_rectangle")
+        return boxes
+
+    def ensure_boxes(self) -> Shapes:
+        """Return our Shapes layer, created when it is missing."""
         boxes = self.boxes
         if boxes is None:
-            image, plane = self._image_and_plane()
+            image, plane = self.image_and_plane()
             boxes = prompts.add_boxes(self.viewer, image, plane, self.owner)
             boxes.events.data.connect(self._on_box_edit)
+            self._gestures.follow_boxes(boxes)
             self._bind(boxes)
-        self._activate(boxes, "add_rectangle")
         return boxes
 
     def _fit_markers(self, event: Any = None) -> None:
@@ -168,7 +183,14 @@ class Annotator:
         layer.mode = mode
         self.viewer.layers.selection.active = layer
 
-    def _image_and_plane(self) -> tuple[Image, Plane]:
+    def image_and_plane(self) -> tuple[Image, Plane]:
+        """Return the image and its displayed plane.
+
+        Raises
+        ------
+        NoPlane
+            As `plane`.
+        """
         plane = self.plane()
         image = self.image
         assert image is not None  # plane() raises without an image
@@ -179,14 +201,22 @@ class Annotator:
         for key, name in _KEYS.items():
             layer.bind_key(key, lambda _layer, name=name: self.keys.emit(name))
 
-    def _on_edit(self) -> None:
+    def note_edit(self) -> None:
+        """Keep the prompts as they are now as a step to go back to, and tell of them."""
         if not self._quiet:
             self.history.note(self._state())
             self.edited.emit()
 
     def _on_box_edit(self, event: Any) -> None:
-        if event.action in ("added", "removed", "changed"):
-            self._on_edit()
+        if self._quiet or event.action not in ("added", "removed", "changed"):
+            return
+        if event.action != "added" or not self._gestures.take_click(event.source):
+            self.note_edit()
+
+    def click(self, at: Sequence[float], *, negative: bool) -> None:
+        """Add a point at a position in world coordinates, as a click would."""
+        points = self.ensure_points()
+        self._signs.add(points, points.world_to_data(at), negative=negative)
 
     def read_prompts(self) -> tuple[prompts.ObjectPrompt, ...]:
         """Return what the user said about the objects of the displayed plane.
@@ -196,7 +226,7 @@ class Annotator:
         NoPlane
             As `plane`.
         """
-        image, plane = self._image_and_plane()
+        image, plane = self.image_and_plane()
         points = prompts.read_points(self.points, image, plane)
         boxes = prompts.read_boxes(self.boxes, image, plane)
         correction = self.correction
@@ -211,7 +241,7 @@ class Annotator:
 
     def count_outside(self) -> int:
         """Return how many points lie beside the image and are ignored."""
-        image, plane = self._image_and_plane()
+        image, plane = self.image_and_plane()
         if self.points is None:
             return 0
         _, here = prompts.Placing(self.points, image).to_plane(self.points.data, plane)
@@ -221,7 +251,7 @@ class Annotator:
         """Remove all prompts and the preview; undo brings the prompts back."""
         self._restore(NOTHING)
         self.hide_preview()
-        self._on_edit()
+        self.note_edit()
 
     def drop_saved(self) -> None:
         """Remove the prompts of the displayed plane, which were saved; those of other planes stay.
@@ -231,7 +261,7 @@ class Annotator:
         NoPlane
             As `plane`.
         """
-        image, plane = self._image_and_plane()
+        image, plane = self.image_and_plane()
         state, points, boxes = self._state(), self.points, self.boxes
         kept, left = [], []
         if points is not None:
@@ -294,7 +324,7 @@ class Annotator:
         NoPlane
             As `plane`.
         """
-        image, _ = self._image_and_plane()
+        image, _ = self.image_and_plane()
         if any(prompt.box for _, prompt in parts):
             self.start_boxes()
         layer, shapes = self.start_points(), self.boxes
@@ -316,7 +346,16 @@ class Annotator:
         )
         self._restore(state)
         self._fit_markers()
-        self._on_edit()
+        self.note_edit()
+
+    @contextmanager
+    def quietly(self) -> Iterator[None]:
+        """Change layers without anybody taking it for an edit by the user."""
+        before, self._quiet = self._quiet, True
+        try:
+            yield
+        finally:
+            self._quiet = before
 
     def _state(self) -> PromptState:
         points, boxes = self.points, self.boxes
@@ -330,8 +369,7 @@ class Annotator:
 
     def _restore(self, state: PromptState) -> None:
         """Bring the layers into a state; a layer that was deleted stays away."""
-        self._quiet = True
-        try:
+        with self.quietly():
             points, boxes = self.points, self.boxes
             if points is not None:
                 positions = state.points if len(state.points) else np.zeros((0, points.ndim))
@@ -342,8 +380,6 @@ class Annotator:
                 if state.shapes:
                     boxes.add(list(state.shapes), shape_type=list(state.kinds))
             self.correction = state.correction
-        finally:
-            self._quiet = False
 
     def undo(self) -> bool:
         """Take back the last edit of the prompts; tells whether there was one."""
@@ -363,13 +399,10 @@ class Annotator:
 
     def remove_prompts(self) -> None:
         """Remove our prompt and preview layers; Labels layers stay."""
-        self._quiet = True
-        try:
+        with self.quietly():
             for layer in (self.preview, self.points, self.boxes):
                 if layer is not None:
                     layers.remove(self.viewer, layer)
-        finally:
-            self._quiet = False
 
     def close(self) -> None:
         """Let go of the viewer; layers stay."""

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_lightsam.plugin import layers
 from napari_lightsam.plugin.axes import METADATA_KEY, AxisRole, Plane
-from napari_lightsam.plugin.layers import on_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -70,8 +70,9 @@ class ObjectPrompt:
 def add_points(viewer: ViewerModel, image: Image, plane: Plane, owner: str, signs: Signs) -> Points:
     """Add our Points layer on an image; Shift while clicking makes a point negative."""
     import pandas as pd
+    from napari.layers import Points
 
-    points = viewer.add_points(
+    points = Points(
         np.zeros((0, image.ndim)),
         name="LightSAM points",
         features=pd.DataFrame({"sign": pd.Series([], dtype=object)}),
@@ -81,11 +82,11 @@ def add_points(viewer: ViewerModel, image: Image, plane: Plane, owner: str, sign
         border_color="white",
         border_width=0.12,
         metadata={METADATA_KEY: {"role": "points", "owner": owner, "version": 1}},
-        **on_image(image, plane, stretch=STRETCH),
+        **layers.on_image(image, plane, stretch=STRETCH),
     )
     signs.follow(points)
     points.mode = "add"
-    return points
+    return layers.add(viewer, points, keep_active=True, below=())
 
 
 def resize_markers(points: Points, zoom: float) -> None:
@@ -119,6 +120,11 @@ class Signs:
         points.mouse_drag_callbacks.insert(0, self.notice_shift)
         points.events.data.connect(self.after_edit)
         points.events.features.connect(self.after_relabel)
+
+    def add(self, points: Points, at: Any, *, negative: bool) -> None:
+        """Add a point as a click would, at a position in the layer's data."""
+        self._shift = negative
+        points.add(at)
 
     def notice_shift(self, layer: Points, event: Any) -> Generator[None, None, None]:
         """Remember at press time whether Shift was held; napari adds the point on release."""
@@ -191,8 +197,10 @@ def signs_of(points: Points) -> list[str]:
 
 
 def add_boxes(viewer: ViewerModel, image: Image, plane: Plane, owner: str) -> Shapes:
-    """Add our Shapes layer on an image, ready to draw rectangles."""
-    boxes = viewer.add_shapes(
+    """Add our Shapes layer on an image."""
+    from napari.layers import Shapes
+
+    boxes = Shapes(
         None,
         ndim=image.ndim,
         name="LightSAM boxes",
@@ -200,10 +208,9 @@ def add_boxes(viewer: ViewerModel, image: Image, plane: Plane, owner: str) -> Sh
         face_color=[0, 0, 0, 0],
         edge_width=max(1.0, max(plane.shape) / 250),
         metadata={METADATA_KEY: {"role": "boxes", "owner": owner, "version": 1}},
-        **on_image(image, plane, stretch=STRETCH),
+        **layers.on_image(image, plane, stretch=STRETCH),
     )
-    boxes.mode = "add_rectangle"
-    return boxes
+    return layers.add(viewer, boxes, keep_active=True, below=())
 
 
 def read_points(points: Points | None, image: Image, plane: Plane) -> list[tuple[float, float, bool]]:
