@@ -238,3 +238,67 @@ def test_a_very_large_object_becomes_a_layer_of_its_own(desk, monkeypatch):
     assert done.layer != first.unique_id
     assert [ours(layer).get("role") for layer in desk.viewer.layers].count("objects") == 2
     assert first.data.max() == 1
+
+
+def test_of_many_outlines_those_that_lie_on_saved_objects_leave_no_slivers(desk):
+    desk.open(np.zeros((60, 80)))
+    desk.click(30, 30)
+    desk.commit()
+    before = desk.target().data.copy()
+    desk.control.annotator.use_each(True)
+    points = desk.control.annotator.start_points()
+    points.add([(30, 31), (30, 60)])
+    desk.finish()
+    assert len(desk.control.answer.masks()) == 2
+    done = desk.commit()
+    assert (done.ids, done.refused) == ((2,), 1)
+    assert "1 lie on objects that were saved before" in desk.control.status
+    np.testing.assert_array_equal(desk.target().data == 1, before == 1)
+    assert desk.target().data[30, 60] == 2
+    assert set(np.unique(desk.target().data)) == {0, 1, 2}
+
+
+def test_a_read_only_array_is_refused_and_nothing_is_noted_of_it(desk):
+    desk.open(np.zeros((60, 80)))
+    array = np.zeros((60, 80), np.int32)
+    array.flags.writeable = False
+    labels = desk.viewer.add_labels(array, name="mapped")
+    desk.control.results.target = labels.unique_id
+    desk.click(30, 30)
+    assert desk.commit() is None
+    assert "objects" not in ours(labels)
+    assert not labels.data.any()
+
+
+def test_undo_takes_back_what_was_saved_last_also_when_another_layer_was_chosen_since(desk):
+    desk.open(np.zeros((60, 80)))
+    layers = [desk.viewer.add_labels(np.zeros((60, 80), np.int32), name=name) for name in "xy"]
+    for layer, at in zip(layers, ((30, 30), (30, 60)), strict=True):
+        desk.control.results.target = layer.unique_id
+        desk.click(*at)
+        desk.commit()
+    desk.control.results.target = layers[0].unique_id
+    desk.control.single.undo()
+    assert [int(layer.data.max()) for layer in layers] == [1, 0]
+    desk.control.single.redo()
+    assert [int(layer.data.max()) for layer in layers] == [1, 1]
+
+
+def test_points_of_a_file_are_objects_of_their_own_and_later_clicks_are_not(desk, tmp_path):
+    desk.open(np.zeros((60, 80)))
+    table = tmp_path / "points.csv"
+    table.write_text("axis-0,axis-1\n20,20\n20,60\n")
+    assert desk.control.single.take_from(table)
+    desk.finish()
+    annotator = desk.control.annotator
+    assert len(desk.control.answer.masks()) == 2
+    annotator.clear()
+    assert not annotator.each
+    annotator.undo()  # they come back as what they were
+    assert annotator.each
+    desk.finish()
+    desk.commit()
+    assert not annotator.each
+    desk.click(45, 30)
+    desk.click(45, 34)
+    assert len(desk.control.answer.masks()) == 1

@@ -54,8 +54,6 @@ class Annotator:
         Signal: the user changed the prompts.
     keys
         Signal(str): a key of ours was pressed on a prompt layer; a value of `_KEYS`.
-    each
-        Every positive point is an object of its own.
     correction
         The object that all prompts are about, or None.
     history
@@ -69,7 +67,7 @@ class Annotator:
         self.viewer = viewer
         self.owner = uuid.uuid4().hex
         self.image_id: Hashable | None = None
-        self.each = False
+        self._each = self._each_for_now = False
         self.correction: Correction | None = None
         self.history = PromptHistory()
         self._quiet = False
@@ -107,10 +105,15 @@ class Annotator:
     def always_negative(self, value: bool) -> None:
         self._signs.always_negative = value
 
+    @property
+    def each(self) -> bool:
+        """Every positive point is an object of its own: the user said so, or who put the prompts there."""
+        return self._each or self._each_for_now
+
     def use_each(self, each: bool) -> None:
         """Say whether every positive point is an object of its own."""
         if each != self.each:
-            self.each = each
+            self._each, self._each_for_now = each, False
             self.edited.emit()
 
     def use_image(self, image: Image | None) -> None:
@@ -275,6 +278,7 @@ class Annotator:
                 tuple(state.signs[i] for i in kept),
                 tuple(state.shapes[i] for i in left),
                 tuple(state.kinds[i] for i in left),
+                each=state.each and bool(kept),
             )
         )
         self.hide_preview()
@@ -286,6 +290,8 @@ class Annotator:
         points: Sequence[tuple[float, float, bool]],
         boxes: Sequence[tuple[float, float, float, float]],
         correction: Correction | None = None,
+        *,
+        each: bool = False,
     ) -> None:
         """Put prompts of the displayed plane in the place of all that are there, as one edit.
 
@@ -297,6 +303,8 @@ class Annotator:
             (y0, x0, y1, x1), half-open.
         correction
             The object that they are about, or None.
+        each
+            Every positive point is an object of its own, until they are saved or cleared.
 
         Raises
         ------
@@ -305,10 +313,14 @@ class Annotator:
         """
         plane = self.plane()
         objects = [prompts.ObjectPrompt(tuple(points)), *(prompts.ObjectPrompt(box=box) for box in boxes)]
-        self.put([(plane, prompt) for prompt in objects], correction)
+        self.put([(plane, prompt) for prompt in objects], correction, each=each)
 
     def put(
-        self, parts: Sequence[tuple[Plane, prompts.ObjectPrompt]], correction: Correction | None = None
+        self,
+        parts: Sequence[tuple[Plane, prompts.ObjectPrompt]],
+        correction: Correction | None = None,
+        *,
+        each: bool = False,
     ) -> None:
         """Put prompts of any planes in the place of all that are there, as one edit.
 
@@ -318,6 +330,8 @@ class Annotator:
             Points and boxes, in their order, and the plane that they count their pixels on.
         correction
             The object that those of the displayed plane are about, or None.
+        each
+            As in `take`.
 
         Raises
         ------
@@ -343,6 +357,7 @@ class Annotator:
             tuple(corners),
             ("rectangle",) * len(corners),
             correction,
+            each,
         )
         self._restore(state)
         self._fit_markers()
@@ -365,6 +380,7 @@ class Annotator:
             () if boxes is None else tuple(np.array(shape) for shape in boxes.data),
             () if boxes is None else tuple(map(str, boxes.shape_type)),
             self.correction,
+            self._each_for_now,
         )
 
     def _restore(self, state: PromptState) -> None:
@@ -379,7 +395,7 @@ class Annotator:
                 boxes.data = []
                 if state.shapes:
                     boxes.add(list(state.shapes), shape_type=list(state.kinds))
-            self.correction = state.correction
+            self.correction, self._each_for_now = state.correction, state.each
 
     def undo(self) -> bool:
         """Take back the last edit of the prompts; tells whether there was one."""

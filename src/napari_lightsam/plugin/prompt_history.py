@@ -54,6 +54,8 @@ class PromptState:
         Vertices and shape type of each box.
     correction
         The object under correction, or None.
+    each
+        Every positive point is an object of its own, whatever the user chose for others.
     """
 
     points: NDArray[np.float64]
@@ -61,13 +63,14 @@ class PromptState:
     shapes: tuple[NDArray[np.float64], ...]
     kinds: tuple[str, ...]
     correction: Correction | None = None
+    each: bool = False
 
     def same(self, other: PromptState) -> bool:
         """Tell whether nothing differs."""
         return (
             self.signs == other.signs
             and self.kinds == other.kinds
-            and self.correction == other.correction
+            and (self.correction, self.each) == (other.correction, other.each)
             and np.array_equal(self.points, other.points)
             and all(map(np.array_equal, self.shapes, other.shapes))
         )

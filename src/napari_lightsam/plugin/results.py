@@ -32,7 +32,7 @@ SAME_OBJECT = 0.5
 """Intersection over union from which an outline is taken for another version of an object."""
 
 _LEFT = 0.5
-"""Part of an object that those saved together with it must leave, or it is one of them once more."""
+"""Part of each of several objects that others must leave, or it is one of them once more."""
 
 _EIGHT = np.ones((3, 3), bool)
 
@@ -50,8 +50,8 @@ class Commit:
     written
         Pixels that changed.
     refused
-        Objects that changed nothing: all of their pixels belong to other objects, or half to one of the same
-        commit.
+        Objects that were not saved: their pixels belong to other objects, all of them or, of several saved
+        at once, more than half.
     """
 
     layer: Hashable
@@ -73,6 +73,7 @@ class Results:
         self.viewer = viewer
         self.target: Hashable | None = None
         self._own_layer: Hashable | None = None  # of the last commit, where that became a layer
+        self._last: tuple[Hashable, Hashable] | None = None  # image and layer of the last commit
         self._watched: set[Hashable] = set()
 
     def targets(self, image: Image, plane: Plane) -> list[Labels]:
@@ -127,12 +128,16 @@ class Results:
         labels = None if large else layers.by_id(self.viewer, self.target)
         place = None if labels is None else layers.place_in(labels, image, plane)
         if large:
-            return self._commit_as_layer(image, plane, given)
-        if labels is None or place is None:
-            labels = self._new_layer(image, plane)
-            place = layers.place_in(labels, image, plane)
-        assert place is not None  # a layer that we just made lies on the image
-        return self._write(self.writable(labels), place, given, replaces, replace_others)
+            done = self._commit_as_layer(image, plane, given)
+        else:
+            if labels is None or place is None:
+                labels = self._new_layer(image, plane)
+                place = layers.place_in(labels, image, plane)
+            assert place is not None  # a layer that we just made lies on the image
+            done = self._write(self.writable(labels), place, given, replaces, replace_others)
+        if done.ids:
+            self._last = image.unique_id, done.layer
+        return done
 
     def _new_layer(self, image: Image, plane: Plane) -> Labels:
         labels = layers.make_labels(image, plane, f"{image.name} objects", {"role": "objects"})
@@ -186,7 +191,7 @@ class Results:
                 f"The Labels layer {labels.name!r} is {labels.data.dtype} and has no free label left. "
                 "Choose a new layer under 'Save into'."
             )
-        step = _Step(plane_of(labels, place), replaces)
+        step = _Step(plane_of(labels, place), replaces, several=len(given) > 1)
         ids: list[int] = []
         for mask, how in given:
             value = first + len(ids) if replaces is None else replaces
@@ -274,21 +279,32 @@ class Results:
         note = labels.metadata.setdefault(METADATA_KEY, {"role": "objects", "version": 1})
         note["largest"] = max(int(note.get("largest", 0)), value)
 
-    def undo(self) -> None:
-        """Take back the last step in the target layer, on napari's own timeline."""
+    def undo(self, image: Hashable) -> None:
+        """Take back the last step in the layer of an image's last commit, on napari's own timeline.
+
+        Parameters
+        ----------
+        image
+            `unique_id` of the image; where nothing was saved of it, the target layer is meant.
+        """
         own, self._own_layer = layers.by_id(self.viewer, self._own_layer), None
         if own is not None:  # the last step in the target layer is an earlier one
             report_info(f"What was saved last is the layer {own.name!r}: delete the layer to take it back.")
             return
-        labels = layers.by_id(self.viewer, self.target)
+        labels = self._worked_on(image)
         if labels is not None:
             labels.undo()
 
-    def redo(self) -> None:
+    def redo(self, image: Hashable) -> None:
         """Repeat the last step that was taken back."""
-        labels = layers.by_id(self.viewer, self.target)
+        labels = self._worked_on(image)
         if labels is not None:
             labels.redo()
+
+    def _worked_on(self, image: Hashable) -> Labels | None:
+        """Return the layer of this image's last commit, which another may have followed as target."""
+        last = self._last[1] if self._last is not None and self._last[0] == image else None
+        return layers.by_id(self.viewer, last) or layers.by_id(self.viewer, self.target)
 
 
 class _Step:
@@ -300,10 +316,12 @@ class _Step:
         int (H, W), the plane as it is; only read.
     replaces
         Label whose pixels are given up first, or None.
+    several
+        Many objects are added, of which nobody looked at each.
     """
 
-    def __init__(self, here: NDArray[Any], replaces: int | None) -> None:
-        self._here, self._replaces = here, replaces
+    def __init__(self, here: NDArray[Any], replaces: int | None, *, several: bool) -> None:
+        self._here, self._replaces, self._several = here, replaces, several
         self._rows: list[NDArray[np.intp]] = []
         self._columns: list[NDArray[np.intp]] = []
         self._values: list[NDArray[np.int64]] = []
@@ -316,10 +334,10 @@ class _Step:
         free = mask.crop.copy()
         if not replace_others:
             free &= (part == 0) | ((part == self._replaces) if self._replaces is not None else False)
-        before = int(np.count_nonzero(free))
-        free &= ~self._taken[y0:y1, x0:x1]
-        if np.count_nonzero(free) < _LEFT * before:
-            return 0  # another outline of the same object
+        if self._several:
+            free &= ~self._taken[y0:y1, x0:x1]
+            if np.count_nonzero(free) < _LEFT * mask.area:
+                return 0  # another outline of an object that is there already
         if np.count_nonzero(free) < mask.area:
             free = one_piece(free, None if keep is None else (round(keep[0]) - y0, round(keep[1]) - x0))
         area = int(np.count_nonzero(free))
@@ -367,6 +385,8 @@ def refusal(labels: Labels) -> str:
         what = "is multiscale"
     elif not isinstance(labels.data, np.ndarray):
         what = "is loaded lazily"
+    elif not labels.data.flags.writeable:
+        what = "is read-only"
     elif not labels.editable:
         what = "is locked"
     if not what:

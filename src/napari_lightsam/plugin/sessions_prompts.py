@@ -145,9 +145,9 @@ def bring_back(
         parts = [(plane, prompt) for plane, prompt, _ in read]
         control.single.recall({prompt: candidate for _, prompt, candidate in read})
         _go_to(control, image, shown, parts[0][0], _polygons(saved[0]))
-        annotator.each = bool(saved[0].get("each"))
         # what stood on display when the work was saved comes first
-        annotator.put(parts, _correction(saved[0], *parts[0], added))
+        correction = _correction(saved[0], *parts[0], added)
+        annotator.put(parts, correction, each=bool(saved[0].get("each")))
     except NoPlane as reason:
         report_info(f"The clicks and boxes that were not saved as objects did not come back. {reason}")
     except FileError as error:

@@ -284,9 +284,10 @@ class SingleObjects:
             return done
         replaced = correction is not None or self._replaced(None) is not None
         self._annotator.drop_saved()
+        known = "" if not done.refused else f" {done.refused} lie on objects that were saved before."
         many = f"Objects {done.ids[0]} to {done.ids[-1]}" if len(done.ids) > 1 else f"Object {done.ids[0]}"
         if done.written:
-            self._say(f"{many} {'replaced' if replaced else 'saved'}. Ctrl+Z takes it back.")
+            self._say(f"{many} {'replaced' if replaced else 'saved'}.{known} Ctrl+Z takes it back.")
         else:
             self._say(f"{many} stays as it was.")
         return done
@@ -327,12 +328,12 @@ class SingleObjects:
         """Take back the last edit of the prompts; when there is none, the last step in the target layer."""
         if not self._annotator.undo():
             self._annotator.history.forget_undone()
-            self._results.undo()
+            self._results.undo(self._annotator.image_id)
 
     def redo(self) -> None:
         """Repeat what `undo` took back last."""
         if not self._annotator.redo():
-            self._results.redo()
+            self._results.redo(self._annotator.image_id)
 
     # --- corrections ---------------------------------------------------------------------------------
 
@@ -403,8 +404,7 @@ class SingleObjects:
                 if isinstance(source, str | os.PathLike)
                 else prompt_sources.read_layer(source, image, plane)
             )
-            self._annotator.each = True
-            self._annotator.take(given.points, given.boxes)
+            self._annotator.take(given.points, given.boxes, each=True)
         except NoPlane as reason:
             report_info(str(reason))
             return False
@@ -468,8 +468,7 @@ class SingleObjects:
         if not len(points):
             self._say("No other object like this one was found.")
             return
-        self._annotator.each = True
-        self._annotator.take([(float(y), float(x), True) for y, x in (*own, *points.tolist())], [])
+        self._annotator.take([(float(y), float(x), True) for y, x in (*own, *points.tolist())], [], each=True)
 
     # --- the outline on display ----------------------------------------------------------------------
 
