@@ -202,14 +202,15 @@ class Window(Bare):
         _, self.widget = self.viewer.window.add_plugin_dock_widget("napari-lightsam", "LightSAM")
         self.control = self.widget.controller
         self.widget.size_row.box.setValue(_SIZE)
-        self.wait(lambda: self.control.settings.object_size == _SIZE and self.control.ready is not None)
+        shown = self.control.shown
+        self.wait(lambda: shown.settings.object_size == _SIZE and shown.ready is not None)
         self.control.start("points")
         self.settle()
 
     def click(self, at: tuple[float, float]) -> Taken:
         """Click an object, until its outline is on the screen."""
         points = self.control.annotator.points
-        return self.taken(lambda: points.add(list(at)), lambda: bool(self.control.answer.masks()))
+        return self.taken(lambda: points.add(list(at)), lambda: bool(self.control.single.answer.masks()))
 
     def run_everything(self) -> Blocks:
         """Segment everything, and measure how long the window is not served meanwhile."""
@@ -265,11 +266,11 @@ def measure_clicks(repeat: int) -> list[Line]:
     plain_window.close()
     window = Window(scene)
     first = window.click(places[0])
-    window.control.clear()
+    window.control.annotator.clear()
     for at in places:
         taken.append(window.click(at))
-        window.control.clear()
-        window.wait(lambda: not window.control.answer.masks())
+        window.control.annotator.clear()
+        window.wait(lambda: not window.control.single.answer.masks())
     window.settle()
     blocked = window.run_everything()
     labels = window.target().data
@@ -296,7 +297,7 @@ def measure_commits(repeat: int) -> list[Line]:
     saved, bare, undone, alone = [], [], [], []
     for at in centres(scene, (_LARGE / 2, _LARGE / 2), repeat + 1):
         window.click(at)
-        saved.append(window.painted(window.control.commit))
+        saved.append(window.painted(window.control.single.commit))
         labels = window.target()
         undone.append(window.painted(window.control.single.undo))
         window.painted(labels.redo)

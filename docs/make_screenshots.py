@@ -61,8 +61,8 @@ def open_sample(viewer: napari.Viewer, name: str, size: float | None) -> Any:
     control = widget.controller
     if size is not None:
         widget.size_row.box.set_pixels(size)
-        wait(lambda: control.settings.object_size == size)
-    wait(lambda: control.ready)
+        wait(lambda: control.shown.settings.object_size == size)
+    wait(lambda: control.shown.ready)
     settle()
     return widget
 
@@ -93,17 +93,17 @@ def clicking(viewer: napari.Viewer) -> None:
     points = control.annotator.points
     for place in ((275, 390), (302, 281), (264, 437)):
         points.add(place)
-        wait(lambda: control.answer.masks())
+        wait(lambda: control.single.answer.masks())
         settle()
         widget.click.commit_button.click()
-        control.clear()  # nothing is left, unless two places turned out to be one object
+        control.annotator.clear()  # nothing is left, unless two places turned out to be one object
         settle()
     points.add((283, 413))
-    wait(lambda: control.answer.masks())
+    wait(lambda: control.single.answer.masks())
     control.annotator.always_negative = True
     points.add((303, 425))
     control.annotator.always_negative = False
-    wait(lambda: control.answer.prompts and len(control.answer.prompts[0].points) == 2)
+    wait(lambda: control.single.answer.prompts and len(control.single.answer.prompts[0].points) == 2)
     points.selected_data = set()
     widget.area.ensureWidgetVisible(widget.click)
     save(viewer, "clicking")
@@ -127,19 +127,19 @@ def annotating(viewer: napari.Viewer) -> None:
     for place in ((275, 390), (302, 281), (264, 437)):
         points.add(place)
         points.selected_data = set()
-        wait(lambda: control.answer.masks())
+        wait(lambda: control.single.answer.masks())
         film.take(700)
         widget.click.commit_button.click()
-        control.clear()
+        control.annotator.clear()
         film.take(500)
     points.add((283, 413))
-    wait(lambda: control.answer.masks())
+    wait(lambda: control.single.answer.masks())
     film.take(900)
     control.annotator.always_negative = True
     points.add((303, 425))
     points.selected_data = set()
     control.annotator.always_negative = False
-    wait(lambda: control.answer.prompts and len(control.answer.prompts[0].points) == 2)
+    wait(lambda: control.single.answer.prompts and len(control.single.answer.prompts[0].points) == 2)
     film.take(1000)
     widget.click.commit_button.click()
     film.take(900)
@@ -161,14 +161,14 @@ def tutorial(viewer: napari.Viewer) -> None:
     control = widget.controller
     save(viewer, "tutorial_open")
     widget.size_row.box.set_pixels(26)
-    wait(lambda: control.settings.object_size == 26 and control.ready)
+    wait(lambda: control.shown.settings.object_size == 26 and control.shown.ready)
     viewer.scene.camera.center, viewer.scene.camera.zoom = (330, 520), viewer.scene.camera.zoom * 2.5
     press(widget.area, widget.click.object_button)
     mouse(viewer, 315, 529)
-    wait(lambda: control.answer.masks())
+    wait(lambda: control.single.answer.masks())
     save(viewer, "tutorial_click")
     mouse(viewer, 330, 535, shift=True)
-    wait(lambda: control.answer.prompts and len(control.answer.prompts[0].points) == 2)
+    wait(lambda: control.single.answer.prompts and len(control.single.answer.prompts[0].points) == 2)
     save(viewer, "tutorial_correct")
     key(viewer, "C")
     viewer.fit_to_view()
@@ -194,14 +194,14 @@ def tutorial(viewer: napari.Viewer) -> None:
         press(widget.area, widget.series.toggle)
         control.series.open(folder, Path(place, "plate 1_annotated"))
         for done in (1, 2):
-            wait(lambda: control.ready and not control.sessions.is_busy)
+            wait(lambda: control.shown.ready and not control.sessions.is_busy)
             press(widget.area, widget.click.object_button)
             mouse(viewer, 275, 390)
-            wait(lambda: control.answer.masks())
+            wait(lambda: control.single.answer.masks())
             key(viewer, "C")
             key(viewer, "N")
             wait(partial(lambda done: control.series.done == done, done))
-        wait(lambda: control.ready and not control.sessions.is_busy)
+        wait(lambda: control.shown.ready and not control.sessions.is_busy)
         widget.area.verticalScrollBar().setValue(widget.area.verticalScrollBar().maximum())
         save(viewer, "tutorial_series")
 

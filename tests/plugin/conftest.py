@@ -170,7 +170,7 @@ class Desk:
     def open(self, data, **keywords):
         """Add an image and make it the one to be segmented."""
         image = self.viewer.add_image(data, **{"name": "image", **keywords})
-        self.control.use_image(image)
+        self.control.shown.use_image(image)
         self.finish()
         return image
 
@@ -182,7 +182,7 @@ class Desk:
 
     def commit(self):
         """Save what is outlined."""
-        return self.control.commit()
+        return self.control.single.commit()
 
     def target(self):
         """Return the Labels layer that objects are saved into."""

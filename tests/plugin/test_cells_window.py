@@ -29,7 +29,7 @@ def test_ten_cells_by_ten_clicks_and_two_shift_clicks(window, qapp, sample, tmp_
     _, widget = viewer.window.add_plugin_dock_widget("napari-lightsam", "LightSAM")
     control = widget.controller
     widget.size_row.box.setValue(42)
-    pump(qapp, lambda: control.settings.object_size == 42 and control.ready is not None)
+    pump(qapp, lambda: control.shown.settings.object_size == 42 and control.shown.ready is not None)
     widget.click.object_button.click()
 
     corrections, states = 2, []
@@ -38,16 +38,16 @@ def test_ten_cells_by_ten_clicks_and_two_shift_clicks(window, qapp, sample, tmp_
         cell = truth == label
 
         def overlap(cell=cell):
-            masks = control.answer.masks()
+            masks = control.single.answer.masks()
             return iou(masks[0].to_array(cell.shape), cell) if len(masks) == 1 else 0.0
 
         def clicks():
-            prompts = control.answer.prompts
+            prompts = control.single.answer.prompts
             return len(prompts[0].points) if len(prompts) == 1 else 0
 
         def take_the_best(overlap=overlap):  # as whoever looks at the outlines does
             looks = [overlap()]
-            for _ in control.answer.mine[1:]:
+            for _ in control.single.answer.mine[1:]:
                 key(viewer, "Q")
                 looks.append(overlap())
             for _ in range((int(np.argmax(looks)) + 1) % len(looks)):
@@ -55,9 +55,9 @@ def test_ten_cells_by_ten_clicks_and_two_shift_clicks(window, qapp, sample, tmp_
             return max(looks)
 
         mouse(viewer, *innermost(cell))
-        pump(qapp, lambda: len(control.answer.masks()) == 1)
+        pump(qapp, lambda: len(control.single.answer.masks()) == 1)
         best = take_the_best()
-        spilled = control.answer.masks()[0].to_array(cell.shape) & ~cell
+        spilled = control.single.answer.masks()[0].to_array(cell.shape) & ~cell
         if corrections and np.count_nonzero(spilled) > 0.1 * np.count_nonzero(cell):
             corrections -= 1
             mouse(viewer, *innermost(spilled), shift=True)

@@ -22,7 +22,7 @@ def test_an_image_is_embedded_in_the_background_when_it_is_chosen(desk, tiny):
     desk.open(np.zeros((60, 60)))
     assert len(tiny.embedded) == 1
     assert threading.get_ident() not in tiny.threads
-    assert desk.control.ready.model == "Tiny model"
+    assert desk.control.shown.ready.model == "Tiny model"
 
 
 def test_the_keys_work_on_our_prompt_layers_and_only_there(desk):
@@ -119,7 +119,7 @@ def test_an_unknown_slider_holds_everything_until_it_is_answered(desk, tiny, not
     assert not desk.control.segment_everything()
     assert "what the slider is" in notes[-1][1]
     answer_role(image, 0, AxisRole.TIME)
-    desk.control.prepare()
+    desk.control.shown.look()
     desk.finish()
     assert len(tiny.embedded) == 1
 
@@ -127,10 +127,10 @@ def test_an_unknown_slider_holds_everything_until_it_is_answered(desk, tiny, not
 def test_changing_the_object_size_answers_the_prompt_again(desk, tiny):
     desk.open(np.zeros((60, 60)))
     desk.click(30, 30)
-    desk.control.use_settings(Settings(object_size=12))
+    desk.control.shown.use_settings(Settings(object_size=12))
     desk.finish()
     assert [size for _, size, _ in tiny.embedded] == [None, 12]
-    assert desk.control.answer.masks()
+    assert desk.control.single.answer.masks()
 
 
 def test_changed_pixels_are_embedded_again(desk, tiny):
@@ -165,8 +165,8 @@ def test_a_viewer_closed_during_a_run_ends_the_thread(new_desk, tiny):
 
 def test_without_an_image_every_action_says_what_to_do(desk, notes):
     desk.control.start("points")
-    desk.control.commit()
-    desk.control.cycle(1)
+    desk.control.single.commit()
+    desk.control.single.cycle(1)
     assert not desk.control.segment_everything()
     assert len(notes) == 4
     assert "Open an image" in notes[0][1]
@@ -175,7 +175,7 @@ def test_without_an_image_every_action_says_what_to_do(desk, notes):
 def test_models_that_are_not_here_are_never_fetched_by_themselves(desk, tiny, notes, monkeypatch, tmp_path):
     monkeypatch.setenv("LIGHTSAM_CACHE", str(tmp_path))
     desk.open(np.zeros((60, 60)))
-    desk.control.use_settings(Settings(model="mobile_sam"))
+    desk.control.shown.use_settings(Settings(model="mobile_sam"))
     desk.finish()
     assert desk.control.status == "Download the model first."
     assert not desk.control.segment_everything()

@@ -25,7 +25,7 @@ def test_a_saved_object_remembers_how_it_was_made(desk):
     desk.open(np.zeros((5, 60, 60)), axis_labels=("z", "y", "x"))
     desk.viewer.dims.set_current_step(0, 2)
     desk.click(2, 30, 20)
-    desk.control.cycle(1)
+    desk.control.single.cycle(1)
     desk.commit()
     labels = desk.target()
     (made,) = made_objects(labels).values()
@@ -38,7 +38,7 @@ def test_a_saved_object_remembers_how_it_was_made(desk):
 def test_a_mask_among_the_prompts_survives_being_written(desk):
     desk.open(np.zeros((60, 60)))
     desk.click(30, 20)
-    mask = desk.control.answer.masks()[0]
+    mask = desk.control.single.answer.masks()[0]
     plain = Made("prompt", prompt=ObjectPrompt(mask=mask)).to_plain()
     again = Made.from_plain(json.loads(json.dumps(plain))).prompt.mask
     np.testing.assert_array_equal(again.to_array((60, 60)), mask.to_array((60, 60)))
@@ -49,7 +49,7 @@ def test_a_mask_among_the_prompts_survives_being_written(desk):
 def test_the_prompts_of_our_own_object_come_back_and_its_pixels_are_replaced(desk):
     desk.open(np.zeros((60, 60)), scale=(0.3, 0.3))
     desk.click(30, 20)
-    desk.control.cycle(1)
+    desk.control.single.cycle(1)
     desk.commit()
     desk.click(30, 50)
     desk.commit()
@@ -58,9 +58,9 @@ def test_the_prompts_of_our_own_object_come_back_and_its_pixels_are_replaced(des
     assert desk.control.single.correct(labels, 1)
     desk.finish(Lane.PROMPT)
     assert prompts_shown(desk) == [(30.0, 20.0, "positive")]
-    assert desk.control.answer.masks()[0].area == np.count_nonzero(before == 1)
+    assert desk.control.single.answer.masks()[0].area == np.count_nonzero(before == 1)
     np.testing.assert_array_equal(labels.data, before)
-    desk.control.cycle(1)
+    desk.control.single.cycle(1)
     done = desk.commit()
     assert done.ids == (1,)
     assert np.count_nonzero(labels.data == 1) > np.count_nonzero(before == 1)
@@ -78,9 +78,9 @@ def test_the_mask_of_somebody_elses_object_becomes_the_prompt(desk, tiny):
     desk.finish(Lane.PROMPT)
     np.testing.assert_array_equal(tiny.predicted[-1][3].to_array()[0], given.data == 7)
     assert prompts_shown(desk) == [(15.0, 15.0, "positive")]
-    desk.control.cycle(-1)
-    assert desk.control.answer.masks()[0].area == 400  # as it was
-    desk.control.cycle(1)
+    desk.control.single.cycle(-1)
+    assert desk.control.single.answer.masks()[0].area == 400  # as it was
+    desk.control.single.cycle(1)
     assert desk.commit().ids == (7,)
     assert np.count_nonzero(given.data == 7) == 61  # the disc around the point
     assert np.count_nonzero(given.data == 9) == 100
@@ -126,7 +126,7 @@ def test_edits_of_prompts_are_undone_before_saved_objects_are(desk):
     desk.click(10, 10)
     desk.control.annotator.always_negative = True
     desk.control.annotator.points.add([12, 12])
-    desk.control.clear()
+    desk.control.annotator.clear()
     for left in (2, 1, 0):
         single.undo()
         assert len(prompts_shown(desk)) == left
@@ -135,7 +135,7 @@ def test_edits_of_prompts_are_undone_before_saved_objects_are(desk):
     single.redo()
     assert prompts_shown(desk) == [(10.0, 10.0, "positive"), (12.0, 12.0, "negative")]
     desk.finish(Lane.PROMPT)
-    assert len(desk.control.answer.prompts[0].points) == 2
+    assert len(desk.control.single.answer.prompts[0].points) == 2
     single.undo()
     single.undo()
     single.undo()
@@ -161,7 +161,7 @@ def test_each_point_can_be_an_object_of_its_own_with_ids_in_order(desk, tiny):
     desk.control.annotator.use_each(True)
     desk.control.annotator.take([(10, 10, True), (40, 40, True), (14, 12, False), (10, 40, True)], [])
     desk.finish(Lane.PROMPT)
-    assert [len(prompt.points) for prompt in desk.control.answer.prompts] == [2, 1, 1]
+    assert [len(prompt.points) for prompt in desk.control.single.answer.prompts] == [2, 1, 1]
     batch = max(np.shape(points)[0] for points, *_ in tiny.predicted if np.ndim(points) == 3)
     assert batch == 2  # those with one point were asked about together
     assert desk.commit().ids == (1, 2, 3)
@@ -210,9 +210,9 @@ def test_prompts_come_from_another_layer_or_a_table_that_napari_saved(desk, note
     single = desk.control.single
     assert single.take_from(seeds)
     desk.finish(Lane.PROMPT)
-    assert [prompt.points[0][:2] for prompt in desk.control.answer.prompts] == [(10, 10), (40, 40)]
+    assert [prompt.points[0][:2] for prompt in desk.control.single.answer.prompts] == [(10, 10), (40, 40)]
     seeds.save(str(tmp_path / "seeds.csv"))
-    desk.control.clear()
+    desk.control.annotator.clear()
     assert single.take_from(tmp_path / "seeds.csv")
     assert prompts_shown(desk) == [(1, 10.0, 10.0, "positive"), (1, 40.0, 40.0, "positive")]
     box = np.array([[1, 10, 10], [1, 10, 30], [1, 30, 30], [1, 30, 10]]) - [0, 0.5, 0.5]

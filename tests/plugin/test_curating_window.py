@@ -73,14 +73,14 @@ def test_somebody_elses_labels_of_200_nuclei_are_repaired(window, qapp, sample, 
     _, widget = viewer.window.add_plugin_dock_widget("napari-lightsam", "LightSAM")
     control, section = widget.controller, widget.objects
     widget.size_row.box.setValue(24)
-    pump(qapp, lambda: control.settings.object_size == 24)
+    pump(qapp, lambda: control.shown.settings.object_size == 24)
     viewer.add_image(image, name="nuclei")
     labels = viewer.add_labels(case.labels.copy(), name="theirs")
     viewer.layers.selection.active = labels
     section.toggle.click()
     model = section.model
     pump(qapp, lambda: model.rowCount() == len(np.unique(case.labels)) - 1)
-    pump(qapp, lambda: control.ready is not None, 300)
+    pump(qapp, lambda: control.shown.ready is not None, 300)
 
     def shown(condition):
         pump(qapp, lambda: condition() and control.curating.is_current)
@@ -121,7 +121,7 @@ def test_somebody_elses_labels_of_200_nuclei_are_repaired(window, qapp, sample, 
     viewer.scene.camera.center = at
     qapp.processEvents()
     mouse(viewer, *at)
-    pump(qapp, lambda: bool(control.answer.masks()))
+    pump(qapp, lambda: bool(control.single.answer.masks()))
     key(viewer, "C")
     shown(lambda: model.rowCount() == len(np.unique(truth)) - 1)
 

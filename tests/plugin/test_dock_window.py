@@ -41,7 +41,7 @@ def dock(qapp, tiny):
     viewer = napari.Viewer(show=True)
     viewer.open_sample("napari-lightsam", "neurites_fibsem_3d")
     _, widget = viewer.window.add_plugin_dock_widget("napari-lightsam", "LightSAM")
-    pump(qapp, lambda: widget.controller.ready is not None)
+    pump(qapp, lambda: widget.controller.shown.ready is not None)
     for section in widget.findChildren(FoldedSection):
         section.expand()
     yield viewer, widget

@@ -27,7 +27,7 @@ def real(desk, segmenter, monkeypatch):
     monkeypatch.setattr(inference, "load", lambda name: segmenter)
     monkeypatch.setattr(inference, "choose_again", CHOOSE_AGAIN)
     monkeypatch.setattr(inference, "segment_planes", SEGMENT_PLANES)
-    desk.control.use_settings(Settings(object_size=26))
+    desk.control.shown.use_settings(Settings(object_size=26))
     return desk
 
 
@@ -38,8 +38,8 @@ def test_a_click_on_a_nucleus_outlines_it_and_a_negative_click_changes_it(real, 
     wanted = sorted(present, key=lambda i: np.count_nonzero(truth == i))[len(present) // 2]
     centre = np.argwhere(truth == wanted).mean(axis=0)
     real.click(*centre)
-    assert real.control.answer.masks(), (real.control.status, notes)
-    (mask,) = real.control.answer.masks()
+    assert real.control.single.answer.masks(), (real.control.status, notes)
+    (mask,) = real.control.single.answer.masks()
     found, target = mask.to_array(image.shape), truth == wanted
     assert (found & target).sum() / (found | target).sum() > 0.6
     real.control.annotator.always_negative = True
@@ -47,8 +47,8 @@ def test_a_click_on_a_nucleus_outlines_it_and_a_negative_click_changes_it(real, 
     _y0, _x0, y1, x1 = mask.box
     points.add([y1 + 3, x1 + 3])
     real.finish(Lane.PROMPT)
-    assert real.control.answer.prompts[0].points[1][2] is False
-    assert real.control.answer.masks()
+    assert real.control.single.answer.prompts[0].points[1][2] is False
+    assert real.control.single.answer.masks()
 
 
 def test_a_ragged_object_of_another_tool_is_mended_by_one_click_and_no_other_pixel_changes(real, nuclei):
@@ -85,7 +85,7 @@ def test_objects_like_a_clicked_one_are_outlined_and_saved_together(real, nuclei
     real.click(*centre)
     assert real.control.find_similar()
     real.finish(Lane.PROMPT)
-    points = np.array([prompt.first_positive for prompt in real.control.answer.prompts])
+    points = np.array([prompt.first_positive for prompt in real.control.single.answer.prompts])
     np.testing.assert_allclose(points[0], centre, atol=0.01)
     hit = truth[tuple(np.rint(points).astype(int).T)]
     assert len(points) > 5

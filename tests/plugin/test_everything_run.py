@@ -397,6 +397,6 @@ def test_channels_are_called_as_in_their_file(desk, tmp_path):
         metadata={"axes": "CYX", "Channel": {"Name": ["DAPI", "membrane"]}},
     )
     (image,) = desk.viewer.open(path, plugin="napari")
-    desk.control.use_image(image)
+    desk.control.shown.use_image(image)
     desk.finish()
     assert [source.title for source in sources(desk.viewer, image)] == ["DAPI", "membrane"]

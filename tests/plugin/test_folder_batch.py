@@ -56,7 +56,7 @@ def test_the_recipe_is_what_the_tool_would_do_with_the_image_on_display(desk, tm
     desk.open(np.zeros((4, 3, 40, 40), np.uint8), axis_labels=("z", "c", "y", "x"))
     desk.viewer.dims.set_current_step(0, 2)
     desk.viewer.dims.set_current_step(1, 1)
-    desk.control.use_settings(Settings("mobile_sam", 26.0))
+    desk.control.shown.use_settings(Settings("mobile_sam", 26.0))
     choose(desk.control, mode="grid", min_size=8.0)
     desk.control.pixel_size_um = 0.5
 

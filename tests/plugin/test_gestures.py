@@ -45,7 +45,7 @@ def test_a_drag_with_the_point_tool_draws_a_box_and_does_not_move_the_view(desk)
     assert boxes_of(desk) == [(10.5, 10.5, 30.5, 40.5)]
     assert not len(points.data)
     assert desk.viewer.layers.selection.active is points
-    assert [mask.area for mask in desk.control.answer.masks()] == [20 * 30]
+    assert [mask.area for mask in desk.control.single.answer.masks()] == [20 * 30]
     drag(points, (100, 30), (110, 38))  # another one beside it
     desk.finish()
     assert len(boxes_of(desk)) == 2

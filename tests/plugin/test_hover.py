@@ -141,7 +141,7 @@ def test_nothing_is_shown_where_a_click_would_not_be_the_first_of_an_object(desk
         undo()
         desk.finish()
 
-    hidden_by(lambda: desk.click(10, 10), desk.control.clear)
+    hidden_by(lambda: desk.click(10, 10), desk.control.annotator.clear)
     hidden_by(lambda: desk.control.start("boxes"), lambda: desk.control.start("points"))
     hidden_by(
         lambda: desk.control.start("points", negative=True),
@@ -196,7 +196,7 @@ def test_the_image_may_be_changed_or_deleted_and_an_error_is_left_to_the_click(d
     mouse.rest(30, 20)
     desk.open(np.ones((50, 50)), name="second")
     assert mouse.layer is None
-    desk.control.use_image(first)
+    desk.control.shown.use_image(first)
     desk.control.start("points")
     desk.finish()
     mouse.rest(31, 21)
@@ -226,7 +226,7 @@ def test_the_switch_of_the_widget_is_off_at_first_and_has_the_clock(tiny, qtbot)
     widget = LightSamWidget(viewer)
     qtbot.addWidget(widget)
     viewer.add_image(np.zeros((60, 60)))
-    qtbot.waitUntil(lambda: widget.controller.ready is not None, timeout=10_000)
+    qtbot.waitUntil(lambda: widget.controller.shown.ready is not None, timeout=10_000)
     widget.click.object_button.click()
     assert viewer.mouse_move_callbacks == []
     widget.click.hover_box.click()

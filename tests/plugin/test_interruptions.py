@@ -58,13 +58,13 @@ def test_a_commit_replaces_only_what_it_said_it_would(desk):
     desk.commit()
     first = desk.target()
     desk.click(30, 20)
-    assert desk.control.answer.same == 1
+    assert desk.control.single.answer.same == 1
     desk.control.results.target = other.unique_id
     assert desk.commit().ids == (2,)
     assert (other.data[45:55, 45:55] == 1).all()
     desk.control.results.target = first.unique_id
     desk.click(30, 20)
-    assert desk.control.answer.same == 1
+    assert desk.control.single.answer.same == 1
     first.undo()
     assert desk.commit().ids == (2,)
 
@@ -106,17 +106,17 @@ def test_an_answer_of_a_plane_that_is_not_on_display_any_more_is_dropped(desk, t
         desk.viewer.dims.set_point(0, 6)
     tiny.gate.set()
     desk.finish()
-    assert not desk.control.answer.masks()
+    assert not desk.control.single.answer.masks()
 
 
 def test_new_pixels_of_another_image_leave_the_outline_as_it_is(desk):
     other = desk.open(np.zeros((60, 60)))
     desk.open(np.zeros((60, 60)), name="second")
     desk.click(30, 20)
-    desk.control.cycle(1)
+    desk.control.single.cycle(1)
     other.data = np.ones((60, 60))
     desk.finish()
-    assert desk.control.answer.chosen == [1]
+    assert desk.control.single.answer.chosen == [1]
 
 
 def test_undo_after_a_large_object_does_not_take_back_the_one_before_it(desk, monkeypatch, notes):
@@ -220,7 +220,7 @@ def test_answers_are_forgotten_by_what_they_weigh(desk, tiny, monkeypatch):
     desk.open(np.zeros((60, 60)))
     for column in range(10, 50, 5):
         desk.click(30, column)
-        desk.control.clear()
+        desk.control.annotator.clear()
     held = desk.control.inference._answers.values()
     assert 0 < sum(mask.crop.nbytes for answer in held for mask in answer) <= 2_000
 
@@ -273,7 +273,7 @@ def test_saving_one_plane_keeps_the_prompts_of_another(desk):
 def test_the_preview_lies_on_an_image_that_got_its_pixel_size_later(desk):
     image = desk.open(np.zeros((60, 60)))
     desk.click(30, 20)
-    desk.control.clear()
+    desk.control.annotator.clear()
     image.scale = (0.5, 0.25)
     points = desk.control.annotator.points
     points.add(points.world_to_data(image.data_to_world((30, 20))))

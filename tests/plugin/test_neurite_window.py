@@ -39,14 +39,14 @@ def annotate(folder):
         combo.activated.emit(combo.currentIndex())
     viewer.dims.set_current_step(0, 0)
     widget.size_row.box.setValue(_SIZE)
-    pump(qapp, lambda: control.settings.object_size == _SIZE and control.ready is not None)
+    pump(qapp, lambda: control.shown.settings.object_size == _SIZE and control.shown.ready is not None)
 
     press(widget.area, widget.click.object_button)
     mouse(viewer, *innermost(truth[0]))
-    pump(qapp, lambda: len(control.answer.masks()) == 1)
+    pump(qapp, lambda: len(control.single.answer.masks()) == 1)
     looks = []
-    for _ in control.answer.mine:  # whoever looks takes the best of the outlines
-        looks.append(iou(control.answer.masks()[0].to_array(truth[0].shape), truth[0]))
+    for _ in control.single.answer.mine:  # whoever looks takes the best of the outlines
+        looks.append(iou(control.single.answer.masks()[0].to_array(truth[0].shape), truth[0]))
         key(viewer, "Q")
     for _ in range(int(np.argmax(looks))):
         key(viewer, "Q")
@@ -71,7 +71,7 @@ def annotate(folder):
     follow("again")
     press(widget.area, widget.click.object_button)
     mouse(viewer, 125, 200)
-    pump(qapp, lambda: len(control.answer.masks()) == 1)
+    pump(qapp, lambda: len(control.single.answer.masks()) == 1)
     key(viewer, "C")
     np.save(folder / "last.npy", labels.data)
     os.kill(os.getpid(), signal.SIGKILL)
@@ -118,7 +118,7 @@ def test_a_neurite_is_followed_corrected_killed_and_resumed(window, qapp, sample
     press(widget.area, widget.session.restore_button)
     viewer.dims.set_current_step(0, 12)
     kept = viewer.layers["neurite objects"].data
-    pump(qapp, lambda: widget.controller.ready is not None)
+    pump(qapp, lambda: widget.controller.shown.ready is not None)
     keep_picture(viewer, "neurite_3_resumed", tmp_path)
     assert np.array_equal(kept, last) or np.array_equal(kept, again)  # at most the last commit is lost
 

@@ -217,7 +217,7 @@ def test_doubtful_objects_are_reviewed_first_by_keys(section, qtbot):
     assert layer.data.tobytes() == before.tobytes()
     qtbot.waitUntil(lambda: ids(section) == [2, 3, 1], timeout=10_000)
     qtbot.keyClick(view, Qt.Key.Key_R)
-    qtbot.waitUntil(lambda: bool(section._control.answer.masks()), timeout=10_000)  # taken up again
+    qtbot.waitUntil(lambda: bool(section._control.single.answer.masks()), timeout=10_000)  # taken up again
 
 
 def test_buttons_say_what_to_select_and_fit_a_narrow_dock(section):

@@ -156,8 +156,9 @@ def test_many_prompts_are_read_with_as_few_looks_at_the_transforms_as_one(desk, 
     np.testing.assert_allclose([point[:2] for point in found], places, atol=1e-9)
     assert desk.control.single.take_from(given)
     desk.finish()
-    assert len(desk.control.answer.prompts) == 300
-    np.testing.assert_allclose([p.points[0][:2] for p in desk.control.answer.prompts], places, atol=1e-9)
+    assert len(desk.control.single.answer.prompts) == 300
+    answered = [p.points[0][:2] for p in desk.control.single.answer.prompts]
+    np.testing.assert_allclose(answered, places, atol=1e-9)
 
 
 def test_a_negative_point_goes_to_the_nearest_object_and_into_the_smallest_box():

@@ -208,7 +208,7 @@ def test_stacks_of_any_order_are_followed_along_their_depth(
     image = desk.viewer.add_image(da.from_array(data) if lazy else data, axis_labels=axis_labels)
     if not axis_labels[0]:
         answer_role(image, 0, AxisRole.DEPTH)
-    desk.control.use_image(image)
+    desk.control.shown.use_image(image)
     if order is not None:
         desk.viewer.dims.order = order
     desk.viewer.dims.set_point(depth, 2)
@@ -252,7 +252,7 @@ STORY = """
     desk, truth, out = Desk(), np.load({truth!r}), {out!r}
     (image,) = desk.viewer.open({image!r}, plugin="napari")
     image.axis_labels = ("z", "y", "x")
-    desk.control.use_image(image)
+    desk.control.shown.use_image(image)
     control = desk.control
 
     def settle(name):
@@ -307,7 +307,7 @@ def test_a_neurite_followed_corrected_and_followed_again_survives_the_death_of_t
     assert overlap[9] == 1
     assert min(overlap[9:15]) > 0.7
     (opened,) = desk.viewer.open(str(image), plugin="napari")
-    desk.control.use_image(opened)
+    desk.control.shown.use_image(opened)
     desk.run_until(lambda: desk.control.sessions.unsaved is not None)
     assert desk.control.sessions.restore()
     desk.finish()

@@ -41,7 +41,7 @@ class Walk:
             points.data = np.vstack([points.data[:-1], self.spot()])
 
     def cycle(self):
-        self.desk.control.cycle(1)
+        self.desk.control.single.cycle(1)
 
     def each(self):
         self.desk.control.annotator.use_each(not self.desk.control.annotator.each)
@@ -53,7 +53,7 @@ class Walk:
         self.desk.control.annotator.redo()
 
     def clear(self):
-        self.desk.control.clear()
+        self.desk.control.annotator.clear()
 
     def correct(self):
         present = np.unique(self.labels.data)[1:]
@@ -62,11 +62,11 @@ class Walk:
 
     def commit(self):
         control = self.desk.control
-        masks, correction = control.answer.masks(), control.annotator.correction
+        masks, correction = control.single.answer.masks(), control.annotator.correction
         allowed = np.zeros((SIDE, SIDE), bool)
         for mask in masks:
             allowed |= mask.to_array(allowed.shape)
-        done = control.commit()
+        done = control.single.commit()
         if done is None or not done.ids:
             return
         now, was = self.labels.data, self.expected

@@ -54,7 +54,7 @@ def test_a_large_lazy_image_is_worked_on_in_the_middle_of_what_is_visible_and_re
     assert desk.control.region.box == (200, 300, 400, 500)
     read.clear()
     desk.control.inference._embeddings.clear()
-    desk.control.prepare()
+    desk.control.shown.prepare()
     desk.finish()
     assert tiny.embedded[-1][0].shape == (200, 200)
     assert tiny.embedded[-1][0][0, 0] == 300 % 251
@@ -80,7 +80,7 @@ def test_another_region_has_a_layer_of_its_own_and_going_back_finds_the_former_o
     assert desk.control.region.use_drawn(drawn)
     desk.finish()
     assert desk.control.region.box == (10, 20, 90, 140)
-    desk.control.clear()
+    desk.control.annotator.clear()
     desk.click(40, 60)
     desk.commit()
     second = desk.target()
@@ -137,7 +137,7 @@ def test_regions_of_multiscale_images_stacks_and_colours(desk, tiny, kind):
     assert world(labels)[0] == [y0 + 3, x0 + 4]
     assert labels.data.shape == ((3, 200, 200) if kind == "stack" else (200, 200))
     if kind == "stack":
-        assert control.request().refer_stack(0)[0].shape == (3, 200, 200)
+        assert control.shown.request().refer_stack(0)[0].shape == (3, 200, 200)
 
 
 @pytest.mark.parametrize("axis", ["c", "z", "t"])
@@ -204,11 +204,11 @@ def test_of_a_region_drawn_as_a_polygon_only_the_inside_counts(desk, tiny, notes
     np.testing.assert_allclose(outline, drawn.data[0])
     desk.click(170, 110)  # in its box, and outside
     assert "outside of the work region" in desk.control.status
-    assert desk.control.answer.masks() == []
+    assert desk.control.single.answer.masks() == []
     assert desk.commit() is None
-    desk.control.clear()
+    desk.control.annotator.clear()
     desk.click(120, 150)
-    assert len(desk.control.answer.prompts) == 1
+    assert len(desk.control.single.answer.prompts) == 1
     assert desk.commit().ids == (1,)
     made = desk.target()
     assert desk.control.segment_everything()

@@ -27,7 +27,7 @@ def work(tmp_path_factory, nuclei, segmenter, make_desk):
         patch.setattr(inference, "load", lambda name: segmenter)
         desk = make_desk()
         (layer,) = desk.viewer.open(str(folder / "nuclei.tif"), plugin="napari")
-        desk.control.use_image(layer)
+        desk.control.shown.use_image(layer)
         desk.finish()
         assert desk.control.segment_everything()
         desk.finish()
@@ -36,7 +36,7 @@ def work(tmp_path_factory, nuclei, segmenter, make_desk):
         for number, centre in enumerate(centres):
             desk.click(*centre)
             if not number:
-                desk.control.cycle(1)
+                desk.control.single.cycle(1)
             desk.commit()
         target = desk.target()
         target.selected_label = 2

@@ -62,14 +62,14 @@ class Annotator:
     def wait_for_image(self, text=None):
         control = self.control
         pump(self._qapp, lambda: text is None or self.widget.image_combo.currentText() == text)
-        pump(self._qapp, lambda: control.ready is not None and not control.sessions.is_busy)
+        pump(self._qapp, lambda: control.shown.ready is not None and not control.sessions.is_busy)
 
     def outline(self, count):
         """Say how large objects are, click the largest in the image, and save each."""
         name = self.control.series.current.source.stem[2:]
         self.widget.size_row.box.setValue(_SIZES[name])
-        pump(self._qapp, lambda: self.control.settings.object_size == _SIZES[name])
-        pump(self._qapp, lambda: self.control.ready is not None)
+        pump(self._qapp, lambda: self.control.shown.settings.object_size == _SIZES[name])
+        pump(self._qapp, lambda: self.control.shown.ready is not None)
         truth = self._sample(name)[1][:400, :400]
         inner = np.setdiff1d(truth, np.concatenate([truth[0], truth[-1], truth[:, 0], truth[:, -1]]))
         largest = sorted(inner[inner > 0], key=lambda label: -np.count_nonzero(truth == label))[:count]
@@ -77,8 +77,8 @@ class Annotator:
         scores = []
         for label in largest:
             mouse(self.viewer, *innermost(truth == label))
-            pump(self._qapp, lambda: len(self.control.answer.masks()) == 1)
-            scores.append(iou(self.control.answer.masks()[0].to_array(truth.shape), truth == label))
+            pump(self._qapp, lambda: len(self.control.single.answer.masks()) == 1)
+            scores.append(iou(self.control.single.answer.masks()[0].to_array(truth.shape), truth == label))
             key(self.viewer, "C")
         return scores
 

@@ -24,7 +24,7 @@ def image_file(tmp_path):
 
 def open_file(desk, path):
     (image,) = desk.viewer.open(str(path), plugin="napari")
-    desk.control.use_image(image)
+    desk.control.shown.use_image(image)
     desk.finish()
     return image
 
@@ -61,7 +61,7 @@ def test_work_is_saved_and_dropped_into_another_window_it_goes_on(desk, new_desk
     np.testing.assert_allclose(again.scale, (0.5, 0.5))
     assert ours(again)["quality"] == {"checked": 30, "correct": 28}
     assert made_objects(again) == made_objects(labels)
-    other.control.use_image(picture)
+    other.control.shown.use_image(picture)
     other.finish()
     other.click(50, 10)
     assert other.commit().ids == (41,)

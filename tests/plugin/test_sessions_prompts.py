@@ -19,7 +19,7 @@ def save(desk, path):
 def reopen(desk, path):
     """Drop a session into a window, and let it come to rest."""
     opened = desk.viewer.open(str(path), plugin="napari-lightsam")
-    desk.control.use_image(opened[0])
+    desk.control.shown.use_image(opened[0])
     desk.finish()
     return opened
 
@@ -41,7 +41,7 @@ def test_points_boxes_and_signs_come_back_in_order_and_are_previewed_again(
 ):
     (image,) = desk.viewer.open(str(image_file), plugin="napari")
     image.scale, image.translate = (0.5, 0.25), (3, 4)
-    desk.control.use_image(image)
+    desk.control.shown.use_image(image)
     desk.finish()
     desk.click(15, 15)
     desk.commit()
@@ -53,7 +53,7 @@ def test_points_boxes_and_signs_come_back_in_order_and_are_previewed_again(
     desk.control.start("boxes")
     desk.control.annotator.boxes.add_rectangles([box(40, 40, 52, 50), box(5, 45, 15, 55)])
     desk.finish()
-    asked, outlined = desk.control.annotator.read_prompts(), desk.control.answer.masks()
+    asked, outlined = desk.control.annotator.read_prompts(), desk.control.single.answer.masks()
     assert [len(prompt.points) for prompt in asked] == [0, 0, 3]
 
     other = new_desk()
@@ -66,7 +66,7 @@ def test_points_boxes_and_signs_come_back_in_order_and_are_previewed_again(
             [at[:2] for at in prompt.points], [at[:2] for at in former.points], atol=1e-9
         )
         np.testing.assert_allclose(prompt.box or (), former.box or ())
-    for mask, former in zip(other.control.answer.masks(), outlined, strict=True):
+    for mask, former in zip(other.control.single.answer.masks(), outlined, strict=True):
         np.testing.assert_array_equal(mask.to_array((60, 60)), former.to_array((60, 60)))
     assert annotator.preview.visible
     names = [layer.name for layer in other.viewer.layers]
@@ -79,21 +79,21 @@ def test_points_boxes_and_signs_come_back_in_order_and_are_previewed_again(
 def test_the_outline_that_was_chosen_comes_back_not_the_best_one(desk, new_desk, image_file, tmp_path):
     (image,) = desk.viewer.open(str(image_file), plugin="napari")
     image.scale, image.translate = (0.5, 0.25), (3, 4)
-    desk.control.use_image(image)
+    desk.control.shown.use_image(image)
     desk.finish()
     desk.click(30.25, 20.5)
-    desk.control.cycle(1)
-    chosen = desk.control.answer.current
-    assert chosen is not desk.control.answer.mine[0]
+    desk.control.single.cycle(1)
+    chosen = desk.control.single.answer.current
+    assert chosen is not desk.control.single.answer.mine[0]
 
     other = new_desk()
     reopen(other, save(desk, tmp_path / "work.lightsam"))
-    answer = other.control.answer
+    answer = other.control.single.answer
     assert answer.chosen == [1]
     np.testing.assert_array_equal(answer.current.to_array((60, 60)), chosen.to_array((60, 60)))
-    desk.control.cycle(-1)  # the best one, which is a choice too
+    desk.control.single.cycle(-1)  # the best one, which is a choice too
     reopen(other, save(desk, tmp_path / "best.lightsam"))
-    assert other.control.answer.chosen == [0]
+    assert other.control.single.answer.chosen == [0]
 
 
 def test_each_plane_has_its_own_and_the_one_on_display_is_shown(desk, new_desk, tmp_path):
@@ -103,12 +103,12 @@ def test_each_plane_has_its_own_and_the_one_on_display_is_shown(desk, new_desk, 
         desk.viewer.dims.set_point(1, z)
         desk.finish()
         desk.click(0, z, *at)
-    assert len(desk.control.answer.masks()) == 2
+    assert len(desk.control.single.answer.masks()) == 2
     other = new_desk()
     reopen(other, save(desk, tmp_path / "work.lightsam"))
     assert other.control.annotator.each
     assert other.viewer.dims.point[1] == 3
-    assert len(other.control.answer.masks()) == 2
+    assert len(other.control.single.answer.masks()) == 2
     for z, at in ((4, (20, 20)), (1, (10, 10))):
         other.viewer.dims.set_point(1, z)
         other.finish()
@@ -176,7 +176,7 @@ def test_dropped_into_an_open_widget_the_clicks_lie_on_top_and_the_tool_is_in_ha
     from napari_lightsam.plugin.widget import LightSamWidget
 
     (image,) = desk.viewer.open(str(image_file), plugin="napari")
-    desk.control.use_image(image)
+    desk.control.shown.use_image(image)
     desk.finish()
     desk.click(30, 20)
     desk.commit()
@@ -188,7 +188,7 @@ def test_dropped_into_an_open_widget_the_clicks_lie_on_top_and_the_tool_is_in_ha
     qtbot.addWidget(widget)
     _, labels = viewer.open(str(path), plugin="napari-lightsam")
     control, click = widget.controller, widget.click
-    qtbot.waitUntil(lambda: bool(control.answer.masks()), timeout=10_000)
+    qtbot.waitUntil(lambda: bool(control.single.answer.masks()), timeout=10_000)
     assert viewer.layers.selection.active.unique_id == control.annotator.points.unique_id
     assert viewer.layers[-1].unique_id == control.annotator.points.unique_id
     assert control.annotator.correction.layer == labels.unique_id

@@ -43,7 +43,7 @@ def test_work_on_an_ome_zarr_image_is_dropped_into_another_window_and_goes_on(de
     folder = write_ome(tmp_path / "cells.ome.zarr", PIXELS[0], "yx")
     (image,) = desk.viewer.open(str(folder), plugin="napari")
     assert image.multiscale
-    desk.control.use_image(image)
+    desk.control.shown.use_image(image)
     desk.finish()
     desk.click(30, 20)
     desk.commit()
@@ -65,9 +65,9 @@ def test_work_on_an_ome_zarr_image_is_dropped_into_another_window_and_goes_on(de
     assert not isinstance(level0(picture), np.ndarray)  # and is read as it is looked at
     np.testing.assert_array_equal(level0(picture), PIXELS[0])
     np.testing.assert_array_equal(labels.data, desk.target().data)
-    other.control.use_image(picture)
+    other.control.shown.use_image(picture)
     other.finish()
-    assert len(other.control.answer.masks()) == 1  # of the open click
+    assert len(other.control.single.answer.masks()) == 1  # of the open click
     assert other.commit().ids == (2,)
     again = read_document(save(other, moved / "again.lightsam"))
     assert (again.image.path, again.image.pixels_hash) == (moved / folder.name, record.pixels_hash)
@@ -76,7 +76,7 @@ def test_work_on_an_ome_zarr_image_is_dropped_into_another_window_and_goes_on(de
 def test_another_zarr_folder_of_the_same_name_is_refused(desk, tmp_path):
     folder = write_ome(tmp_path / "cells.ome.zarr", PIXELS[0], "yx")
     (image,) = desk.viewer.open(str(folder), plugin="napari")
-    desk.control.use_image(image)
+    desk.control.shown.use_image(image)
     path = save(desk, tmp_path / "work.lightsam")
     write_ome(folder, PIXELS[1], "yx")
     with pytest.raises(FileError, match=r"belongs to another image than .*cells\.ome\.zarr"):
@@ -90,7 +90,7 @@ def test_a_channel_that_was_a_layer_of_its_own_is_found_again(desk, tmp_path):
     folder = write_ome(tmp_path / "cells.ome.zarr", PIXELS[None], "tcyx")
     levels = [zarr.open(folder, mode="r")[str(level)][:, 1] for level in range(2)]  # as OME-Zarr readers do
     note = {"napari-lightsam": {"role": "image", "version": 1, "image_file": str(folder)}}
-    desk.control.use_image(desk.viewer.add_image(levels, name="second channel", metadata=note))
+    desk.control.shown.use_image(desk.viewer.add_image(levels, name="second channel", metadata=note))
     (layer, *_) = read_lightsam(str(save(desk, tmp_path / "work.lightsam")))
     data, keywords, _ = layer
     assert keywords["multiscale"]
@@ -103,7 +103,7 @@ def test_unsaved_work_on_a_zarr_folder_is_found_again(desk, new_desk, tmp_path):
     folder = write_ome(tmp_path / "cells.ome.zarr", PIXELS[0], "yx")
     for table in (desk, other := new_desk()):
         (image,) = table.viewer.open(str(folder), plugin="napari")
-        table.control.use_image(image)
+        table.control.shown.use_image(image)
         table.finish()
         if table is desk:
             desk.click(30, 20)
@@ -136,7 +136,7 @@ def test_a_hash_of_some_blocks_tells_shape_type_and_values():
 def test_a_zarr_folder_that_was_damaged_meanwhile_is_refused_in_words(desk, tmp_path):
     folder = write_ome(tmp_path / "cells.ome.zarr", PIXELS[0], "yx")
     (image,) = desk.viewer.open(str(folder), plugin="napari")
-    desk.control.use_image(image)
+    desk.control.shown.use_image(image)
     path = save(desk, tmp_path / "work.lightsam")
     (folder / "0" / "0.0").write_bytes(b"no chunk")
     with pytest.raises(FileError, match="cannot be read"):

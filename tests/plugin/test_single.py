@@ -44,7 +44,7 @@ def test_a_quick_answer_is_on_display_before_the_window_can_paint_the_marker(des
     desk.control.mentioned.connect(said.append)
     desk.control.annotator.points.add([33, 22])
     desk.calls.get(timeout=30)()  # the next thing that the window does
-    assert desk.control.answer.prompts[0].points == ((30, 20, True), (33, 22, True))
+    assert desk.control.single.answer.prompts[0].points == ((30, 20, True), (33, 22, True))
     desk.finish()
     assert "px across" in desk.control.status
     assert said == []
@@ -94,7 +94,7 @@ def test_only_background_is_written_unless_replacing_is_chosen(desk, notes):
     desk.click(30, 20)
     assert desk.commit().ids == ()
     assert "belong to other objects" in notes[-1][1]
-    desk.control.replace_others = True
+    desk.control.single.replace_others = True
     desk.click(30, 20)
     assert desk.commit().ids == (3,)
     assert after[30, 20] == 3
@@ -117,7 +117,7 @@ def test_another_version_of_an_object_takes_its_place_after_it_was_asked_for(des
     desk.open(np.zeros((60, 60)))
     for at in ((30, 20), (30, 50), (31, 20)):
         desk.click(*at)
-        answer, status = desk.control.answer, desk.control.status
+        answer, status = desk.control.single.answer, desk.control.status
         assert answer.same == (1 if at == (31, 20) else None)
         desk.commit()
     assert "Replace object 1?" in status
@@ -147,8 +147,8 @@ def test_candidates_are_cycled_and_the_chosen_one_is_saved(desk):
     sizes = []
     for step in (0, 1, 1, 1, -1):
         if step:
-            desk.control.cycle(step)
-        sizes.append(desk.control.answer.masks()[0].area)
+            desk.control.single.cycle(step)
+        sizes.append(desk.control.single.answer.masks()[0].area)
     assert sizes[0] < sizes[1] < sizes[2]
     assert sizes[3:] == [sizes[0], sizes[2]]
     assert desk.commit().written == sizes[2]
@@ -164,9 +164,9 @@ def test_the_latest_edit_wins(desk, tiny):
     points.data = [[40, 40]]
     tiny.gate.set()
     desk.finish()
-    assert len(desk.control.answer.prompts) == 1
-    assert desk.control.answer.prompts[0].points == ((40.0, 40.0, True),)
-    assert desk.control.answer.masks()[0].offset == (36, 36)
+    assert len(desk.control.single.answer.prompts) == 1
+    assert desk.control.single.answer.prompts[0].points == ((40.0, 40.0, True),)
+    assert desk.control.single.answer.masks()[0].offset == (36, 36)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("out of memory"), ValueError("a defect")])
@@ -233,7 +233,7 @@ def test_a_very_large_object_becomes_a_layer_of_its_own(desk, monkeypatch):
     desk.commit()
     first = desk.target()
     desk.click(30, 50)
-    desk.control.cycle(1)
+    desk.control.single.cycle(1)
     done = desk.commit()
     assert done.layer != first.unique_id
     assert [ours(layer).get("role") for layer in desk.viewer.layers].count("objects") == 2
@@ -249,7 +249,7 @@ def test_of_many_outlines_those_that_lie_on_saved_objects_leave_no_slivers(desk)
     points = desk.control.annotator.start_points()
     points.add([(30, 31), (30, 60)])
     desk.finish()
-    assert len(desk.control.answer.masks()) == 2
+    assert len(desk.control.single.answer.masks()) == 2
     done = desk.commit()
     assert (done.ids, done.refused) == ((2,), 1)
     assert "1 lie on objects that were saved before" in desk.control.status
@@ -291,7 +291,7 @@ def test_points_of_a_file_are_objects_of_their_own_and_later_clicks_are_not(desk
     assert desk.control.single.take_from(table)
     desk.finish()
     annotator = desk.control.annotator
-    assert len(desk.control.answer.masks()) == 2
+    assert len(desk.control.single.answer.masks()) == 2
     annotator.clear()
     assert not annotator.each
     annotator.undo()  # they come back as what they were
@@ -301,4 +301,4 @@ def test_points_of_a_file_are_objects_of_their_own_and_later_clicks_are_not(desk
     assert not annotator.each
     desk.click(45, 30)
     desk.click(45, 34)
-    assert len(desk.control.answer.masks()) == 1
+    assert len(desk.control.single.answer.masks()) == 1

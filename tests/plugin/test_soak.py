@@ -27,7 +27,7 @@ def annotate(desk, commits):
         points.data = np.add(points.data, [0, number % 5])
         desk.finish(Lane.PROMPT)
         if number // len(PLACES) % 2:
-            desk.control.cycle(1)
+            desk.control.single.cycle(1)
         assert desk.commit().ids
 
 

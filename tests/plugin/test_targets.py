@@ -18,20 +18,20 @@ def test_each_image_brings_its_labels_layer_back_as_long_as_both_exist(desk):
     desk.click(30, 20)
     desk.commit()
     made = desk.target()
-    desk.control.use_image(first)
+    desk.control.shown.use_image(first)
     assert desk.target().name == "one"
     desk.click(10, 10)
     assert desk.commit().layer == others[0].unique_id
     desk.control.results.target = None  # "new layer" is a choice as well
-    desk.control.use_image(second)
+    desk.control.shown.use_image(second)
     assert desk.target().unique_id == made.unique_id
-    desk.control.use_image(first)
+    desk.control.shown.use_image(first)
     assert desk.control.results.target is None
 
     desk.control.results.target = others[1].unique_id
-    desk.control.use_image(second)
+    desk.control.shown.use_image(second)
     viewer.layers.remove(others[1])
-    desk.control.use_image(first)
+    desk.control.shown.use_image(first)
     assert desk.control.results.target is None
     viewer.layers.remove(second)
     kept = [weakref.ref(layer) for layer in (others[1], second)]

@@ -90,7 +90,7 @@ def lay_out(widget, qtbot, shape=(60, 80)):
     labels[10:20, 10:20] = 7
     widget.viewer.add_image(image, name="cells")
     layer = widget.viewer.add_labels(labels, name="corrected")
-    qtbot.waitUntil(lambda: widget.controller.ready is not None, timeout=10_000)
+    qtbot.waitUntil(lambda: widget.controller.shown.ready is not None, timeout=10_000)
     widget.teach.expand()
     return image, layer
 
@@ -174,14 +174,14 @@ def test_what_was_gained_is_shown_and_the_model_is_chosen_only_on_request(widget
     assert "0.40 -> 0.50" in widget.teach.gained.text()
     assert "30 objects" in widget.teach.gained.text()
     assert widget.teach.picture.height() > 50
-    assert widget.controller.settings.model == "lightsam"
+    assert widget.controller.shown.settings.model == "lightsam"
     widget.teach.show_button.click()
     before, after = (widget.viewer.layers[f"{word} my-model"] for word in ("before", "after"))
     assert tuple(after.data_to_world((0, 0))) == (5, 10)
     assert after.data.sum() == 100
     assert before.data.sum() == 0
     widget.teach.use_button.click()
-    assert widget.controller.settings.model == "my-model"
+    assert widget.controller.shown.settings.model == "my-model"
     assert not widget.teach.use_button.isEnabled()
 
 
@@ -284,7 +284,7 @@ def test_a_real_lesson_gives_a_model_that_the_chooser_offers_and_that_can_be_rep
     image, labels = nuclei
     widget.viewer.add_image(image, name="cells")
     widget.viewer.add_labels(expand_labels(labels.astype(np.int32), 3), name="corrected")
-    qtbot.waitUntil(lambda: widget.controller.ready is not None, timeout=10_000)
+    qtbot.waitUntil(lambda: widget.controller.shown.ready is not None, timeout=10_000)
     widget.teach.expand()
     widget.teach.name.setText("my-cells")
     assert not widget.teach.replace.isVisible()

@@ -34,7 +34,7 @@ def widget(viewer, tiny, qtbot):
 
 
 def ready(qtbot, widget):
-    qtbot.waitUntil(lambda: widget.controller.ready is not None, timeout=10_000)
+    qtbot.waitUntil(lambda: widget.controller.shown.ready is not None, timeout=10_000)
 
 
 def test_an_empty_viewer_says_what_to_do_and_why_buttons_are_off(widget):
@@ -88,7 +88,7 @@ def test_the_widget_asks_before_an_object_is_replaced_and_names_what_is_correcte
     click.same_box.click()
     assert click.commit_button.text() == "Save object (C)"
     assert not control.single.replace_same
-    control.clear()
+    control.annotator.clear()
     qtbot.waitUntil(lambda: not click.commit_button.isEnabled(), timeout=10_000)
     assert control.single.correct(viewer.layers["cells objects"], 1)
     qtbot.waitUntil(click.commit_button.isEnabled, timeout=10_000)
@@ -107,7 +107,7 @@ def test_prompts_are_offered_from_layers_that_are_not_ours(widget, viewer, qtbot
     actions = widget.click.from_menu.actions()
     assert [action.text() for action in actions] == ["seeds", "a CSV file ..."]
     actions[0].trigger()
-    qtbot.waitUntil(lambda: len(widget.controller.answer.masks()) == 2, timeout=10_000)
+    qtbot.waitUntil(lambda: len(widget.controller.single.answer.masks()) == 2, timeout=10_000)
     assert widget.click.each_box.isChecked()
 
 
@@ -220,7 +220,7 @@ def test_measuring_one_typical_object_fills_the_object_size(widget, viewer, qtbo
     qtbot.waitUntil(widget.size_row.measure_button.isEnabled, timeout=10_000)
     widget.size_row.measure_button.click()
     size = widget.size_row.pixels
-    assert size == round(widget.controller.answer.masks()[0].diameter)
+    assert size == round(widget.controller.single.answer.masks()[0].diameter)
     qtbot.waitUntil(lambda: tiny.embedded[-1][1] == size, timeout=10_000)
     assert widget.pixel_box.value() == 0.5
     assert widget.size_row.box.text() == f"{size / 2:.1f} µm"
@@ -257,7 +257,7 @@ def test_channels_are_offered_only_where_there_are_some(widget, viewer, qtbot, t
     second.setCurrentIndex(1)
     second.activated.emit(1)
     qtbot.waitUntil(lambda: tiny.embedded[-1][0].shape == (60, 60, 2), timeout=10_000)
-    assert [s.channel for s in widget.controller.sources] == [1, 0]
+    assert [s.channel for s in widget.controller.shown.sources] == [1, 0]
 
 
 def test_models_say_what_they_were_trained_on_and_are_downloaded_only_by_a_click(

@@ -24,11 +24,11 @@ def widget(tiny, qtbot):
 
 
 def click_object(qtbot, widget, *at):
-    qtbot.waitUntil(lambda: widget.controller.ready is not None, timeout=10_000)
+    qtbot.waitUntil(lambda: widget.controller.shown.ready is not None, timeout=10_000)
     widget.controller.start("points")
     widget.controller.annotator.points.add(list(at))
-    qtbot.waitUntil(lambda: bool(widget.controller.answer.masks()), timeout=10_000)
-    widget.controller.commit()
+    qtbot.waitUntil(lambda: bool(widget.controller.single.answer.masks()), timeout=10_000)
+    widget.controller.single.commit()
 
 
 def test_a_folder_is_annotated_by_the_buttons(widget, qtbot, tmp_path, monkeypatch):
@@ -74,7 +74,7 @@ def test_a_session_is_saved_by_its_button_and_brings_its_settings_back(widget, q
     qtbot.addWidget(other)
     other.viewer.open(str(path), plugin="napari-lightsam")
     assert other.size_row.pixels == 17
-    assert other.controller.settings.object_size == 17
+    assert other.controller.shown.settings.object_size == 17
     labels = other.controller.targets()[0]
     assert other.controller.results.target == labels.unique_id
     other.shut_down()

@@ -26,7 +26,7 @@ def widget(tiny, qtbot):
 
 def open_image(qtbot, widget, data, **keywords):
     image = widget.viewer.add_image(data, name="image", contrast_limits=(0, 1), **keywords)
-    qtbot.waitUntil(lambda: widget.controller.ready is not None, timeout=20_000)
+    qtbot.waitUntil(lambda: widget.controller.shown.ready is not None, timeout=20_000)
     return image
 
 

@@ -18,7 +18,7 @@ def test_click_shift_click_commit_paint_everything_undo_redo(window, qapp, nucle
     _, widget = viewer.window.add_plugin_dock_widget("napari-lightsam", "LightSAM")
     control = widget.controller
     widget.size_row.box.setValue(26)
-    pump(qapp, lambda: control.settings.object_size == 26 and control.ready is not None)
+    pump(qapp, lambda: control.shown.settings.object_size == 26 and control.shown.ready is not None)
     widget.click.object_button.click()
     qapp.processEvents()
     present = np.unique(truth[40:-40, 40:-40])[1:]
@@ -28,12 +28,12 @@ def test_click_shift_click_commit_paint_everything_undo_redo(window, qapp, nucle
     points = control.annotator.points
     assert len(points.data) == 1
     np.testing.assert_allclose(points.data[0], first, atol=1.5)
-    pump(qapp, lambda: bool(control.answer.masks()))
-    box = control.answer.masks()[0].box
+    pump(qapp, lambda: bool(control.single.answer.masks()))
+    box = control.single.answer.masks()[0].box
     mouse(viewer, min(box[2] + 4, 250), min(box[3] + 4, 250), shift=True)
     assert list(points.features["sign"]) == ["positive", "negative"]
-    pump(qapp, lambda: len(control.answer.prompts) == 1 and len(control.answer.prompts[0].points) == 2)
-    mask = control.answer.masks()[0].to_array(truth.shape)
+    pump(qapp, lambda: [len(prompt.points) for prompt in control.single.answer.prompts] == [2])
+    mask = control.single.answer.masks()[0].to_array(truth.shape)
     key(viewer, "C")
     labels = next(x for x in viewer.layers if x.unique_id == control.results.target)
     empty = np.zeros(truth.shape, np.int32).tobytes()
@@ -42,7 +42,7 @@ def test_click_shift_click_commit_paint_everything_undo_redo(window, qapp, nucle
     assert len(points.data) == 0
 
     mouse(viewer, *other)
-    pump(qapp, lambda: bool(control.answer.masks()))
+    pump(qapp, lambda: bool(control.single.answer.masks()))
     key(viewer, "C")
     second = labels.data.tobytes()
     assert second != committed
@@ -52,7 +52,7 @@ def test_click_shift_click_commit_paint_everything_undo_redo(window, qapp, nucle
     pump(qapp, lambda: control.annotator.correction is not None and len(points.data) == 2)
     assert control.annotator.correction.value == 1
     pump(qapp, lambda: widget.click.commit_button.text() == "Replace object 1 (C)")
-    np.testing.assert_array_equal(control.answer.masks()[0].to_array(truth.shape), mask)
+    np.testing.assert_array_equal(control.single.answer.masks()[0].to_array(truth.shape), mask)
     key(viewer, "Z", Qt.KeyboardModifier.ControlModifier)
     assert control.annotator.correction is None
     assert len(points.data) == 0
@@ -102,26 +102,26 @@ def test_a_box_is_dragged_with_the_point_tool_and_a_point_clicked_with_the_box_t
     _, widget = viewer.window.add_plugin_dock_widget("napari-lightsam", "LightSAM")
     control = widget.controller
     widget.size_row.box.setValue(26)
-    pump(qapp, lambda: control.settings.object_size == 26 and control.ready is not None)
+    pump(qapp, lambda: control.shown.settings.object_size == 26 and control.shown.ready is not None)
     widget.click.object_button.click()
     qapp.processEvents()
     rows, columns = np.nonzero(truth == np.unique(truth[40:-40, 40:-40])[1])
     centre = viewer.scene.camera.center
     mouse(viewer, rows.min() - 1, columns.min() - 1, to=(rows.max() + 1, columns.max() + 1))
-    pump(qapp, lambda: bool(control.answer.masks()))
+    pump(qapp, lambda: bool(control.single.answer.masks()))
     (prompt,) = control.annotator.read_prompts()
     corners = (rows.min(), columns.min(), rows.max() + 1, columns.max() + 1)
     np.testing.assert_allclose(prompt.box, corners, atol=2.5)
     assert not prompt.points
     assert viewer.scene.camera.center == centre
-    mask = control.answer.masks()[0].to_array(truth.shape)
+    mask = control.single.answer.masks()[0].to_array(truth.shape)
     assert iou(mask, truth == truth[rows[0], columns[0]]) > 0.7
     key(viewer, "Z", Qt.KeyboardModifier.ControlModifier)
     assert not control.annotator.has_prompts
 
     widget.click.box_button.click()
     mouse(viewer, *np.argwhere(truth == truth[rows[0], columns[0]]).mean(axis=0))
-    pump(qapp, lambda: bool(control.answer.masks()))
+    pump(qapp, lambda: bool(control.single.answer.masks()))
     assert len(control.annotator.points.data) == 1
     assert not len(control.annotator.boxes.data)
 
@@ -130,7 +130,7 @@ def test_a_run_is_cancelled_within_a_second_and_leaves_the_window_alive(window, 
     viewer = window
     viewer.open_sample("napari-lightsam", "nuclei_brightfield")
     _, widget = viewer.window.add_plugin_dock_widget("napari-lightsam", "LightSAM")
-    pump(qapp, lambda: widget.controller.ready is not None, 300)
+    pump(qapp, lambda: widget.controller.shown.ready is not None, 300)
     widget.everything.mode.setCurrentIndex(widget.everything.mode.findData("grid"))  # the longest run
     steps = []
     widget.controller.everything.progress.connect(steps.append)
@@ -151,7 +151,7 @@ def test_a_typical_object_is_drawn_and_what_the_window_shows_is_segmented(window
     viewer = window
     viewer.add_image(nuclei[0], name="nuclei")
     _, widget = viewer.window.add_plugin_dock_widget("napari-lightsam", "LightSAM")
-    pump(qapp, lambda: widget.controller.ready is not None)
+    pump(qapp, lambda: widget.controller.shown.ready is not None)
     viewer.scene.camera.center, viewer.scene.camera.zoom = (64, 64), viewer.scene.camera.zoom * 2.5
     pump(qapp, lambda: np.ptp(viewer.layers[0].corner_pixels[:, 0]) < 150)
     widget.size_row.draw_button.click()
@@ -179,7 +179,7 @@ def test_the_window_goes_on_being_drawn_when_layers_are_removed(window, qapp, ti
     viewer = window
     viewer.add_image(np.arange(4096.0).reshape(64, 64), name="cells")
     dock, widget = viewer.window.add_plugin_dock_widget("napari-lightsam", "LightSAM")
-    pump(qapp, lambda: widget.controller.ready is not None)
+    pump(qapp, lambda: widget.controller.shown.ready is not None)
 
     def repaint():
         for zoom in (1.1, 1.2):
@@ -196,7 +196,7 @@ def test_the_window_goes_on_being_drawn_when_layers_are_removed(window, qapp, ti
     repaint()
     widget.click.object_button.click()
     mouse(viewer, 30, 30)
-    pump(qapp, lambda: bool(widget.controller.answer.masks()))
+    pump(qapp, lambda: bool(widget.controller.single.answer.masks()))
     repaint()
     viewer.window.remove_dock_widget(dock)
     repaint()

@@ -28,7 +28,7 @@ def saved(tmp_path_factory, nuclei, segmenter, make_desk):
         desk = make_desk()
         (image,) = desk.viewer.open(str(folder / "n.tif"), plugin="napari")
         image.axis_labels = ("z", "y", "x")
-        desk.control.use_image(image)
+        desk.control.shown.use_image(image)
         desk.viewer.dims.set_current_step(0, 1)
         desk.finish()
         desk.control.segment_everything()
@@ -38,7 +38,7 @@ def saved(tmp_path_factory, nuclei, segmenter, make_desk):
             desk.finish()
             values, areas = np.unique(labels[labels > 0], return_counts=True)
             centre = np.argwhere(labels == values[areas.argmax()]).mean(axis=0)
-            desk.control.replace_others = True
+            desk.control.single.replace_others = True
             desk.click(z, *centre)
             desk.commit()
         target = desk.target()

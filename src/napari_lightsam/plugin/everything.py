@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
     import numpy as np
-    from napari.components import ViewerModel
     from napari.layers import Image
     from numpy.typing import NDArray
 
@@ -43,8 +42,9 @@ if TYPE_CHECKING:
     from napari_lightsam.plugin.axes import Plane
     from napari_lightsam.plugin.inference import Inference, Objects
     from napari_lightsam.plugin.request import PlaneRequest
-    from napari_lightsam.plugin.results import Results
     from napari_lightsam.plugin.scope import Region
+    from napari_lightsam.plugin.shown import Shown
+    from napari_lightsam.plugin.targets import Targets
 
 LIVE = ("balance", "min_size", "max_size", "keep_border", "iou_threshold", "stability_threshold", "overlap")
 """Settings that choose among what a run kept, so that they need no new run."""
@@ -105,7 +105,7 @@ class Everything:
 
     Parameters
     ----------
-    viewer, worker, inference, results
+    shown, worker, inference, targets
         Of the controller.
     say
         Shows a sentence in the status line.
@@ -127,21 +127,21 @@ class Everything:
 
     def __init__(
         self,
-        viewer: ViewerModel,
+        shown: Shown,
         worker: Worker,
         inference: Inference,
-        results: Results,
+        targets: Targets,
         say: Callable[[str], object],
     ) -> None:
-        self._viewer, self._worker, self._inference = viewer, worker, inference
-        self._results, self._say = results, say
+        self._shown, self._viewer, self._worker, self._inference = shown, shown.viewer, worker, inference
+        self._targets, self._say = targets, say
         self.choices = Choices()
         self.later: Callable[[Callable[[], None]], object] = lambda act: act()
         self._preview: RunPreview | None = None
         self._run: _Run | None = None
         self._kept: _Kept | None = None
         self._waiting = False
-        self._plane: Hashable | None = None
+        shown.plane_changed.connect(self._on_plane)
 
     # --- what is shown -------------------------------------------------------------------------------
 
@@ -183,13 +183,12 @@ class Everything:
         kept = self._kept
         if kept is None or layers.by_id(self._viewer, kept.written.layer) is None:
             return None
-        return kept if self._plane in (None, kept.run.request.plane.key) else None
+        plane = self._shown.plane  # a result of another one must not change unseen
+        return kept if plane is not None and plane.key == kept.run.request.plane.key else None
 
-    def show_plane(self, plane: Plane) -> None:
-        """Follow the slider: a result of another plane must not change unseen."""
-        if plane.key != self._plane:
-            self._plane = plane.key
-            self.changed.emit()
+    def _on_plane(self) -> None:
+        self.refilter()  # what was chosen while another plane was shown
+        self.changed.emit()
 
     # --- running -------------------------------------------------------------------------------------
 
@@ -208,7 +207,6 @@ class Everything:
         if self.is_running:
             report_info("A run is under way; cancel it first.")
             return False
-        self.show_plane(request.plane)
         image = layers.by_id(self._viewer, request.plane.layer)
         choices = self.choices
         source = layers.by_id(self._viewer, choices.prompts_from)
@@ -359,7 +357,7 @@ class Everything:
         if former is not None and former.run.request.plane.layer == run.request.plane.layer:
             hide_covered(self._viewer, former.written, written)
         self._kept = _Kept(run, found, written, shown)
-        self._results.target = written.layer
+        self._targets.set(run.request.plane.layer, written.layer)
         self.changed.emit()
         return True
 

@@ -198,7 +198,7 @@ def recipe_from(control: Controller, *, overlay: bool = False) -> Recipe:
     from napari_lightsam.batch.recipe import Recipe
     from napari_lightsam.batch.settings import BatchSettings
 
-    choices, settings = control.everything.choices, control.settings
+    choices, settings = control.everything.choices, control.shown.settings
     config = replace(choices.config, object_size=settings.object_size)
     chosen = _plane(control)
     image, size = control.annotator.image, control.pixel_size_um
@@ -223,7 +223,8 @@ def _plane(control: Controller) -> dict[str, Any]:
     if control.everything.choices.scope is Scope.STACK and "z" in chosen:
         del chosen["z"]
         chosen["link"] = True
-    channels = [source.channel for source in control.sources if source.layer == control.annotator.image_id]
+    image_id = control.annotator.image_id
+    channels = [source.channel for source in control.shown.sources if source.layer == image_id]
     if channels and None not in channels:
         chosen["channel"] = channels[0] if len(channels) == 1 else tuple(channels)
     return chosen

@@ -121,7 +121,7 @@ class Hover:
         return (
             self._on
             and self._at is not None
-            and self._control.ready is not None
+            and self._control.shown.ready is not None
             and points is not None
             and active is not None
             and active.unique_id == points.unique_id
@@ -159,16 +159,17 @@ class Hover:
         if not self._is_wanted():
             return
         try:
-            request = self._control.request()
+            request = self._control.shown.request()
         except NoPlane:
             return
         at = self._place(request.plane)
         if at is None or (request.within and not lie_in([at], request.within)[0]):
             return
         self._asked = True
+        settings, prompt = self._control.shown.settings, ObjectPrompt(((*at, True),))
         self._control.worker.submit(
             Lane.HOVER,
-            self._control.inference.predict(request, self._control.settings, (ObjectPrompt(((*at, True),)),)),
+            self._control.inference.predict(request, settings, (prompt,)),
             lambda found: self._on_found(request.plane, at, found[0]),
             lambda error: self._hide(),  # a click gives the same error, and says so
         )

@@ -200,7 +200,8 @@ class Series:
         former = [] if image is None else [*labels_of(control, image), image]
         self.current = self._image = None
         control.sessions.place = place
-        control.use_image(following)  # first, or else whoever follows the layers would choose another image
+        # first, or else whoever follows the layers would choose another image
+        control.shown.use_image(following)
         for layer in former:
             layers.remove(viewer, layer)
 
@@ -210,7 +211,8 @@ class Series:
         coming = next((one for one in following if not one.is_done and one.source not in self._refused), None)
         if coming is None:
             return
-        work = self._control.inference.prepare_ahead(lambda: _read(coming.source), self._control.settings)
+        settings = self._control.shown.settings
+        work = self._control.inference.prepare_ahead(lambda: _read(coming.source), settings)
         self._control.worker.submit(Lane.AHEAD, work, _ignore, _ignore)
 
     # --- saving --------------------------------------------------------------------------------------

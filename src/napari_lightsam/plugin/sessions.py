@@ -302,12 +302,12 @@ class Sessions:
 
     def _take_settings(self, image: Image, settings: dict[str, Any], inputs: Any) -> None:
         model, size = settings.get("model"), settings.get("object_size")
-        now = self._control.settings
+        now = self._control.shown.settings
         known = is_known_model(model) and is_here(str(model))
-        self._control.use_settings(Settings(str(model) if known else now.model, size))
+        self._control.shown.use_settings(Settings(str(model) if known else now.model, size))
         channels = [channel for number, channel in inputs if number == 0]
         if len(inputs) > 1 and len(channels) == len(inputs):
-            self._control.use_sources([Source(image.unique_id, c, f"channel {c}") for c in channels])
+            self._control.shown.use_sources([Source(image.unique_id, c, f"channel {c}") for c in channels])
         self.resumed.emit(size)
 
     def _look(self, image: Image) -> None:

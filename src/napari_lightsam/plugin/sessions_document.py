@@ -105,12 +105,12 @@ def take_snapshot(control: Controller, known: dict[Hashable, str]) -> Snapshot |
     document = Document(
         images=tuple(_image_record(picture) for picture in pictures),
         inputs=inputs,
-        settings={"model": control.settings.model, "object_size": control.settings.object_size},
+        settings={"model": control.shown.settings.model, "object_size": control.shown.settings.object_size},
         pixel_size_um=control.pixel_size_um,
         run=_run(control),
         labels=tuple(_label_record(layer) for layer in found),
         target=target,
-        prompts=open_prompts(control.annotator, control.answer, [layer.unique_id for layer in found]),
+        prompts=open_prompts(control.annotator, control.single.answer, [layer.unique_id for layer in found]),
         created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     )
     arrays = [level0(picture) for picture in pictures]
@@ -192,7 +192,7 @@ def _place(layer: Layer) -> dict[str, Any]:
 def _inputs(control: Controller, image: Image) -> tuple[list[Image], tuple[tuple[int, int | None], ...]]:
     """Return the images that the model sees, the annotated one first, and which channel of each."""
     pictures, inputs = [image], []
-    for source in control.sources or default_sources(control.viewer, image):
+    for source in control.shown.sources or default_sources(control.viewer, image):
         layer = layers.by_id(control.viewer, source.layer)
         if layer is None:
             continue
@@ -212,9 +212,9 @@ def _inputs(control: Controller, image: Image) -> tuple[list[Image], tuple[tuple
 def _run(control: Controller) -> Run:
     from napari_lightsam import __version__
 
-    segmenter = control.inference.loaded(control.settings.model)
+    segmenter = control.inference.loaded(control.shown.settings.model)
     if segmenter is None:
-        return Run(version=__version__, model=control.settings.model)
+        return Run(version=__version__, model=control.shown.settings.model)
     packages = {}
     for name in _PACKAGES:
         try:

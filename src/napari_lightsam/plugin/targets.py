@@ -7,35 +7,41 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
+    from napari.layers import Image
+
+    from napari_lightsam.plugin.results import Results
+
 
 class Targets:
-    """Remembers a choice for every image by ids alone, so that no layer is kept alive.
+    """Remembers the target of every image by ids alone, so that no layer is kept alive.
 
-    Examples
-    --------
-    >>> chosen = Targets()
-    >>> chosen.keep("image", "labels")
-    >>> chosen.of("image"), chosen.of("another image")
-    ('labels', None)
-    >>> chosen.forget("labels")
-    >>> chosen.of("image") is None
-    True
+    Parameters
+    ----------
+    results
+        Their target is that of the image that is used.
     """
 
-    def __init__(self) -> None:
-        self._chosen: dict[Hashable, Hashable] = {}
+    def __init__(self, results: Results) -> None:
+        self._results = results
+        self._image: Hashable | None = None
+        self._others: dict[Hashable, Hashable] = {}
 
-    def keep(self, image: Hashable | None, labels: Hashable | None) -> None:
-        """Note what was chosen for an image; None for either means that nothing was."""
-        if image is not None and labels is not None:
-            self._chosen[image] = labels
+    def use_image(self, image: Image | None) -> None:
+        """Keep the target of the former image, and bring that of another one back."""
+        if self._image is not None and self._results.target is not None:
+            self._others[self._image] = self._results.target
+        self._image = None if image is None else image.unique_id
+        self._results.target = self._others.pop(self._image, None)
+
+    def set(self, image: Hashable, labels: Hashable) -> None:
+        """Let the objects of an image go into a layer, now or when the image is used again."""
+        if image == self._image:
+            self._results.target = labels
         else:
-            self._chosen.pop(image, None)
-
-    def of(self, image: Hashable | None) -> Hashable | None:
-        """Return what was chosen for an image; None where nothing was."""
-        return self._chosen.get(image)
+            self._others[image] = labels
 
     def forget(self, layer: Hashable) -> None:
         """Forget a layer that was deleted, image or labels."""
-        self._chosen = {key: value for key, value in self._chosen.items() if layer not in (key, value)}
+        if layer == self._results.target:
+            self._results.target = None
+        self._others = {key: value for key, value in self._others.items() if layer not in (key, value)}

@@ -198,7 +198,7 @@ class LightSamWidget(QWidget):
         if image is not None:
             items = [(layer.name, layer.unique_id) for layer in layers.images(self.viewer)]
             fill(self.image_combo, items, image.unique_id)
-        self.controller.use_image(image)
+        self.controller.shown.use_image(image)
         self._offer_inputs()
         self._fill_pixel_size()
         self._refresh()
@@ -216,18 +216,18 @@ class LightSamWidget(QWidget):
         self.questions.ask([(axis, shape[axis]) for axis in unknown_axes(image, self.viewer)])
         default = request.default_sources(self.viewer, image)
         title = default[0].title if len(default) == 1 else "the first three channels"
-        self.inputs.offer(request.sources(self.viewer, image), title, self.controller.sources)
+        self.inputs.offer(request.sources(self.viewer, image), title, self.controller.shown.sources)
 
     def _answer_axis(self, axis: int, role: AxisRole) -> None:
         image = self.controller.annotator.image
         if image is not None:
             answer_role(image, axis, role)
             self._offer_inputs()
-            self.controller.prepare()
+            self.controller.shown.look()
             self._refresh()
 
     def _use_sources(self, chosen: list[request.Source]) -> None:
-        self.controller.use_sources(chosen)
+        self.controller.shown.use_sources(chosen)
 
     def _fill_pixel_size(self) -> None:
         image = self.controller.annotator.image
@@ -249,7 +249,8 @@ class LightSamWidget(QWidget):
         self.everything.set_pixel_size(self.size_row.shown_pixel_size)
 
     def _apply_size(self) -> None:
-        self.controller.use_settings(replace(self.controller.settings, object_size=self.size_row.pixels))
+        shown = self.controller.shown
+        shown.use_settings(replace(shown.settings, object_size=self.size_row.pixels))
         self._refresh()
 
     def _show_resumed(self, object_size: float | None) -> None:
@@ -285,7 +286,7 @@ class LightSamWidget(QWidget):
 
     def _why_not(self) -> str:
         try:
-            self.controller.request()
+            self.controller.shown.request()
         except NoPlane as reason:
             return str(reason)
         if not self.models.available:

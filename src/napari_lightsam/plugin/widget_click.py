@@ -126,9 +126,9 @@ class ClickSection(QWidget):
         self.from_menu.aboutToShow.connect(self._offer_prompts)
         self.each_box.toggled.connect(control.annotator.use_each)
         self.same_box.toggled.connect(self._choose_same)
-        self.commit_button.clicked.connect(lambda: control.commit())
-        self.clear_button.clicked.connect(lambda: control.clear())
-        self.next_button.clicked.connect(lambda: control.cycle(1))
+        self.commit_button.clicked.connect(lambda: control.single.commit())
+        self.clear_button.clicked.connect(lambda: control.annotator.clear())
+        self.next_button.clicked.connect(lambda: control.single.cycle(1))
         self.target_combo.activated.connect(self._choose_target)
         self.replace_box.toggled.connect(lambda on: setattr(control, "replace_others", on))
 
@@ -173,7 +173,9 @@ class ClickSection(QWidget):
         )
         enable(self.box_button, why_not, "Drag a box around an object. Every box is one object.")
         nothing = (
-            "" if control.answer.masks() else "Outline an object first: click it, or draw a box around it."
+            ""
+            if control.single.answer.masks()
+            else "Outline an object first: click it, or draw a box around it."
         )
         enable(
             self.correct_button,
@@ -210,7 +212,7 @@ class ClickSection(QWidget):
         facts = control.single.facts()
         self.facts.setText(facts)
         self.facts.setVisible(bool(facts))
-        same = control.answer.same
+        same = control.single.answer.same
         self.same_box.setVisible(same is not None)
         if same is not None:
             self.same_box.setText(f"Replace object {same}?")
@@ -223,7 +225,7 @@ class ClickSection(QWidget):
 
     def _name_commit(self) -> None:
         control = self._control
-        correction, same = control.annotator.correction, control.answer.same
+        correction, same = control.annotator.correction, control.single.answer.same
         value = correction.value if correction is not None else same if control.single.replace_same else None
         self.commit_button.setText("Save object (C)" if value is None else f"Replace object {value} (C)")
 

@@ -286,7 +286,7 @@ class EverythingSection(QWidget):
         text = "" if count is None else "1 object" if count == 1 else f"{count} objects"
         if so_far is not None:
             text += " so far"
-        elif text and not everything.is_running and everything.needs_a_run(self._control.settings):
+        elif text and not everything.is_running and everything.needs_a_run(self._control.shown.settings):
             text += " (settings have changed: press the button again)"
         self.count.setText(text)
         self.count.setVisible(bool(text))

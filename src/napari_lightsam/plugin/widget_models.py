@@ -57,7 +57,7 @@ class ModelChooser(QWidget):
 
     def refresh(self) -> None:
         """Show which models there are, and which are on this computer."""
-        name = self._controller.settings.model
+        name = self._controller.shown.settings.model
         status = {model.name: model for model in list_models()}
         self._offer(status)
         for i in range(self.combo.count()):
@@ -94,15 +94,15 @@ class ModelChooser(QWidget):
             path, _ = QFileDialog.getOpenFileName(
                 self, "Choose a checkpoint", "", "Checkpoints (*.pt *.pth *.safetensors)"
             )
-            choice = path or self._controller.settings.model
+            choice = path or self._controller.shown.settings.model
             if path and path not in [self.combo.itemData(i) for i in range(self.combo.count())]:
                 self.combo.insertItem(self.combo.count() - 1, path.rsplit("/", 1)[-1], path)
-        self._controller.use_settings(replace(self._controller.settings, model=choice))
+        self._controller.shown.use_settings(replace(self._controller.shown.settings, model=choice))
         self.refresh()
 
     def _download(self) -> None:
         # Button and tooltip said what comes: where no hash is published, the click is the consent
-        self._controller.downloads.start(self._controller.settings.model, consent=True)
+        self._controller.downloads.start(self._controller.shown.settings.model, consent=True)
 
     def _show_download(self, progress: Any) -> None:
         self.row.show_progress(progress)

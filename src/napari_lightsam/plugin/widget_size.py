@@ -97,12 +97,12 @@ class SizeRow(QWidget):
         self.unit_changed.emit()
 
     def _measure(self) -> None:
-        size = self._control.measured_size()
+        size = self._control.single.measured_size()
         if size is not None:
             self.box.set_pixels(round(size))
 
     def refresh(self, why_not: str) -> None:
         """Bring the buttons in step with the controller."""
         enable(self.draw_button, why_not, "Drag an ellipse around one typical object: its size is taken.")
-        nothing = "" if self._control.answer.masks() else "Outline one typical object first: click it."
+        nothing = "" if self._control.single.answer.masks() else "Outline one typical object first: click it."
         enable(self.measure_button, nothing, "Take the size of the object that is outlined.")

@@ -154,7 +154,7 @@ class TeachSection(FoldedSection):
     def _use(self) -> None:
         if self._teaching.last is not None:
             model = self._teaching.last.result.name
-            self._control.use_settings(replace(self._control.settings, model=model))
+            self._control.shown.use_settings(replace(self._control.shown.settings, model=model))
             self._show_result()
             self.used.emit()
 
@@ -186,7 +186,7 @@ class TeachSection(FoldedSection):
         self._form.setRowVisible(self.replace, taken)
         if not taken and self.replace.isChecked():
             self.replace.setChecked(False)
-        why_not = self._why_no_image or self._teaching.why_not(self._control.settings.model)
+        why_not = self._why_no_image or self._teaching.why_not(self._control.shown.settings.model)
         enable(self.button, why_not, "Start to learn, in the background. Nothing of yours is changed.")
 
     def _show_result(self) -> None:
@@ -194,7 +194,7 @@ class TeachSection(FoldedSection):
         if taught is None:
             return
         result = taught.result
-        in_use = "This model is in use." if self._control.settings.model == result.name else ""
+        in_use = "This model is in use." if self._control.shown.settings.model == result.name else ""
         enable(self.use_button, in_use, f"Choose {result.name} as the model from now on.")
         if taught is self._shown:
             return
