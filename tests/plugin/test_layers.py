@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from napari.components import ViewerModel
 
+from napari_lightsam.plugin import layers, prompt_sources, proposals
 from napari_lightsam.plugin.axes import displayed_plane
 from napari_lightsam.plugin.layers import add, make_labels, on_plane, place_in, plane_shape
+from napari_lightsam.plugin.refused import refused_labels
 
 TRANSFORMS = {
     "plain": {},
@@ -90,3 +92,47 @@ def test_labels_with_rows_and_columns_exchanged_do_not_lie_on_a_square_plane():
     exchanged = np.array([[0, 1, 0], [1, 0, 0], [0, 0, 1]])
     labels = viewer.add_labels(np.zeros((30, 30), np.int32), affine=exchanged)
     assert place_in(labels, image, displayed_plane(image, viewer)) is None
+
+
+def test_layers_that_serve_the_mouse_or_the_eye_are_offered_nowhere(desk):
+    image = desk.open(np.zeros((60, 60), np.uint8))
+    data = np.zeros((60, 60), np.int32)
+    data[10:20, 10:20] = 1
+    objects = desk.viewer.add_labels(data)
+    drawn = desk.viewer.add_shapes([[(0, 0), (0, 9), (9, 9), (9, 0)]], shape_type="polygon", name="drawn")
+    control = desk.control
+    control.curating.use_layer(objects)
+    control.curating.measure()
+    desk.finish()
+    control.curating.select([1])
+    control.checking.start(0)
+    control.checking.pause()
+    control.checking.add_field()
+    control.curating.select([1])
+    control.splitting.start()
+    control.draw_typical()
+    control.region._set(image, displayed_plane(image, desk.viewer), (5, 5, 50, 50))
+    control.start("boxes")
+    plane = control.annotator.plane()
+    names = {layer.name for layer in desk.viewer.layers}
+    assert {"field to search", "missed objects", "one click in each part", "work region"} <= names
+    proposed = proposals.sources(desk.viewer, image, plane)
+    own = [layer for layer in proposed if layers.ours(layer).get("role") in layers.PROMPTS]
+    assert [layer.name for layer in proposed if layer not in own] == ["drawn"]  # labels lie on the whole
+    assert prompt_sources.sources(desk.viewer, image) == [drawn]
+    assert list(control.teaching.region_layers(image)) == [drawn]
+    assert list(control.curating.choices()) == [objects]
+    assert list(layers.user_marks(desk.viewer, 2)) == [drawn]
+
+
+def test_labels_on_the_image_that_cannot_be_saved_into_are_named_with_the_way_out(desk):
+    image = desk.open(np.zeros((5, 40, 50), np.uint8), axis_labels=("z", "y", "x"))
+    full = np.zeros((5, 40, 50), np.int32)
+    desk.viewer.add_labels([full, full[:, ::2, ::2]], multiscale=True, name="pyramid")
+    desk.viewer.add_labels([full[0, :30], full[0, :30:2, ::2]], multiscale=True, name="elsewhere")
+    desk.viewer.add_labels(full, name="fine")
+    desk.viewer.add_labels(full.copy(), name="locked").editable = False
+    refused = dict(refused_labels(desk.viewer, image, displayed_plane(image, desk.viewer)))
+    assert set(refused) == {"pyramid", "locked"}
+    assert "multiscale" in refused["pyramid"]
+    assert "Save into a new layer" in refused["pyramid"]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
 
     from napari.components import ViewerModel
-    from napari.layers import Image, Layer
+    from napari.layers import Image, Labels, Layer
 
 METADATA_KEY = "napari-lightsam"
 """Key of `layer.metadata` under which everything of ours is kept."""
@@ -115,8 +115,8 @@ def role_from_label(label: str) -> AxisRole:
     return _WORDS.get(label.strip().casefold(), AxisRole.UNKNOWN)
 
 
-def level0(layer: Image) -> Any:
-    """Return the full-resolution array of an Image layer, lazily."""
+def level0(layer: Image | Labels) -> Any:
+    """Return the full-resolution array of an Image or Labels layer, lazily."""
     return layer.data[0] if layer.multiscale else layer.data
 
 

@@ -179,7 +179,7 @@ class Controller:
         gone = event.value
         self._targets.forget(gone.unique_id)
         note = layers.ours(gone)
-        if note.get("owner") == self.annotator.owner and note["role"] in ("points", "boxes"):
+        if note.get("owner") == self.annotator.owner and note["role"] in layers.PROMPTS:
             self.predict()
         self.changed.emit()
 

@@ -9,8 +9,9 @@ import numpy as np
 from scipy import ndimage
 
 from napari_lightsam.errors import LightSamError
-from napari_lightsam.plugin.objects import Place, view
-from napari_lightsam.plugin.results import LARGEST_STEP, refusal, show
+from napari_lightsam.plugin.places import Place, view
+from napari_lightsam.plugin.results import LARGEST_STEP, refusal
+from napari_lightsam.plugin.undoable import write_step
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -221,9 +222,7 @@ class Edits:
         if steps:
             index = tuple(np.concatenate(axis) for axis in zip(*(s.index for s in steps), strict=True))
             values = np.concatenate([np.full(len(step.index[0]), step.value) for step in steps])
-            show(self._labels)
-            with self._labels.block_history():
-                self._labels.data_setitem(index, values.astype(self._labels.data.dtype))
+            write_step(self._labels, index, values.astype(self._labels.data.dtype))
         return Edited(ids, changed)
 
 

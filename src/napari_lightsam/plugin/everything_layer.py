@@ -88,7 +88,7 @@ def write(
     _fill(layer, written)  # before the viewer has it, so that it is painted once
     layer.events.paint.connect(written.on_paint)
     active = viewer.layers.selection.active
-    clicking = active is not None and layers.ours(active).get("role") in ("points", "boxes")
+    clicking = active is not None and layers.ours(active).get("role") in layers.PROMPTS
     layers.add(viewer, layer, keep_active=clicking)
     return written
 

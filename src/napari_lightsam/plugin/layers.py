@@ -3,21 +3,55 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from napari_lightsam.plugin.axes import METADATA_KEY, AxisRole, Plane, level0
+from napari_lightsam.plugin.places import index_of
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Sequence
 
     from napari.components import ViewerModel
-    from napari.layers import Image, Labels, Layer
+    from napari.layers import Image, Labels, Layer, Points, Shapes
+
+    from napari_lightsam.plugin.places import Place
 
 AnyLayer = TypeVar("AnyLayer", bound="Layer")
 
-_ON_TOP = ("points", "boxes", "preview")
+
+class Role(StrEnum):
+    """What one of our layers is for; kept in its metadata."""
+
+    IMAGE = "image"
+    OBJECTS = "objects"
+    EVERYTHING = "everything"
+    """Objects of *Segment everything*."""
+    WHOLE = "whole image"
+    """Objects on disk, only shown."""
+    LESSON = "lesson"
+    """What a model found before and after it was taught."""
+    POINTS = "points"
+    BOXES = "boxes"
+    PREVIEW = "preview"
+    TYPICAL = "typical"
+    """One typical object, to be drawn."""
+    SELECTED = "selected"
+    SPLIT = "split"
+    FIELD = "field"
+    MISSED = "missed"
+    REGION = "work region"
+
+
+PROMPTS = (Role.POINTS, Role.BOXES)
+_TOOLS = frozenset(
+    (
+        *PROMPTS, Role.PREVIEW, Role.TYPICAL, Role.SELECTED, Role.SPLIT, Role.FIELD, Role.MISSED, Role.REGION,
+    )
+)  # fmt: skip
+_ON_TOP = (*PROMPTS, Role.PREVIEW)
 
 LARGEST_ARRAY = 4 * 2**30
 """Bytes up to which a Labels layer covers all planes of a stack; of a larger one it holds one plane."""
@@ -26,6 +60,35 @@ LARGEST_ARRAY = 4 * 2**30
 def ours(layer: Layer) -> dict[str, Any]:
     """Return what we noted in a layer's metadata; empty for layers of others."""
     return layer.metadata.get(METADATA_KEY, {})  # type: ignore[no-any-return]
+
+
+def note_of(labels: Labels) -> dict[str, Any]:
+    """Return our note in the metadata of a Labels layer, to be written in; it is made where there is none."""
+    note: dict[str, Any] = labels.metadata.setdefault(METADATA_KEY, {"role": Role.OBJECTS, "version": 1})
+    return note
+
+
+def is_tool(layer: Layer) -> bool:
+    """Tell whether a layer of ours only serves the mouse or the eye: nothing in it is a result."""
+    return ours(layer).get("role") in _TOOLS
+
+
+def user_labels(viewer: ViewerModel) -> Iterator[Labels]:
+    """Yield the Labels layers that hold objects somebody works on, from bottom to top."""
+    from napari.layers import Labels
+
+    for layer in viewer.layers:
+        if isinstance(layer, Labels) and not is_tool(layer) and ours(layer).get("role") != Role.LESSON:
+            yield layer
+
+
+def user_marks(viewer: ViewerModel, ndim: int) -> Iterator[Points | Shapes]:
+    """Yield the Points and Shapes layers of so many axes that somebody drew or opened."""
+    from napari.layers import Points, Shapes
+
+    for layer in viewer.layers:
+        if isinstance(layer, Points | Shapes) and layer.ndim == ndim and not is_tool(layer):
+            yield layer
 
 
 def find(viewer: ViewerModel, role: str, owner: str) -> Any | None:
@@ -202,11 +265,8 @@ def make_labels(image: Image, plane: Plane, name: str, note: dict[str, Any], con
         shape = plane_shape(plane, *plane.shape)
     data = np.zeros(shape, np.int32)
     if content is not None:
-        index: tuple[Any, ...] = tuple(
-            slice(None) if step is None else 0 if length == 1 else step
-            for step, length in zip(plane.index, shape, strict=True)
-        )
-        data[index] = content
+        steps = zip(plane.index, shape, strict=True)
+        data[index_of(tuple(0 if step and length == 1 else step for step, length in steps))] = content
     keywords = on_region(image, plane) if whole else on_plane(image, plane)
     metadata = {METADATA_KEY: {"version": 1, "image": str(image.unique_id), **note}}
     if plane.shape != tuple(level0(image).shape[axis] for axis in plane.axes):
@@ -243,20 +303,23 @@ def copy_as_int32(viewer: ViewerModel, labels: Labels) -> Labels:
     return copy
 
 
-def place_in(labels: Labels, image: Image, plane: Plane) -> tuple[int | None, ...] | None:
+def place_in(labels: Labels, image: Image, plane: Plane) -> Place | None:
     """Find where a plane of an image lies in a Labels layer.
 
     Returns
     -------
     tuple or None
         Position along every axis of the Labels layer, `None` on the two axes of the plane; or None when
-        the layer does not lie pixel on pixel on the image.
+        the layer does not lie pixel on pixel on the image, or is multiscale.
     """
-    if labels.multiscale or labels.ndim > image.ndim:
-        return None
-    skipped = image.ndim - labels.ndim
+    return None if labels.multiscale else lies_at(labels, image, plane)
+
+
+def lies_at(labels: Labels, image: Image, plane: Plane) -> Place | None:
+    """Do the same as `place_in`, for multiscale layers too: where in their full resolution."""
+    shape, skipped = level0(labels).shape, image.ndim - labels.ndim
     rows, columns = (axis - skipped for axis in plane.axes)
-    if rows < 0 or (labels.data.shape[rows], labels.data.shape[columns]) != plane.shape:
+    if skipped < 0 or rows < 0 or (shape[rows], shape[columns]) != plane.shape:
         return None
     height, width = (length - 1 for length in plane.shape)
     places = []
@@ -271,5 +334,5 @@ def place_in(labels: Labels, image: Image, plane: Plane) -> tuple[int | None, ..
             tuple(None if axis in (rows, columns) else int(step) for axis, step in enumerate(index))
         )
     first = places[0]
-    inside = all(step is None or 0 <= step < n for step, n in zip(first, labels.data.shape, strict=True))
+    inside = all(step is None or 0 <= step < n for step, n in zip(first, shape, strict=True))
     return first if inside and len(set(places)) == 1 else None

@@ -11,7 +11,7 @@ import numpy as np
 
 from napari_lightsam.engine.masks import Mask
 from napari_lightsam.errors import FileError
-from napari_lightsam.plugin.axes import METADATA_KEY
+from napari_lightsam.plugin.layers import note_of, ours
 from napari_lightsam.plugin.prompts import ObjectPrompt
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ def note_run(
     made
         What all have in common.
     """
-    note = _note(labels)
+    note = note_of(labels)
     note["made"] = {}
     # columns, since records of ten thousand objects would take longer than the run's other bookkeeping
     note["run"] = {
@@ -245,15 +245,10 @@ def _of_run(labels: Labels, value: int) -> list[Made]:
 
 
 def _run(labels: Labels) -> dict[str, Any]:
-    run: dict[str, Any] = labels.metadata.get(METADATA_KEY, {}).get("run", {})
+    run: dict[str, Any] = ours(labels).get("run", {})
     return run
 
 
 def _records(labels: Labels) -> dict[str, list[dict[str, Any]]]:
-    records: dict[str, list[dict[str, Any]]] = _note(labels).setdefault("made", {})
+    records: dict[str, list[dict[str, Any]]] = note_of(labels).setdefault("made", {})
     return records
-
-
-def _note(labels: Labels) -> dict[str, Any]:
-    note: dict[str, Any] = labels.metadata.setdefault(METADATA_KEY, {"role": "objects", "version": 1})
-    return note

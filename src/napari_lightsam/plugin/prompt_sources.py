@@ -43,15 +43,7 @@ class Given:
 
 def sources(viewer: ViewerModel, image: Image) -> list[Layer]:
     """Return the Points and Shapes layers that are not ours and may lie on an image."""
-    from napari.layers import Points, Shapes
-
-    return [
-        layer
-        for layer in viewer.layers
-        if isinstance(layer, Points | Shapes)
-        and layer.ndim == image.ndim
-        and "owner" not in layers.ours(layer)
-    ]
+    return list(layers.user_marks(viewer, image.ndim))
 
 
 def read_layer(layer: Layer, image: Image, plane: Plane) -> Given:

@@ -11,7 +11,8 @@ from napari_lightsam.engine.masks import crop_mask
 from napari_lightsam.engine.progress import Progress
 from napari_lightsam.errors import LightSamError
 from napari_lightsam.plugin import layers
-from napari_lightsam.plugin.axes import METADATA_KEY, AxisRole, NoPlane
+from napari_lightsam.plugin.axes import AxisRole, NoPlane
+from napari_lightsam.plugin.layers import Role
 from napari_lightsam.plugin.made import Made, note_made
 from napari_lightsam.plugin.messages import report_error, report_info
 from napari_lightsam.plugin.places import view
@@ -283,8 +284,7 @@ class Propagation:
         for key in step.gone:
             run.written.pop(key, None)
         run.written.update(step.areas)
-        note = labels.metadata.setdefault(METADATA_KEY, {"role": "objects", "version": 1})
-        note.setdefault(NOTE, {})[str(value)] = run.written
+        layers.note_of(labels).setdefault(NOTE, {})[str(value)] = run.written
         model, size = run.settings.model, run.settings.object_size
         area = run.total + step.gained
         note_made(labels, value, Made("propagated", result.score, area=area, model=model, object_size=size))
@@ -293,7 +293,7 @@ class Propagation:
     def _as_layer(self, run: Run, labels: Labels, image: Any, step: PlanesStep) -> Labels:
         """Save a very large object into a layer of its own: an undo step of that size would freeze napari."""
         value = run.of.value
-        note = {"role": "objects", "largest": value}
+        note = {"role": Role.OBJECTS, "largest": value}
         made = layers.make_labels(image, run.start, f"{image.name} object {value}", note)
         if made.data.shape != labels.data.shape:
             raise LightSamError(

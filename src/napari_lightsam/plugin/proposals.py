@@ -23,10 +23,10 @@ def sources(viewer: ViewerModel, image: Image, plane: Plane) -> list[Layer]:
 
     found = []
     for layer in viewer.layers:
-        role = layers.ours(layer).get("role")
-        marks = isinstance(layer, Points | Shapes) and layer.ndim == image.ndim and role != "typical"
+        usable = not layers.is_tool(layer) or layers.ours(layer).get("role") in layers.PROMPTS
+        marks = isinstance(layer, Points | Shapes) and layer.ndim == image.ndim
         fits = isinstance(layer, Labels) and layers.place_in(layer, image, plane) is not None
-        if marks or (fits and role != "preview"):
+        if usable and (marks or fits):
             found.append(layer)
     return found
 

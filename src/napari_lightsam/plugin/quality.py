@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_lightsam.errors import FileError
-from napari_lightsam.plugin.axes import METADATA_KEY
+from napari_lightsam.plugin.layers import note_of, ours
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -337,13 +337,13 @@ def read_check(labels: Labels) -> Check | None:
     FileError
         As `Check.from_plain`.
     """
-    plain = labels.metadata.get(METADATA_KEY, {}).get("quality")
+    plain = ours(labels).get("quality")
     return None if plain is None else Check.from_plain(plain)
 
 
 def keep_check(labels: Labels, check: Check | None) -> None:
     """Keep a check with its layer, as `metadata["napari-lightsam"]["quality"]`; None removes it."""
-    note = labels.metadata.setdefault(METADATA_KEY, {"role": "objects", "version": 1})
+    note = note_of(labels)
     if check is None:
         note.pop("quality", None)
     else:

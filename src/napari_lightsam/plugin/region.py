@@ -12,6 +12,7 @@ from napari_lightsam.engine.progress import Progress
 from napari_lightsam.errors import FileError, LightSamError
 from napari_lightsam.plugin import layers
 from napari_lightsam.plugin.axes import METADATA_KEY, NoPlane, full_plane, level0
+from napari_lightsam.plugin.layers import Role
 from napari_lightsam.plugin.messages import report_error, report_info
 from napari_lightsam.plugin.prompts import STRETCH, Placing
 from napari_lightsam.plugin.scope import drawn_polygons, is_box, region_of, visible_region
@@ -190,7 +191,7 @@ class WorkRegion:
     def _set(
         self, image: Image, plane: Plane, box: Region, polygons: Sequence[list[list[float]]] = ()
     ) -> None:
-        note = image.metadata.setdefault(METADATA_KEY, {"role": "image", "version": 1})
+        note = image.metadata.setdefault(METADATA_KEY, {"role": Role.IMAGE, "version": 1})
         note["work_region"] = {"axes": list(plane.axes), "box": [int(side) for side in box]}
         if polygons:
             note["work_region"]["polygons"] = list(polygons)
@@ -203,7 +204,7 @@ class WorkRegion:
 
         y0, x0, y1, x1 = (side - 0.5 for side in box)
         owner = self._annotator.owner
-        former = layers.find(self._viewer, "work region", owner)
+        former = layers.find(self._viewer, Role.REGION, owner)
         active = self._viewer.layers.selection.active
         if former is not None:
             layers.remove(self._viewer, former)
@@ -214,7 +215,7 @@ class WorkRegion:
             name="work region",
             metadata={
                 METADATA_KEY: {
-                    "role": "work region",
+                    "role": Role.REGION,
                     "owner": owner,
                     "version": 1,
                     "image": str(image.unique_id),
@@ -236,7 +237,7 @@ class WorkRegion:
 
     def on_removed(self, gone: Layer) -> None:
         """Take the outline away with its image: alone it would make the view as large as that was."""
-        outline = layers.find(self._viewer, "work region", self._annotator.owner)
+        outline = layers.find(self._viewer, Role.REGION, self._annotator.owner)
         if outline is not None and layers.ours(outline)["image"] == str(gone.unique_id):
             layers.remove(self._viewer, outline)
 
@@ -353,7 +354,7 @@ def open_read_only(viewer: ViewerModel, image: Image, plane: Plane, path: Path) 
         name=f"{image.name} whole image",
         metadata={
             METADATA_KEY: {
-                "role": "whole image",
+                "role": Role.WHOLE,
                 "version": 1,
                 "image": str(image.unique_id),
                 "file": str(path),

@@ -10,7 +10,6 @@ from scipy import ndimage
 
 from napari_lightsam.errors import LightSamError
 from napari_lightsam.plugin import layers
-from napari_lightsam.plugin.axes import METADATA_KEY, Plane
 from napari_lightsam.plugin.made import Made, note_made
 from napari_lightsam.plugin.messages import report_info
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_lightsam.engine.masks import Mask
+    from napari_lightsam.plugin.axes import Plane
 
 LARGEST_STEP = 1_000_000
 """Pixels that one undoable step may change; a larger mask becomes a layer of its own."""
@@ -78,14 +78,10 @@ class Results:
 
     def targets(self, image: Image, plane: Plane) -> list[Labels]:
         """Return the Labels layers that commits of a plane can go into."""
-        from napari.layers import Labels
-
         return [
-            layer
-            for layer in self.viewer.layers
-            if isinstance(layer, Labels)
-            and layers.ours(layer).get("role") != "preview"
-            and layers.place_in(layer, image, plane) is not None
+            labels
+            for labels in layers.user_labels(self.viewer)
+            if layers.place_in(labels, image, plane) is not None
         ]
 
     def commit(
@@ -276,7 +272,7 @@ class Results:
 
     @staticmethod
     def _note_largest(labels: Labels, value: int) -> None:
-        note = labels.metadata.setdefault(METADATA_KEY, {"role": "objects", "version": 1})
+        note = layers.note_of(labels)
         note["largest"] = max(int(note.get("largest", 0)), value)
 
     def undo(self, image: Hashable) -> None:

@@ -187,7 +187,7 @@ class Sessions:
     def _watch(self, layer: Any) -> None:
         from napari.layers import Labels
 
-        if isinstance(layer, Labels) and layers.ours(layer).get("role") != "preview":
+        if isinstance(layer, Labels) and not layers.is_tool(layer):
             layer.events.paint.connect(self._on_paint)
             if layers.ours(layer).get("role") == "everything":
                 self._schedule()

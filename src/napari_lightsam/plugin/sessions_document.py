@@ -128,7 +128,7 @@ def labels_of(control: Controller, image: Image) -> list[Labels]:
     found = []
     for layer in control.viewer.layers:
         note = layers.ours(layer)
-        if not isinstance(layer, Labels) or layer.multiscale or note.get("role") == "preview":
+        if not isinstance(layer, Labels) or layer.multiscale or layers.is_tool(layer):
             continue
         if not isinstance(layer.data, np.ndarray) or layer.ndim < 2:
             continue

@@ -13,9 +13,11 @@ from napari_lightsam.plugin import layers
 from napari_lightsam.plugin.axes import NoPlane
 from napari_lightsam.plugin.clicks import Clicks
 from napari_lightsam.plugin.downloads import is_here
+from napari_lightsam.plugin.layers import Role
 from napari_lightsam.plugin.made import Made, note_made
 from napari_lightsam.plugin.messages import report_error, report_info
-from napari_lightsam.plugin.objects import shown_place, view
+from napari_lightsam.plugin.objects import shown_place
+from napari_lightsam.plugin.places import view
 from napari_lightsam.plugin.prompts import ObjectPrompt
 from napari_lightsam.plugin.worker import Lane
 
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from napari_lightsam.engine.masks import Mask
     from napari_lightsam.plugin.curating import Curating
     from napari_lightsam.plugin.inference import Inference, Settings
-    from napari_lightsam.plugin.objects import Place
+    from napari_lightsam.plugin.places import Place
     from napari_lightsam.plugin.request import PlaneRequest
     from napari_lightsam.plugin.worker import Worker
 
@@ -83,7 +85,7 @@ class Splitting:
         self.label: int | None = None
         self._layer: Hashable | None = None
         keys = {"C": self.apply, "Shift-C": self.stop}
-        self.clicks = Clicks(curating.viewer, curating.owner, "split", "one click in each part", keys)
+        self.clicks = Clicks(curating.viewer, curating.owner, Role.SPLIT, "one click in each part", keys)
         self.clicks.changed.connect(self.changed.emit)
         curating.viewer.layers.events.removed.connect(self._on_removed)
 

@@ -16,8 +16,10 @@ from napari_lightsam.errors import ConfigError
 from napari_lightsam.model.spec import ObjectFrame
 from napari_lightsam.plugin import layers
 from napari_lightsam.plugin.axes import METADATA_KEY, NoPlane, Plane
+from napari_lightsam.plugin.layers import Role
 from napari_lightsam.plugin.loading import import_training
 from napari_lightsam.plugin.messages import report_error, report_info
+from napari_lightsam.plugin.places import view
 from napari_lightsam.plugin.prompts import read_boxes
 from napari_lightsam.plugin.worker import Lane, Worker
 
@@ -32,8 +34,6 @@ if TYPE_CHECKING:
     from napari_lightsam.plugin.request import PlaneRequest
     from napari_lightsam.plugin.scope import Region
     from napari_lightsam.train.finetune import FineTuned
-
-_NOT_THE_USERS = ("preview", "boxes", "typical", "lesson", "selected", "field")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,20 +118,16 @@ class Teaching:
 
     def corrected_layers(self, image: Image, plane: Plane) -> Iterator[Labels]:
         """Yield the Labels layers that lie on a plane."""
-        from napari.layers import Labels
-
-        for layer in self._viewer.layers:
-            fits = isinstance(layer, Labels) and layers.ours(layer).get("role") not in _NOT_THE_USERS
-            if fits and layers.place_in(layer, image, plane) is not None:
-                yield layer
+        for labels in layers.user_labels(self._viewer):
+            if layers.place_in(labels, image, plane) is not None:
+                yield labels
 
     def region_layers(self, image: Image) -> Iterator[Shapes]:
         """Yield the Shapes layers that can say where every object is labelled."""
         from napari.layers import Shapes
 
-        for layer in self._viewer.layers:
-            role = layers.ours(layer).get("role")
-            if isinstance(layer, Shapes) and layer.ndim == image.ndim and role not in _NOT_THE_USERS:
+        for layer in layers.user_marks(self._viewer, image.ndim):
+            if isinstance(layer, Shapes):
                 yield layer
 
     def why_not(self, model: str) -> str:
@@ -200,7 +196,7 @@ class Teaching:
         place = None if layer is None else layers.place_in(layer, image, plane)
         if layer is None or place is None:
             raise NoPlane("The Labels layer does not lie on this image pixel by pixel; choose another one.")
-        labels = np.array(layer.data[tuple(slice(None) if step is None else step for step in place)])
+        labels = np.array(view(layer.data, place))
         shapes = layers.by_id(self._viewer, lesson.regions)
         if shapes is None:
             return labels, None, image.name
@@ -288,7 +284,7 @@ class Teaching:
             layer = self._viewer.add_labels(
                 labels.reshape(shape),
                 name=f"{word} {result.name}",
-                metadata={METADATA_KEY: {"version": 1, "image": str(image.unique_id), "role": "lesson"}},
+                metadata={METADATA_KEY: {"version": 1, "image": str(image.unique_id), "role": Role.LESSON}},
                 **layers.on_plane(image, plane, (y0, x0)),
             )
             layer.contour = 2  # outlines, so that both can be seen over the image

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari.layers import Labels
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -231,11 +230,7 @@ class ClickSection(QWidget):
 
     def _target_tip(self) -> str:
         """Say what the list holds, and why other Labels layers are not in it."""
-        reasons = [
-            refusal(layer)
-            for layer in self._control.viewer.layers
-            if isinstance(layer, Labels) and layers.ours(layer).get("role") != "preview"
-        ]
+        reasons = [refusal(labels) for labels in layers.user_labels(self._control.viewer)]
         return "\n".join(["The Labels layer that objects are saved into.", *filter(None, reasons)])
 
     def show_tool(self) -> None:

@@ -148,7 +148,7 @@ class RegionSection(QWidget):
             layer
             for layer in self._control.viewer.layers
             if "region" in layers.ours(layer)
-            or (isinstance(layer, Shapes) and layers.ours(layer).get("role") not in ("work region", "boxes"))
+            or (isinstance(layer, Shapes) and not layers.is_tool(layer))
         ]
 
     def _use_layer(self) -> None:
