@@ -155,6 +155,23 @@ def test_edits_undo_and_the_brush_bring_the_table_up_to_date(stack_desk):
     assert (curating.layer, len(curating.table), curating.selected) == (None, 0, ())
 
 
+def test_an_undo_on_another_plane_brings_the_table_of_all_planes_up_to_date(stack_desk):
+    curating, viewer = stack_desk.curating, stack_desk.viewer
+    labels = viewer.layers["stack"]
+    curating.use_all_planes(True)
+    stack_desk.finish(Lane.MEASURE)
+    before = curating.table.labels.tolist()
+    curating.select(before[:1])
+    curating.delete()
+    stack_desk.finish(Lane.MEASURE)
+    assert curating.table.labels.tolist() == before[1:]
+    viewer.dims.set_point(0, 6)
+    assert curating.is_current  # another plane of the same stack
+    labels.undo()
+    stack_desk.finish(Lane.MEASURE)
+    assert curating.table.labels.tolist() == before
+
+
 def test_lazy_layers_are_listed_with_the_reason_why_nothing_can_be_edited(new_desk):
     import dask.array
 

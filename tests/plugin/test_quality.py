@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from napari_lightsam.engine.progress import drain
 from napari_lightsam.errors import FileError
+from napari_lightsam.plugin.objects import measure
 from napari_lightsam.plugin.quality import (
     Check,
     Field,
@@ -21,6 +25,8 @@ from napari_lightsam.plugin.quality import (
     wilson,
 )
 from napari_lightsam.plugin.worker import Lane
+from napari_lightsam.session import LabelRecord
+from napari_lightsam.session.checks import is_outdated, note_check
 
 
 @pytest.mark.parametrize(
@@ -121,6 +127,112 @@ def test_missed_objects_are_clicked_in_a_random_field(desk):
     checking.add_field()
     checking.end_field()
     assert len(checking.check.fields) == 2
+
+
+def test_a_field_counts_only_when_it_was_searched_to_its_end(desk):
+    checking = desk.control.checking
+    checking.start(seed=3)
+    checking.pause()
+    checking.add_field()
+    first = checking.field.box
+    assert checking.check.fields == ()
+    checking.pause()  # as when the section is folded
+    assert checking.field is None
+    assert checking.check.fields == ()
+    assert math.isnan(checking.check.recall.value)
+    checking.add_field()
+    assert checking.field.box == first  # nobody can draw until a field suits
+    checking.end_field()
+    assert len(checking.check.fields) == 1
+
+
+@pytest.fixture
+def stack_desk(new_desk):
+    table = new_desk()
+    data = np.zeros((4, 40, 40), np.int32)
+    data[0, 1:9, 1:9], data[0, 11:19, 11:19], data[2, 21:29, 21:29] = 1, 3, 2
+    table.layer = table.viewer.add_labels(data, name="result")
+    table.viewer.dims.set_point(0, 0)
+    table.control.curating.outdated.connect(table.control.curating.measure)
+    table.control.curating.use_layer(table.layer)
+    table.finish(Lane.MEASURE)
+    return table
+
+
+def test_a_check_is_gone_on_with_on_its_own_plane(stack_desk):
+    checking, viewer = stack_desk.control.checking, stack_desk.viewer
+    checking.start(seed=0)
+    checking.judge(Verdict.CORRECT)
+    checking.pause()
+    viewer.dims.set_point(0, 2)
+    stack_desk.control.curating.use_all_planes(True)
+    stack_desk.finish(Lane.MEASURE)
+    checking.resume()
+    stack_desk.finish(Lane.MEASURE)
+    assert viewer.dims.point[0] == 0
+    assert checking.current == checking.check.sampled[1] == stack_desk.layer.selected_label
+    assert "not there any more" not in stack_desk.control.status
+    viewer.dims.set_point(0, 3)  # to look at another plane, before the answer
+    stack_desk.finish(Lane.MEASURE)
+    checking.step_back()
+    stack_desk.finish(Lane.MEASURE)
+    assert viewer.dims.point[0] == 0
+    assert stack_desk.layer.selected_label == checking.check.sampled[0]
+
+
+def test_a_check_along_other_axes_is_not_gone_on_with(stack_desk, notes):
+    checking = stack_desk.control.checking
+    checking.start(seed=0)
+    checking.pause()
+    stack_desk.viewer.dims.order = (1, 0, 2)
+    stack_desk.finish(Lane.MEASURE)
+    checking.resume()
+    assert checking.current is None
+    assert "swap the axes back" in notes[-1][1]
+
+
+def test_missed_objects_are_counted_on_a_plane_only(stack_desk, notes):
+    stack_desk.viewer.dims.ndisplay = 3
+    stack_desk.finish(Lane.MEASURE)
+    checking = stack_desk.control.checking
+    checking.start(seed=0)
+    checking.pause()
+    checking.add_field()
+    assert checking.field is None
+    assert "on one plane" in notes[-1][1]
+
+
+@pytest.mark.parametrize("place", [(1, None, None), (None, None, None), (None, 3, None)])
+def test_a_file_tells_whether_objects_were_changed_since_the_check(place):
+    data = np.random.default_rng(0).integers(0, 6, (3, 20, 30)).astype(np.int32)
+    check = draw_sample(drain(measure(data, place)), seed=1)
+    record = LabelRecord(name="objects", data=data, quality=check.to_plain())
+    assert not is_outdated(record)
+    data[1, 3, :9] = 9
+    assert is_outdated(record)
+    assert is_outdated(replace(record, data=data[0]))
+
+
+def test_the_checks_of_many_images_are_rows_of_one_table(tmp_path):
+    path = tmp_path / "checks.csv"
+    data = np.array([[0, 1, 1], [2, 2, 0]], np.int32)
+    check = draw_sample(drain(measure(data, (None, None))), seed=5)
+    unchecked = LabelRecord(name="objects", data=data)
+    note_check(path, "a.tif", unchecked)
+    assert not path.exists()
+    checked = replace(unchecked, quality=check.judge(1, Verdict.WRONG).to_plain())
+    note_check(path, "a.tif", checked)
+    right = check.judge(1, Verdict.CORRECT).judge(2, Verdict.CORRECT)
+    searched = right.with_field(Field((0, 0, 2, 3), (None, None), 2, missed=1))
+    note_check(path, "b.tif", replace(unchecked, quality=searched.to_plain()))
+    note_check(path, "a.tif", replace(checked, quality=right.to_plain(), data=data[::-1]))
+    first, second = pd.read_csv(path).to_dict("records")
+    assert (first["image"], first["precision"], first["judged"]) == ("b.tif", 1, 2)
+    assert first["changed_since"] == "no"
+    assert (first["recall"], first["searched"], first["seed"]) == (pytest.approx(2 / 3, abs=1e-4), 3, 5)
+    assert (first["precision_low"], first["precision_high"]) == pytest.approx(wilson(2, 2), abs=1e-4)
+    assert (second["image"], second["precision"], second["changed_since"]) == ("a.tif", 1, "yes")
+    assert math.isnan(second["recall"])
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+
 import numpy as np
 import pytest
 import tifffile
 
 from napari_lightsam.plugin.layers import ours
+from napari_lightsam.plugin.quality import Verdict
 from napari_lightsam.session import read_document
 
 
@@ -84,6 +87,28 @@ def test_a_series_is_annotated_closed_half_way_and_resumed(new_desk, folder):
     assert second.control.series.done == 5
     assert second.control.status.startswith("All 5 images are annotated")
     assert not tifffile.imread(out / "cell10_labels.tif").any()
+
+
+def test_a_quality_check_of_an_image_is_a_row_in_the_results(desk, folder):
+    begin(desk, folder)
+    annotate(desk, (30, 20), (10, 45))
+    curating, checking = desk.control.curating, desk.control.checking
+    curating.use_layer(desk.target())
+    curating.measure()
+    desk.finish()
+    checking.start(seed=4)
+    for verdict in ("correct", "wrong"):
+        checking.judge(Verdict(verdict))
+    go_on(desk)
+    table = folder.with_name("images_annotated") / "checks.csv"
+    (row,) = csv.DictReader(table.open())
+    assert (row["image"], row["precision"], row["judged"], row["changed_since"]) == (
+        "cell1.tif", "0.5000", "2", "no",
+    )  # fmt: skip
+    annotate(desk, (30, 20))
+    aside = desk.control.series.reset()
+    assert (aside / "checks.csv").is_file()
+    assert not table.exists()
 
 
 def test_a_finished_image_is_opened_on_request_only_and_can_be_changed(desk, folder):

@@ -14,6 +14,7 @@ import tifffile
 from napari_lightsam.plugin import inference
 from napari_lightsam.plugin.sessions_script import as_python
 from napari_lightsam.session import read_document
+from napari_lightsam.session.checks import fingerprint_of
 from napari_lightsam.session.methods import methods_text
 
 
@@ -70,6 +71,22 @@ def test_without_a_file_the_script_says_what_it_leaves_out(saved):
     assert "Not in this script" in script
     assert "read_document" not in script
     compile(script, "script", "exec")
+
+
+def test_the_methods_text_says_that_objects_were_changed_since_the_check(saved):
+    document = read_document(saved)
+    share = {"value": 0.9, "low": 0.74, "high": 0.97, "hits": 27, "total": 30}
+    record = document.main
+    place = [None] * record.data.ndim
+    then = fingerprint_of(record.data, place)
+    quality = {"seed": 1, "precision": share, "place": place, "fingerprint": then}
+    (current, changed) = (
+        methods_text(replace(document, labels=(replace(record, data=data, quality=quality),), target=0))
+        for data in (record.data, np.where(record.data == record.data.max(), 0, record.data))
+    )
+    assert "27 of 30" in current
+    assert "changed after that check" not in current
+    assert "changed after that check" in changed
 
 
 def test_the_methods_text_names_all_that_repeats_the_work(saved, segmenter):

@@ -9,10 +9,12 @@ from psygnal import Signal
 
 from napari_lightsam.errors import FileError
 from napari_lightsam.plugin import quality
-from napari_lightsam.plugin.camera import centre_on, fit
+from napari_lightsam.plugin.camera import centre_on, fit, show_plane
 from napari_lightsam.plugin.clicks import Clicks, Frames
+from napari_lightsam.plugin.layers import Role
 from napari_lightsam.plugin.messages import report_info
-from napari_lightsam.plugin.objects import shown_place, view
+from napari_lightsam.plugin.objects import shown_place
+from napari_lightsam.plugin.places import view
 
 if TYPE_CHECKING:
     from napari_lightsam.plugin.curating import Curating
@@ -34,7 +36,7 @@ class Checking:
     current
         Label of the object that is being judged, or None.
     field
-        Where missed objects are being counted, or None.
+        Where missed objects are being counted, or None. It belongs to the check once that is done.
     """
 
     changed = Signal()
@@ -44,9 +46,10 @@ class Checking:
         self.current: int | None = None
         self.field: Field | None = None
         self._base = 0  # missed objects of the field that were counted before its clicks
+        self._awaited: int | None = None  # object whose plane is being measured
         viewer, owner = curating.viewer, curating.owner
-        self._frames = Frames(viewer, owner, "field", "field to search")
-        self._clicks = Clicks(viewer, owner, "missed", "missed objects", {"C": self.end_field})
+        self._frames = Frames(viewer, owner, Role.FIELD, "field to search")
+        self._clicks = Clicks(viewer, owner, Role.MISSED, "missed objects", {"C": self.end_field})
         self._clicks.changed.connect(self._on_clicks)
         curating.changed.connect(self._on_curating)
         self._layer_id = curating.layer_id
@@ -89,7 +92,7 @@ class Checking:
         if reason:
             report_info(reason)
             return
-        self.end_field()
+        self.drop_field()
         self._keep(quality.draw_sample(self._curating.table, seed))
         self.resume()
 
@@ -100,8 +103,8 @@ class Checking:
 
     def pause(self) -> None:
         """Stop asking; what was answered is kept, and can be gone on with."""
-        self.end_field()
-        self.current = None
+        self.drop_field()
+        self.current = self._awaited = None
         self.changed.emit()
 
     def step_back(self) -> None:
@@ -125,14 +128,40 @@ class Checking:
         self._show(self.current)
 
     def _show(self, label: int | None) -> None:
-        self.current = label
-        if label is not None:
+        self.current, self._awaited = label, None
+        if label is None:
+            if self.check is not None:
+                self._curating.say("All objects are judged. Now count what was missed in a random field.")
+        elif self._is_there():
             if self._curating.table.row(label) is None:
                 self._curating.say(f"Object {label} is not there any more: was it wrong, merged or split?")
             self._curating.go_to(label)
-        elif self.check is not None:
-            self._curating.say("All objects are judged. Now count what was missed in a random field.")
+        else:
+            self._go_there(label)
         self.changed.emit()
+
+    def _is_there(self) -> bool:
+        """Tell whether the table is of what the objects were drawn from, as it is now."""
+        check, curating = self.check, self._curating
+        return check is not None and curating.is_current and curating.table.place == check.place
+
+    def _go_there(self, label: int) -> None:
+        """Move the sliders to where the objects were drawn from; the object is shown once it is measured."""
+        check, curating = self.check, self._curating
+        labels, viewer = curating.layer, curating.viewer
+        if check is None or labels is None:
+            return
+        stack = check.place == (None,) * len(check.place) and len(check.place) > 2
+        curating.use_all_planes(stack)
+        if not stack:
+            viewer.dims.ndisplay = 3 if check.place.count(None) == 3 else 2
+            show_plane(viewer, labels, [step or 0 for step in check.place])
+        if not stack and shown_place(labels, viewer) != check.place:
+            self.current = None
+            report_info("The objects to judge lie in planes along other axes: swap the axes back first.")
+            return
+        self._awaited = label
+        curating.measure()
 
     # --- recall --------------------------------------------------------------------------------------
 
@@ -142,13 +171,18 @@ class Checking:
         if check is None or labels is None:
             return
         table = self._curating.table
-        if not self._curating.is_current or table.place != shown_place(labels, self._curating.viewer):
-            report_info("Missed objects are counted on one plane: choose 'this plane' above the table.")
+        if not self._curating.is_current:
+            report_info("The objects are still being measured; press again in a moment.")
             return
-        self.end_field()
+        if table.place.count(None) != 2:
+            report_info(
+                "Missed objects are counted on one plane: choose 'this plane' above the table, and the 2-D "
+                "view."
+            )
+            return
+        self.drop_field()
         shape = view(labels.data, table.place).shape
         self.field, self._base = quality.draw_field(table, (shape[0], shape[1]), check), 0
-        self._keep(check.with_field(self.field))
         self._curating.select([])
         self._show_field(self.field)
         self._clicks.start(labels)
@@ -181,7 +215,14 @@ class Checking:
             self._note_field(replace(self.field, false=min(max(0, false), self.field.outlined)))
 
     def end_field(self) -> None:
-        """End the counting; the counts are kept."""
+        """End the counting: the field was searched, and counts."""
+        check, field = self.check, self.field
+        if field is not None and check is not None:
+            self.drop_field()
+            self._keep(check.with_field(field))
+
+    def drop_field(self) -> None:
+        """Give the counting up: a field that was not searched to its end tells nothing."""
         if self.field is not None:
             self.field = None
             self._clicks.stop()
@@ -194,20 +235,22 @@ class Checking:
             self._note_field(replace(self.field, missed=missed))
 
     def _note_field(self, field: Field) -> None:
-        check = self.check
-        if field != self.field and check is not None:
+        if field != self.field:
             self.field = field
-            self._keep(check.with_field(field))
+            self.changed.emit()
 
     # --- the layer -----------------------------------------------------------------------------------
 
     def _on_curating(self) -> None:
         if self._curating.layer_id != self._layer_id:
             self._layer_id = self._curating.layer_id
-            self.end_field()
-            self.current = None
-        self.changed.emit()
+            self.drop_field()
+            self.current = self._awaited = None
+        if self._awaited is not None and self._is_there():
+            self._show(self._awaited)
+        else:
+            self.changed.emit()
 
     def close(self) -> None:
         """End the counting; what was answered stays with the layer."""
-        self.end_field()
+        self.drop_field()

@@ -11,14 +11,13 @@ from psygnal import Signal
 
 from napari_lightsam.errors import LightSamError
 from napari_lightsam.plugin import layers
-from napari_lightsam.plugin.axes import METADATA_KEY
 from napari_lightsam.plugin.camera import centre_on, show_plane, zoom_in_on
 from napari_lightsam.plugin.clicks import Frames
 from napari_lightsam.plugin.edits import Edited, Edits
+from napari_lightsam.plugin.layers import Role
 from napari_lightsam.plugin.messages import report_error, report_info
 from napari_lightsam.plugin.objects import (
     ObjectTable,
-    Place,
     describe,
     empty_table,
     measure,
@@ -35,10 +34,10 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Labels
 
+    from napari_lightsam.plugin.places import Place
     from napari_lightsam.plugin.results import Results
     from napari_lightsam.plugin.worker import Worker
 
-_NOT_THE_USERS = ("preview", "lesson")
 _STILL = 5  # screen pixels that the mouse may move during a click
 _MOST_FRAMES = 100
 
@@ -84,10 +83,10 @@ class Curating:
         self.all_planes = False
         self._version, self._measured_version = 1, 0
         self._quiet = False
-        self._measured_step: tuple[int, ...] = ()
-        self._frames = Frames(viewer, self.owner, "selected", "selected objects")
+        self._sliced: Place = ()  # what of the layer napari showed last
+        self._frames = Frames(viewer, self.owner, Role.SELECTED, "selected objects")
         for emitter in self._emitters():
-            emitter.connect(self._on_change)
+            emitter.connect(self._on_moved)
         viewer.layers.events.removed.connect(self._on_removed)
 
     def _emitters(self) -> tuple[Any, ...]:
@@ -97,12 +96,8 @@ class Curating:
     # --- the layer -----------------------------------------------------------------------------------
 
     def choices(self) -> Iterator[Labels]:
-        """Yield the Labels layers that can be looked through."""
-        from napari.layers import Labels
-
-        for layer in self.viewer.layers:
-            if isinstance(layer, Labels) and layers.ours(layer).get("role") not in _NOT_THE_USERS:
-                yield layer
+        """Return the Labels layers that can be looked through."""
+        return layers.user_labels(self.viewer)
 
     @property
     def layer(self) -> Labels | None:
@@ -118,16 +113,17 @@ class Curating:
         self.layer_id = new
         if labels is not None:
             labels.events.paint.connect(self._on_paint)
-            labels.events.set_data.connect(self._on_change)
+            labels.events.set_data.connect(self._on_set_data)
             labels.events.selected_label.connect(self._on_selected_label)
             labels.mouse_drag_callbacks.append(self._on_mouse)
+            self._sliced = shown_place(labels, self.viewer)
         self._mark_outdated()
 
     def _let_go(self) -> None:
         labels = self.layer
         if labels is not None:
             labels.events.paint.disconnect(self._on_paint)
-            labels.events.set_data.disconnect(self._on_change)
+            labels.events.set_data.disconnect(self._on_set_data)
             labels.events.selected_label.disconnect(self._on_selected_label)
             if self._on_mouse in labels.mouse_drag_callbacks:
                 labels.mouse_drag_callbacks.remove(self._on_mouse)
@@ -182,7 +178,6 @@ class Curating:
             self._frames.hide()
             self.changed.emit()
             return
-        self._measured_step = tuple(self.viewer.dims.current_step)
         version = self._version
         self._worker.submit(
             Lane.MEASURE,
@@ -208,11 +203,17 @@ class Curating:
     def _on_paint(self, event: Any = None) -> None:
         self._mark_outdated()
 
-    def _on_change(self, event: Any = None) -> None:
-        if self.all_planes and tuple(self.viewer.dims.current_step) != self._measured_step:
-            self._show_frames()
-            return  # another plane on display; what is measured is the same
-        self._mark_outdated()
+    def _on_moved(self, event: Any = None) -> None:
+        if self.all_planes:
+            self._show_frames()  # another plane on display; what is measured is the same
+        else:
+            self._mark_outdated()
+
+    def _on_set_data(self, event: Any) -> None:
+        """Notice an undo, or another array; napari tells in the same way that it shows another plane."""
+        former, self._sliced = self._sliced, shown_place(event.source, self.viewer)
+        if not self.all_planes or self._sliced == former:
+            self._mark_outdated()
 
     def _on_removed(self, event: Any) -> None:
         if event.value.unique_id == self.layer_id:
@@ -315,8 +316,7 @@ class Curating:
         before, these = self.accepted, set(ids)
         after = before | these if accepted else before - these
         if after != before:
-            note = labels.metadata.setdefault(METADATA_KEY, {"role": "objects", "version": 1})
-            note["accepted"] = sorted(after)
+            layers.note_of(labels)["accepted"] = sorted(after)
             self.changed.emit()
 
     # --- edits ---------------------------------------------------------------------------------------
@@ -415,7 +415,7 @@ class Curating:
         """Let go of the viewer; layers stay, except for the frames."""
         self._let_go()
         for emitter in self._emitters():
-            emitter.disconnect(self._on_change)
+            emitter.disconnect(self._on_moved)
         self.viewer.layers.events.removed.disconnect(self._on_removed)
 
 

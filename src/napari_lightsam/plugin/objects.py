@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,8 @@ from napari_lightsam.engine.progress import Progress
 from napari_lightsam.plugin import layers
 from napari_lightsam.plugin.axes import micrometres
 from napari_lightsam.plugin.made import made_objects, made_with_area
+from napari_lightsam.plugin.places import Place, view
+from napari_lightsam.session.checks import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_lightsam.engine.progress import Work
-
-Place = tuple[int | None, ...]
-"""Position along every axis of a Labels array; None on the axes that are looked at as a whole."""
 
 _BAND = 2**20  # pixels measured between two chances for the window to be drawn: some 5 ms
 _DENSE = 2**17  # larger labels are numbered anew first: a list as long as the largest label is searched
@@ -79,8 +77,7 @@ class ObjectTable:
     @property
     def fingerprint(self) -> int:
         """A number that changes when an object comes, goes, moves or changes its area."""
-        rounded = np.rint(self.centroids * 8).astype(np.int64)
-        return zlib.crc32(np.column_stack([self.labels, self.areas, rounded]).tobytes())
+        return fingerprint(self.labels, self.areas, self.centroids)
 
 
 def empty_table(place: Place = ()) -> ObjectTable:
@@ -104,12 +101,6 @@ def shown_place(labels: Labels, viewer: ViewerModel) -> Place:
     return tuple(
         None if axis in shown else int(np.clip(at[axis], 0, shape[axis] - 1)) for axis in range(labels.ndim)
     )
-
-
-def view(data: NDArray[Any], place: Place) -> NDArray[Any]:
-    """Return the part of a Labels array at a place, without copying it."""
-    part: NDArray[Any] = data[tuple(slice(None) if step is None else step for step in place)]
-    return part
 
 
 def measure(data: NDArray[Any], place: Place) -> Work[ObjectTable]:

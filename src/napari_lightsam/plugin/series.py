@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from napari_lightsam.session import Document, ImageRecord
 
 FORMATS = ("tiff", "csv")
+CHECKS = "checks.csv"
 """What is written of every image, besides the session."""
 
 
@@ -260,7 +261,7 @@ class Series:
         moved = False
         for item in self.items:
             outputs = [item.session, *(item.base.with_name(item.base.name + end) for end in _endings())]
-            outputs += [item.place.file(number) for number in range(1, KEPT + 1)]
+            outputs += [self.out / CHECKS, *(item.place.file(number) for number in range(1, KEPT + 1))]
             for output in outputs:
                 if output.is_file():
                     aside.mkdir(parents=True, exist_ok=True)
@@ -349,10 +350,12 @@ def _write(item: Item, snapshot: Snapshot) -> Work[None]:
     """Write the outputs of an image, the session last: where it is, the image counts as done."""
     from napari_lightsam.formats.export import export_objects
     from napari_lightsam.session import write_document
+    from napari_lightsam.session.checks import note_check
 
     yield Progress("saving", 0, 1)
     document = snapshot.finished()
     export_objects(item.base, objects_of(document), FORMATS)
+    note_check(item.session.with_name(CHECKS), item.source.name, document.main)
     write_document(item.session, document)
     item.place.remove()
 

@@ -192,6 +192,7 @@ class ObjectsSection(FoldedSection):
         curating = self._curating
         labels = curating.layer
         self.scope.setVisible(labels is not None and labels.ndim > 2)
+        self.scope.setCurrentIndex(self.scope.findData(curating.all_planes))
         self._filling = True
         try:
             self.model.show(curating.table, curating.accepted, self._pixel_area())

@@ -133,6 +133,13 @@ class Document:
         """The image that was annotated."""
         return self.images[0]
 
+    @property
+    def main(self) -> LabelRecord | None:
+        """The Labels layer that objects were saved into, else the topmost one; None without any."""
+        if not self.labels:
+            return None
+        return self.labels[-1 if self.target is None else self.target]
+
 
 def areas_of(labels: NDArray[Any]) -> dict[int, int]:
     """Return the number of pixels of every label.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from napari_lightsam.session.checks import is_outdated
 from napari_lightsam.session.document import areas_of
 
 if TYPE_CHECKING:
@@ -98,23 +99,17 @@ def methods_text(document: Document) -> str:
     >>> "napari-lightsam 0.1.0" in text, "@software{napari_lightsam" in text
     (True, True)
     """
-    record = _main(document)
+    record = document.main
     sentences = [
         _image(document),
         _model(document),
-        *([] if record is None else [*_objects(record), *_settings(record), *_quality(record.quality)]),
+        *([] if record is None else [*_objects(record), *_settings(record), *_quality(record)]),
     ]
     models = _models(document)
     licences = [f"The weights of {name} are licensed under {spec.licence}." for name, spec in models.items()]
     paragraph = " ".join([*sentences, "napari-lightsam is licensed under BSD-3-Clause.", *licences])
     cited = "\n\n".join(_bibtex(document, [spec.citation for spec in models.values()]))
     return f"{paragraph}\n\n{cited}\n"
-
-
-def _main(document: Document) -> LabelRecord | None:
-    if not document.labels:
-        return None
-    return document.labels[-1 if document.target is None else document.target]
 
 
 def _image(document: Document) -> str:
@@ -174,7 +169,8 @@ def _settings(record: LabelRecord) -> list[str]:
     return [f"Automatic detection: {'; '.join(part for part in (mode, diameter, *shown, border) if part)}."]
 
 
-def _quality(quality: Mapping[str, Any] | None) -> list[str]:
+def _quality(record: LabelRecord) -> list[str]:
+    quality = record.quality
     if not quality:
         return []
     sentences = []
@@ -187,7 +183,10 @@ def _quality(quality: Mapping[str, Any] | None) -> list[str]:
             )
     if not sentences:
         return []
-    return [f"In a random sample (seed {quality.get('seed')}), {'; '.join(sentences)}."]
+    told = [f"In a random sample (seed {quality.get('seed')}), {'; '.join(sentences)}."]
+    if is_outdated(record):
+        told.append("Objects were changed after that check, which is not of the result as it is now.")
+    return told
 
 
 def _models(document: Document) -> dict[str, Any]:
