@@ -116,7 +116,7 @@ def test_the_section_is_collapsed_and_a_button_that_cannot_be_used_says_why(widg
     widget.viewer.add_labels(np.zeros((9, 9), int), name="of another image")
     assert not widget.teach.button.isEnabled()
     widget.viewer.add_labels(np.zeros((60, 80), int), name="corrected")
-    assert widget.teach.labels.currentText() == "corrected"
+    qtbot.waitUntil(lambda: widget.teach.labels.currentText() == "corrected", timeout=10_000)
     assert widget.teach.button.isEnabled()
 
 
@@ -160,6 +160,7 @@ def test_a_lesson_sends_the_plane_its_labels_and_where_they_count(widget, qtbot,
     np.testing.assert_array_equal(item.labels, layer.data)
     assert item.regions == ((4, 4, 26, 26),)  # around the labels, with a margin
     shapes = widget.viewer.add_shapes([[[2, 3], [2, 39], [30, 39], [30, 3]]], name="where")
+    qtbot.waitUntil(lambda: widget.teach.regions.findText(shapes.name) >= 0, timeout=10_000)
     choose(widget.teach.regions, shapes.name)
     widget.teach.button.click()
     wait(qtbot, widget)
@@ -204,7 +205,7 @@ def test_a_cancel_while_the_model_is_being_saved_says_so_and_loses_nothing(widge
     widget.teach.button.click()
     qtbot.waitUntil(lambda: "Saving" in widget.teach.row.text.text(), timeout=10_000)
     widget.teach.row.cancel_button.click()
-    assert "too late to cancel" in widget.status.text()
+    qtbot.waitUntil(lambda: "too late to cancel" in widget.status.text(), timeout=10_000)
     teacher.saved.set()
     wait(qtbot, widget)
     assert widget.controller.teaching.last is not None
