@@ -379,7 +379,7 @@ def test_a_typical_object_is_drawn_and_measured(desk):
     points = desk.control.annotator.points
     desk.control.draw_typical()
     layer = desk.control.typical.layer
-    assert layer.mode == "add_ellipse"
+    assert layer.mode == "add_rectangle"
     layer.add_ellipses([[[10, 10], [10, 30], [50, 30], [50, 10]]])
     desk.run_until(lambda: sizes)
     assert sizes[0] == pytest.approx(np.sqrt(40 * 20))

@@ -295,7 +295,7 @@ class Controller:
         image = self.annotator.image
         assert image is not None  # plane() raises without an image
         self.typical.start(image, plane)
-        self._say("Drag an ellipse around one typical object.")
+        self._say("Drag a box around one typical object.")
 
     def _on_warning(self, text: str) -> None:
         if text not in self.notes and not self.closed:

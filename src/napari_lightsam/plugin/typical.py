@@ -20,7 +20,7 @@ _COLOUR = "#CC79A7"  # the Okabe-Ito palette's purple: neither a positive nor a 
 
 
 class TypicalObject:
-    """A Shapes layer that exists until one ellipse or box was drawn on it.
+    """A Shapes layer that exists until one box or ellipse was drawn on it.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ class TypicalObject:
         return layers.find(self._viewer, "typical", self._owner)
 
     def start(self, image: Image, plane: Plane) -> None:
-        """Let the user drag an ellipse around one object."""
+        """Let the user drag a box around one object."""
         self.stop()
         self._image, self._plane = image, plane
         self._former = layers.active_id(self._viewer)
@@ -68,7 +68,7 @@ class TypicalObject:
             **layers.on_image(image, plane, stretch=prompts.STRETCH),
         )
         shapes.events.data.connect(self._on_drawn)
-        shapes.mode = "add_ellipse"
+        shapes.mode = "add_rectangle"
         self._viewer.layers.selection.active = shapes
 
     def stop(self) -> None:

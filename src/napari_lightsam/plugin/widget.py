@@ -12,6 +12,7 @@ from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QFormLayout, QLabel, QScro
 from napari_lightsam.plugin import layers, request
 from napari_lightsam.plugin.axes import AxisRole, NoPlane, answer_role, level0, pixel_size, unknown_axes
 from napari_lightsam.plugin.controller import Controller
+from napari_lightsam.plugin.warming import warm_up
 from napari_lightsam.plugin.widget_batch import BatchSection
 from napari_lightsam.plugin.widget_canvas import CanvasContext
 from napari_lightsam.plugin.widget_click import ClickSection
@@ -63,6 +64,7 @@ class LightSamWidget(QWidget):
         self.setMinimumWidth(220)
         _WIDGETS.add(self)
         self.reset_choices()
+        warm_up()
 
     @classmethod
     def of(cls, viewer: Any) -> LightSamWidget | None:

@@ -103,6 +103,6 @@ class SizeRow(QWidget):
 
     def refresh(self, why_not: str) -> None:
         """Bring the buttons in step with the controller."""
-        enable(self.draw_button, why_not, "Drag an ellipse around one typical object: its size is taken.")
+        enable(self.draw_button, why_not, "Drag a box around one typical object: its size is taken.")
         nothing = "" if self._control.single.answer.masks() else "Outline one typical object first: click it."
         enable(self.measure_button, nothing, "Take the size of the object that is outlined.")
