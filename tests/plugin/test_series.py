@@ -23,6 +23,10 @@ def folder(tmp_path):
     return path
 
 
+FRESH = ["cell1", "LightSAM points"]
+"""The first image, and the tool that was in use."""
+
+
 def begin(desk, folder):
     assert desk.control.series.open(folder)
     settle(desk)
@@ -57,7 +61,8 @@ def test_a_series_is_annotated_closed_half_way_and_resumed(new_desk, folder):
     drawn = first.target().data.copy()
     go_on(first)
     assert (series.done, series.current.source.name) == (1, "cell2.tif")
-    assert names(first) == ["cell2"]  # the former image and its labels are gone, and on the disk
+    # the former image and its labels are gone, and on the disk
+    assert names(first) == ["cell2", "LightSAM points"]
     annotate(first, (50, 50))
     go_on(first)
     annotate(first, (20, 20))  # cell3 is left unfinished
@@ -153,7 +158,7 @@ def test_an_exercise_begins_anew_and_nothing_is_deleted(desk, folder):
     settle(desk)
     aside = series.reset()
     settle(desk)
-    assert (series.done, series.current.source.name, names(desk)) == (0, "cell1.tif", ["cell1"])
+    assert (series.done, series.current.source.name, names(desk)) == (0, "cell1.tif", FRESH)
     assert {"cell1.lightsam", "cell1_labels.tif", "cell2~1.lightsam"} <= {p.name for p in aside.iterdir()}
 
 

@@ -58,6 +58,7 @@ class Annotator:
         self.press(self.section.toggle)
         self.press(self.section.folder_button)
         self.wait_for_image()
+        self.press(self.widget.click.object_button)  # once: the tool stays in use from image to image
 
     def wait_for_image(self, text=None):
         control = self.control
@@ -73,7 +74,6 @@ class Annotator:
         truth = self._sample(name)[1][:400, :400]
         inner = np.setdiff1d(truth, np.concatenate([truth[0], truth[-1], truth[:, 0], truth[:, -1]]))
         largest = sorted(inner[inner > 0], key=lambda label: -np.count_nonzero(truth == label))[:count]
-        self.press(self.widget.click.object_button)
         scores = []
         for label in largest:
             mouse(self.viewer, *innermost(truth == label))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 import tifffile
 from napari.components import ViewerModel
 
-from napari_lightsam.plugin import sessions
+from napari_lightsam.errors import FileError
 from napari_lightsam.plugin.layers import ours
 from napari_lightsam.plugin.made import made_objects
 from napari_lightsam.plugin.reader import read_lightsam
+from napari_lightsam.plugin.sessions_shelf import Shelf
 from napari_lightsam.session import read_document
 
 
@@ -77,10 +80,10 @@ def test_a_file_for_another_image_says_so(desk, image_file, tmp_path):
     desk.commit()
     path = save(desk, tmp_path / "work.lightsam")
     tifffile.imwrite(image_file, np.ones((60, 60), "uint16"))
-    with pytest.raises(sessions.FileError, match=r"belongs to another image than .*cells\.tif"):
+    with pytest.raises(FileError, match=r"belongs to another image than .*cells\.tif"):
         read_lightsam(str(path))
     image_file.unlink()
-    with pytest.raises(sessions.FileError, match=r"image cells\.tif, which is not at"):
+    with pytest.raises(FileError, match=r"image cells\.tif, which is not at"):
         read_lightsam(str(path))
 
 
@@ -118,9 +121,9 @@ def test_every_commit_is_saved_by_itself_and_found_when_the_image_is_opened_agai
 
 def test_autosaving_keeps_three_files_that_are_apart(desk, tmp_path, monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(sessions.time, "monotonic", lambda: now[0])
-    desk.control.sessions.place = sessions.Place(tmp_path / "autosave", "a")
-    desk.open(np.zeros((60, 60)))
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    image = desk.open(np.zeros((60, 60)))
+    desk.control.sessions.keep_on(image.unique_id, Shelf(tmp_path / "autosave", "a"))
     counts = {}
     for number, seconds in enumerate((0, 6, 1, 6, 6, 1), 1):
         now[0] += seconds

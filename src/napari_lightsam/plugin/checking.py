@@ -82,6 +82,7 @@ class Checking:
         labels = self._curating.layer
         if labels is not None:
             quality.keep_check(labels, check)
+            self._curating.marked.emit(labels)
         self.changed.emit()
 
     # --- precision -----------------------------------------------------------------------------------

@@ -131,8 +131,8 @@ class Controller:
             self.curating, self.worker, self.inference, lambda: (self.shown.request(), self.shown.settings)
         )
         self.checking = Checking(self.curating)
-        self.sessions = Sessions(self, deliver)
-        self.series = Series(self)
+        self.sessions = Sessions(self, deliver, self._say)
+        self.series = Series(self, self._say)
         self.batch = FolderBatch(self)
         self.notes: list[str] = []
         self._warned = Warned(lambda text: deliver(lambda: self._on_warning(text)))
@@ -143,6 +143,7 @@ class Controller:
 
     def _connect(self) -> None:
         shown = self.shown
+        shown.image_left.connect(self.sessions.leave)
         shown.image_changed.connect(self._targets.use_image)
         shown.image_changed.connect(self._on_image)
         shown.image_changed.connect(self.sessions.use_image)

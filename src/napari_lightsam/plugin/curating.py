@@ -58,6 +58,8 @@ class Curating:
         Signal: the table, the selection or what can be done has changed.
     outdated
         Signal: the layer or the plane changed; call `measure` when the user pauses.
+    marked
+        Signal(Labels): something was noted of objects: accepted ones, a verdict.
     layer_id
         `unique_id` of the Labels layer, or None.
     table
@@ -70,6 +72,7 @@ class Curating:
 
     changed = Signal()
     outdated = Signal()
+    marked = Signal(object)
 
     def __init__(
         self, viewer: ViewerModel, worker: Worker, results: Results, say: Callable[[str], object]
@@ -317,6 +320,7 @@ class Curating:
         after = before | these if accepted else before - these
         if after != before:
             layers.note_of(labels)["accepted"] = sorted(after)
+            self.marked.emit(labels)
             self.changed.emit()
 
     # --- edits ---------------------------------------------------------------------------------------

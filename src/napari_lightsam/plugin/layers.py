@@ -91,6 +91,11 @@ def user_marks(viewer: ViewerModel, ndim: int) -> Iterator[Points | Shapes]:
             yield layer
 
 
+def input_key(layer: Image) -> str:
+    """Return what an image is called in what is noted of objects."""
+    return str(ours(layer).get("input_key") or layer.unique_id)
+
+
 def find(viewer: ViewerModel, role: str, owner: str) -> Any | None:
     """Find our layer of a role, however it is called now and wherever it was moved; None when deleted."""
     for layer in viewer.layers:

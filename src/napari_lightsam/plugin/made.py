@@ -49,6 +49,15 @@ class Made:
         Name of the model; empty where none was used.
     object_size
         Typical diameter in pixels that was set, or None.
+    weights_hash
+        SHA-256 of the model's weights; empty where none was used, or of early versions.
+    inputs
+        (image, channel) of each input that the model saw. An image is called as `layers.input_key` says in a
+        viewer, and by its number in a file. None: not told, those of the file; empty: not known any more.
+    cut
+        Part of the model's outline that was not written, as it belonged to other objects; None: none of it.
+    shaped
+        The outline was changed before it was written, so that prompt and cut do not tell it.
 
     Examples
     --------
@@ -65,6 +74,17 @@ class Made:
     plane: tuple[int | None, ...] = ()
     model: str = ""
     object_size: float | None = None
+    weights_hash: str = ""
+    inputs: tuple[tuple[str | int, int | None], ...] | None = None
+    cut: Mask | None = None
+    shaped: bool = False
+
+    def with_inputs(self, names: Mapping[Any, str | int]) -> Made:
+        """Return the same with other names of images; unknown ones make all inputs unknown."""
+        if not self.inputs:
+            return self
+        known = all(image in names for image, _ in self.inputs)
+        return replace(self, inputs=tuple((names[i], c) for i, c in self.inputs) if known else ())
 
     def to_plain(self) -> dict[str, Any]:
         """Return the same as lists, numbers and strings, which JSON can hold."""
@@ -77,6 +97,10 @@ class Made:
             "plane": list(self.plane),
             "model": self.model,
             "object_size": self.object_size,
+            "weights_hash": self.weights_hash,
+            "inputs": None if self.inputs is None else [list(one) for one in self.inputs],
+            "cut": None if self.cut is None else plain_mask(self.cut),
+            "shaped": self.shaped,
         }
 
     @classmethod
@@ -101,6 +125,10 @@ class Made:
                 plane=tuple(None if step is None else int(step) for step in plain.get("plane", ())),
                 model=str(plain.get("model", "")),
                 object_size=_number(plain.get("object_size")),
+                weights_hash=str(plain.get("weights_hash") or ""),
+                inputs=_inputs(plain.get("inputs")),
+                cut=None if plain.get("cut") is None else mask_from(plain["cut"]),
+                shaped=bool(plain.get("shaped", False)),
             )
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             raise FileError(f"The record of how an object was made is damaged: {error}.") from error
@@ -115,11 +143,21 @@ def _number(value: Any) -> float | None:
     return number
 
 
+def _inputs(plain: Any) -> tuple[tuple[str | int, int | None], ...] | None:
+    if plain is None:
+        return None
+    found = tuple((image, channel) for image, channel in plain)
+    for image, channel in found:
+        if not isinstance(image, str | int) or not (channel is None or isinstance(channel, int)):
+            raise ValueError(f"input {(image, channel)!r}")
+    return found
+
+
 def _plain_prompt(prompt: ObjectPrompt) -> dict[str, Any]:
     return {
         "points": [[float(y), float(x), bool(positive)] for y, x, positive in prompt.points],
         "box": None if prompt.box is None else [float(v) for v in prompt.box],
-        "mask": None if prompt.mask is None else _plain_mask(prompt.mask),
+        "mask": None if prompt.mask is None else plain_mask(prompt.mask),
     }
 
 
@@ -131,10 +169,10 @@ def _prompt(plain: Mapping[str, Any] | None) -> ObjectPrompt | None:
     if box is not None:
         y0, x0, y1, x1 = (float(v) for v in box)
         box = (y0, x0, y1, x1)
-    return ObjectPrompt(points, box, None if mask is None else _mask(mask))
+    return ObjectPrompt(points, box, None if mask is None else mask_from(mask))
 
 
-def _plain_mask(mask: Mask) -> dict[str, Any]:
+def plain_mask(mask: Mask) -> dict[str, Any]:
     """Return a mask as the lengths of its runs in row order, of background first."""
     flat = np.concatenate([[False], mask.crop.ravel(), [False]])
     changes = np.flatnonzero(flat[1:] != flat[:-1])
@@ -142,7 +180,14 @@ def _plain_mask(mask: Mask) -> dict[str, Any]:
     return {"offset": list(mask.offset), "shape": list(mask.crop.shape), "runs": runs.tolist()}
 
 
-def _mask(plain: Mapping[str, Any]) -> Mask:
+def mask_from(plain: Mapping[str, Any]) -> Mask:
+    """Return the mask that `plain_mask` wrote down.
+
+    Raises
+    ------
+    ValueError
+        It is none.
+    """
     height, width = (int(n) for n in plain["shape"])
     runs = np.array(plain["runs"], np.intp)
     if (runs < 0).any() or height * width > _LARGEST_MASK or runs.sum() != height * width:

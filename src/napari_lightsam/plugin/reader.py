@@ -86,7 +86,7 @@ def read_lightsam(path: str) -> list[LayerData]:
 
     found = read_lightsam(path)
     if isinstance(found, Document):
-        from napari_lightsam.plugin.sessions_document import opened_layers
+        from napari_lightsam.plugin.sessions_layers import opened_layers
 
         return opened_layers(found, Path(path))
     return layers_of(found, origin=str(path))

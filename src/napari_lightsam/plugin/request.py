@@ -166,6 +166,8 @@ class PlaneRequest:
         The one input is a colour image; otherwise every input is a channel of its own.
     within
         Polygons (n, 2) that the work region was drawn as, in pixels of the plane; empty for a rectangle.
+    seen
+        What each input is called, and its channel; see `Made.inputs`.
     """
 
     plane: Plane
@@ -173,6 +175,7 @@ class PlaneRequest:
     inputs: tuple[Input, ...]
     rgb: bool
     within: tuple[NDArray[np.float64], ...] = ()
+    seen: tuple[tuple[str, int | None], ...] = ()
 
     def read(self) -> Any:
         """Return (H, W), or (H, W, C) for colour or several inputs."""
@@ -304,8 +307,7 @@ def make_request(
         There is no plane to work on, or an input was deleted or does not reach it.
     """
     plane = displayed_plane(image, viewer)
-    inputs = []
-    steps = []
+    inputs, steps, seen = [], [], []
     for source in chosen[:MOST_INPUTS]:
         layer = layers.by_id(viewer, source.layer)
         if layer is None:
@@ -320,9 +322,21 @@ def make_request(
         index = _full_index(layer, other, source.channel)
         inputs.append(Input(level0(layer), index, _same_axes(plane, other)))
         steps.append((layer.unique_id, str(index)))
+        seen.append((layers.input_key(layer), _channel_of(layer, other, index)))
     colour = len(inputs) == 1 and is_colour(layers.by_id(viewer, chosen[0].layer))
     key = plane.key, tuple(steps), tuple(versions)
-    return PlaneRequest(plane, key, tuple(inputs), colour, outline_of(image, plane))
+    return PlaneRequest(plane, key, tuple(inputs), colour, outline_of(image, plane), tuple(seen))
+
+
+def _channel_of(layer: Image, plane: Plane, index: tuple[int | slice, ...]) -> int | None:
+    """Return the channel of an input; None for a colour image, and for one that has no channels."""
+    if layer.rgb:
+        last = index[-1]
+    elif AxisRole.CHANNEL in plane.roles:
+        last = index[plane.roles.index(AxisRole.CHANNEL)]
+    else:
+        return None
+    return None if isinstance(last, slice) else int(last)
 
 
 def _same_axes(plane: Plane, other: Plane) -> tuple[int | None, ...]:

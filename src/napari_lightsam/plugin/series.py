@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import re
 import shutil
 import time
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,16 +12,18 @@ from psygnal import Signal
 
 from napari_lightsam.engine.progress import Progress
 from napari_lightsam.errors import FileError, LightSamError
-from napari_lightsam.formats.images import SUFFIXES
 from napari_lightsam.plugin import layers
-from napari_lightsam.plugin.axes import AxisRole
+from napari_lightsam.plugin.axes import METADATA_KEY, AxisRole, pixel_size
 from napari_lightsam.plugin.messages import report_error, report_info
+from napari_lightsam.plugin.request import sources
+from napari_lightsam.plugin.series_items import Item, find_items, newest_of
 from napari_lightsam.plugin.sessions_document import labels_of
-from napari_lightsam.plugin.sessions_place import KEPT, Place
+from napari_lightsam.plugin.sessions_shelf import unused
 from napari_lightsam.plugin.worker import Lane
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Hashable, Iterable, Mapping
+    from pathlib import Path
 
     from napari.layers import Image
 
@@ -32,42 +31,31 @@ if TYPE_CHECKING:
     from napari_lightsam.formats.objects import Objects
     from napari_lightsam.plugin.controller import Controller
     from napari_lightsam.plugin.sessions_document import Snapshot
-    from napari_lightsam.session import Document, ImageRecord
+    from napari_lightsam.session import Document, ImageRecord, LabelRecord
 
 FORMATS = ("tiff", "csv")
-CHECKS = "checks.csv"
 """What is written of every image, besides the session."""
+CHECKS = "checks.csv"
+"""A table of the quality checks of all images."""
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """One image of a series.
+class _Manner:
+    """How the user works, which is the same on the next image.
 
     Attributes
     ----------
-    source
-        The image file.
-    base
-        Output folder and stem; the outputs append to it.
+    tool
+        "points", "boxes" or empty.
+    channels
+        That were chosen as the model's inputs; None of an image that has one.
+    pixel_size
+        Micrometres a pixel that were typed, or None.
     """
 
-    source: Path
-    base: Path
-
-    @property
-    def session(self) -> Path:
-        """The saved work; it is written last, so that where it is, all is."""
-        return self.base.with_name(self.base.name + ".lightsam")
-
-    @property
-    def place(self) -> Place:
-        """Where unfinished work is kept."""
-        return Place(self.base.parent / "autosave", self.base.name)
-
-    @property
-    def is_done(self) -> bool:
-        """The image was annotated."""
-        return self.session.is_file()
+    tool: str = ""
+    channels: tuple[int | None, ...] = ()
+    pixel_size: float | None = None
 
 
 class Series:
@@ -77,13 +65,15 @@ class Series:
     ----------
     control
         Of the viewer.
+    say
+        Shows a sentence in the status line.
 
     Attributes
     ----------
     changed
         Signal: another image is open, or another one is done.
     opened
-        Signal(object): the Image layer of the image that was opened.
+        Signal(object): the Image layer of the image that was opened, or is gone back to.
     items
         All images, by name; empty before a folder is opened.
     current
@@ -95,12 +85,13 @@ class Series:
     changed = Signal()
     opened = Signal(object)
 
-    def __init__(self, control: Controller) -> None:
-        self._control = control
+    def __init__(self, control: Controller, say: Callable[[str], object]) -> None:
+        self._control, self._say = control, say
         self.items: tuple[Item, ...] = ()
         self.current: Item | None = None
         self.out: Path | None = None
-        self._image: Any = None
+        self._image: Hashable | None = None
+        self._manner = _Manner()
         self._refused: set[Path] = set()
 
     @property
@@ -134,7 +125,8 @@ class Series:
         if self._is_open():
             self._keep()
             self._leave()
-        self.items, self.out = items, out
+        self.current = self._image = None
+        self.items, self.out, self._manner = items, out, _Manner()
         self._refused.clear()
         self._open_next()
         return True
@@ -142,6 +134,7 @@ class Series:
     def show(self, item: Item) -> bool:
         """Open an image, also one that is done, with its work; tells whether it could be opened."""
         if item is self.current and self._is_open():
+            self._go_back()
             return True
         self._keep()
         return self._open(item)
@@ -164,6 +157,7 @@ class Series:
 
     def _open(self, item: Item) -> bool:
         control = self._control
+        self._note_manner()
         try:
             # napari's own reader, as for any image that is dropped into the window
             found = control.viewer.open(str(item.source), plugin="napari")
@@ -174,12 +168,14 @@ class Series:
             self._refused.add(item.source)
             report_error(error)
             return False
-        self._leave(image, item.place)
+        control.sessions.keep_on(image.unique_id, item.shelf)
+        self._leave(image)
         self.current, self._image = item, image.unique_id
         self.opened.emit(image)
         saved = newest_of(item)
         if saved is not None:
             control.sessions.restore(saved)
+        self._go_on(image, resumed=saved is not None)
         number = self.items.index(item) + 1
         self._say(f"Image {number} of {self.total}: {item.source.name}. {self.done} done.")
         self._prepare_ahead(item)
@@ -189,22 +185,59 @@ class Series:
     def _is_open(self) -> bool:
         return layers.by_id(self._control.viewer, self._image) is not None
 
+    def _go_back(self) -> bool:
+        """Choose the image of the series again; tells whether another one was chosen."""
+        image = layers.by_id(self._control.viewer, self._image)
+        if image is None or self._control.annotator.image_id == self._image:
+            return False
+        self._control.shown.use_image(image)
+        self.opened.emit(image)
+        return True
+
     def _keep(self) -> None:
         """Keep unfinished work of the image that is left before it was saved."""
         if self.current is not None and self._is_open():
-            self._control.sessions.autosave_now()
+            self._control.sessions.autosave.flush()
 
-    def _leave(self, following: Image | None = None, place: Place | None = None) -> None:
+    def _leave(self, following: Image | None = None) -> None:
         """Go over to another image, and remove the layers of the one before; its work was saved or kept."""
         control, viewer = self._control, self._control.viewer
         image = layers.by_id(viewer, self._image)
         former = [] if image is None else [*labels_of(control, image), image]
         self.current = self._image = None
-        control.sessions.place = place
         # first, or else whoever follows the layers would choose another image
         control.shown.use_image(following)
         for layer in former:
             layers.remove(viewer, layer)
+
+    # --- the next image as the one before ------------------------------------------------------------
+
+    def _note_manner(self) -> None:
+        """Take note of how the user works on the open image, while it is the chosen one."""
+        control, annotator = self._control, self._control.annotator
+        image = layers.by_id(control.viewer, self._image)
+        if image is None or annotator.image_id != self._image:
+            return
+        active = layers.active_id(control.viewer)
+        made = {"points": annotator.points, "boxes": annotator.boxes}
+        in_use = [name for name, layer in made.items() if layer is not None and layer.unique_id == active]
+        tool = in_use[0] if in_use else ""
+        own = all(source.layer == image.unique_id for source in control.shown.sources)
+        channels = tuple(source.channel for source in control.shown.sources) if own else ()
+        typed = control.pixel_size_um if control.pixel_size_um != pixel_size(image)[0] else None
+        self._manner = _Manner(tool, channels, typed)
+
+    def _go_on(self, image: Image, *, resumed: bool) -> None:
+        """Work on an image as on the one before; what came back with its work goes first."""
+        control, manner = self._control, self._manner
+        offered = {one.channel: one for one in sources(control.viewer, image) if one.layer == image.unique_id}
+        if manner.channels and not resumed and set(manner.channels) <= set(offered):
+            control.shown.use_sources([offered[channel] for channel in manner.channels])
+        if manner.pixel_size and not (resumed and control.pixel_size_um):
+            control.pixel_size_um = manner.pixel_size
+            control.sessions.resumed.emit(control.shown.settings.object_size)
+        if manner.tool:
+            control.start(manner.tool, negative=control.annotator.always_negative)
 
     def _prepare_ahead(self, item: Item) -> None:
         """Embed the next image in the background while this one is annotated."""
@@ -220,22 +253,33 @@ class Series:
 
     def next(self) -> None:
         """Save the labels, prompts and measurements of the open image, then open the next one."""
-        item = self.current
+        item, image = self.current, self._image
         if item is None:
             report_info("Open a folder of images first.")
             return
-        if not self._is_open():
+        if image is None or not self._is_open():
             self._open_next()
             return
-        snapshot = self._control.sessions.snapshot()
+        if self._go_back():
+            report_info(f"{item.source.name} of the series is chosen again: press N once more to save it.")
+            return
+        sessions = self._control.sessions
+        version, snapshot = sessions.version(image), sessions.snapshot(image)
         if snapshot is None:
             return
 
         def saved(_: None) -> None:
-            if self.current is item:
-                self._open_next()
+            self.changed.emit()
+            if self.current is not item:
+                return
+            if sessions.version(image) != version:
+                self.next()  # what was done meanwhile is in no file yet
+                return
+            sessions.autosave.forget(image)
+            item.shelf.remove()
+            self._open_next()
 
-        self._control.sessions.write(_write(item, snapshot), saved)
+        sessions.write(_write(item, snapshot), saved)
 
     def skip(self) -> None:
         """Open the next image without finishing this one; its work is kept for later."""
@@ -251,18 +295,22 @@ class Series:
         Returns
         -------
         path
-            Where they are now; None where there were none.
+            Where they are now; None where there were none, or while they are being written.
         """
         if self.out is None:
             return None
-        kept = self._control.sessions
-        kept.forget_changes()
-        aside = self.out / f"before {time.strftime('%Y-%m-%d %H.%M.%S')}"
+        sessions = self._control.sessions
+        if sessions.is_saving:
+            report_info("The work is still being saved; try again in a moment.")
+            return None
+        if self._image is not None:
+            sessions.autosave.forget(self._image)
+        self._note_manner()
+        aside = unused(self.out / f"before {time.strftime('%Y-%m-%d %H.%M.%S')}")
         moved = False
         for item in self.items:
             outputs = [item.session, *(item.base.with_name(item.base.name + end) for end in _endings())]
-            outputs += [self.out / CHECKS, *(item.place.file(number) for number in range(1, KEPT + 1))]
-            for output in outputs:
+            for output in [*outputs, *item.shelf.files(), self.out / CHECKS]:
                 if output.is_file():
                     aside.mkdir(parents=True, exist_ok=True)
                     shutil.move(output, aside / output.name)
@@ -271,73 +319,6 @@ class Series:
         self._refused.clear()
         self._open_next()
         return aside if moved else None
-
-    def _say(self, sentence: str) -> None:
-        self._control.status = sentence
-        self._control.changed.emit()
-
-
-def find_items(folder: Path, out: Path) -> tuple[Item, ...]:
-    """Find the images of a folder, in the order in which people count: image 2 before image 10.
-
-    Raises
-    ------
-    FileError
-        The folder does not exist, or holds no images.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     for name in ("a10.tif", "a2.tif", "a2_labels.tif", "notes.txt"):
-    ...         _ = Path(folder, name).write_bytes(b"")
-    ...     [item.base.name for item in find_items(Path(folder), Path(folder))]
-    ['a2', 'a10']
-    """
-    if not folder.is_dir():
-        raise FileError(f"{folder} is no folder. Choose the folder that holds the images.")
-    names = sorted(
-        (e.name for e in os.scandir(folder) if e.is_file() and e.name.casefold().endswith(SUFFIXES)),
-        key=_order,
-    )
-    stems = {_stem(name) for name in names}
-    images = [
-        name
-        for name in names
-        if not name.startswith(".")
-        and not any(
-            name.endswith(end) and name.removesuffix(end) in stems for end in ("_labels.tif", "_overlay.png")
-        )
-    ]
-    if not images:
-        raise FileError(f"No images were found in the folder {folder} ({', '.join(SUFFIXES)}).")
-    clashing = {
-        stem for stem in stems if sum(_stem(name).casefold() == stem.casefold() for name in images) > 1
-    }
-    return tuple(
-        Item(folder / name, out / (name.replace(".", "_") if _stem(name) in clashing else _stem(name)))
-        for name in images
-    )
-
-
-def _order(name: str) -> list[tuple[int, str]]:
-    return [
-        (int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name.casefold())
-    ]
-
-
-def _stem(name: str) -> str:
-    stem = Path(name).stem
-    return stem[:-4] if stem.casefold().endswith(".ome") else stem
-
-
-def newest_of(item: Item) -> Path | None:
-    """Return the newest file with work on an image: finished, or kept while it was done; None without any."""
-    kept = item.place.newest()
-    if not item.is_done:
-        return kept
-    newer = kept is not None and kept.stat().st_mtime_ns > item.session.stat().st_mtime_ns
-    return kept if newer else item.session
 
 
 def _endings() -> Iterable[str]:
@@ -354,25 +335,41 @@ def _write(item: Item, snapshot: Snapshot) -> Work[None]:
 
     yield Progress("saving", 0, 1)
     document = snapshot.finished()
-    export_objects(item.base, objects_of(document), FORMATS)
+    export_objects(item.base, _described(objects_of(document), document.main), FORMATS)
     note_check(item.session.with_name(CHECKS), item.source.name, document.main)
     write_document(item.session, document)
-    item.place.remove()
 
 
 def objects_of(document: Document) -> Objects:
     """Return the objects that files hold: those of the layer that was worked on, else of the topmost one."""
     from napari_lightsam.plugin.writer import layer_objects
 
-    record = None if document.target is None else document.labels[document.target]
-    if record is None and document.labels:
-        record = document.labels[-1]
+    record = document.main
+    name = document.image.name
     if record is None:
         data, place = _nothing_found(document.image), document.image.layer
-    else:
-        data, place = record.data, record.layer
-    meta = {key: place.get(key) for key in ("axis_labels", "units", "scale")}
-    return layer_objects(data, meta | {"name": document.image.name})
+        return layer_objects(data, _spatial(place) | {"name": name})
+    meta = _spatial(record.layer) | {"name": name, "metadata": {METADATA_KEY: record.note}}
+    return layer_objects(record.data, meta)
+
+
+def _described(objects: Objects, record: LabelRecord | None) -> Objects:
+    """Add to the measurements of objects how each was made, and how sure the model was."""
+    if record is None:
+        return objects
+    table = objects.measured()
+    automatic = dict(zip(record.features.get("index", ()), record.features.get("score", ()), strict=False))
+    made = [record.objects.get(int(label), {}) for label in table["label"]]
+    scores = [
+        automatic.get(label) if how.get("score") is None else how["score"]
+        for label, how in zip(table["label"], made, strict=True)
+    ]
+    kinds = ["edited" if how.get("edited") else how.get("source", "manual") for how in made]
+    return replace(objects, table=table.assign(score=np.array(scores, float), source=kinds))
+
+
+def _spatial(place: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: place.get(key) for key in ("axis_labels", "units", "scale")}
 
 
 def _nothing_found(image: ImageRecord) -> Any:

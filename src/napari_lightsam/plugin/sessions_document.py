@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-import uuid
-from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,36 +12,73 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_lightsam.errors import FileError
 from napari_lightsam.plugin import layers
-from napari_lightsam.plugin.axes import METADATA_KEY, AxisRole, NoPlane, level0, roles_of
-from napari_lightsam.plugin.made import Made, made_objects, made_with_area, note_made
+from napari_lightsam.plugin.axes import (
+    METADATA_KEY,
+    AxisRole,
+    NoPlane,
+    displayed_plane,
+    level0,
+    roles_of,
+)
+from napari_lightsam.plugin.made import made_objects, made_with_area
 from napari_lightsam.plugin.request import default_sources
 from napari_lightsam.plugin.sessions_prompts import open_prompts
 from napari_lightsam.session import Document, ImageRecord, LabelRecord, Run
 from napari_lightsam.session.document import areas_of
 from napari_lightsam.session.fields import plain
-from napari_lightsam.session.picture import (
-    LARGEST_KEPT,
-    hash_content,
-    hash_pixels,
-    hash_sample,
-    is_image,
-    read_levels,
-)
+from napari_lightsam.session.picture import LARGEST_KEPT, is_image
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Callable, Hashable, Mapping
 
     from napari.layers import Image, Labels, Layer
+    from numpy.typing import NDArray
 
     from napari_lightsam.plugin.controller import Controller
+    from napari_lightsam.plugin.sessions_hashes import Hashes
 
 LARGEST_COPY = 64 * 2**20
-"""Bytes up to which labels are copied before they are written in the background; more would be felt."""
+"""Bytes up to which labels are copied at once; larger ones in the background, as that would be felt."""
 
 _PACKAGES = ("torch", "timm", "openvino", "numpy", "napari")
-_OWN = ("made", "run", "quality", "image", "owner", "resume")  # kept elsewhere, or of one window
+_OWN = ("made", "run", "quality", "image", "owner", "resume", "inputs")  # kept elsewhere, or of one window
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Notes:
+    """What was noted of a Labels layer and takes time to be read; none of it is changed in place.
+
+    Attributes
+    ----------
+    made, run
+        As `made.note_made` and `made.note_run` keep them.
+    features
+        The layer's table.
+    """
+
+    made: dict[str, Any]
+    run: dict[str, Any]
+    features: Any
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Former:
+    """What is known of an image that another one was chosen after.
+
+    Attributes
+    ----------
+    document
+        The work when it was left, without pixels.
+    target
+        `unique_id` of the Labels layer that objects were saved into, or None.
+    pictures
+        `unique_id` of each Image layer of the document.
+    """
+
+    document: Document
+    target: Hashable | None
+    pictures: tuple[Hashable, ...]
 
 
 @dataclass(slots=True, eq=False)
@@ -57,64 +92,121 @@ class Snapshot:
     arrays
         Of each image, some perhaps lazy.
     notes
-        What was noted of each Labels layer's objects.
-    known
-        Hashes by what they are of.
+        What was noted of each Labels layer.
+    keys
+        Number of each image by what objects call it.
+    hashes
+        Remembered.
+    former
+        What stays known when another image is chosen.
     """
 
     document: Document
     arrays: list[Any]
-    notes: list[Any]
-    known: dict[Hashable, str] = field(default_factory=dict)
+    notes: list[Notes]
+    keys: dict[str, int]
+    hashes: Hashes
+    former: Former
 
-    def finished(self, *, keep_pixels: bool = True) -> Document:
+    def finished(self, *, briefly: bool = False) -> Document:
         """Hash images and tell edited objects from others; takes a moment for large ones.
 
         Parameters
         ----------
-        keep_pixels
-            Keep the pixels of images that have no file.
+        briefly
+            Leave out the pixels of images that have no file, and trust what is known of large images.
         """
         images = tuple(
-            _hashed(record, array, self.known, keep_pixels=keep_pixels)
+            _hashed(record, array, self.hashes, briefly=briefly)
             for record, array in zip(self.document.images, self.arrays, strict=True)
         )
         labels = tuple(
-            replace(record, objects=_objects(record.data, notes))
+            _completed(record, notes, self.keys)
             for record, notes in zip(self.document.labels, self.notes, strict=True)
         )
         return replace(self.document, images=images, labels=labels)
 
 
-def take_snapshot(control: Controller, known: dict[Hashable, str]) -> Snapshot | None:
-    """Take down the image, its Labels layers and all settings; None without an image.
+def take_snapshot(
+    control: Controller,
+    image: Image,
+    hashes: Hashes,
+    *,
+    former: Former | None = None,
+    copied: Callable[[Labels], NDArray[Any]] | None = None,
+) -> Snapshot:
+    """Take down an image, its Labels layers and all settings.
 
     Parameters
     ----------
     control
         Of the viewer.
-    known
-        Hashes by what they are of, kept from one snapshot to the next.
+    image
+        The chosen one, or another one.
+    hashes
+        Kept from one snapshot to the next.
+    former
+        What is known of an image that is not the chosen one.
+    copied
+        Returns a copy of a layer's labels, or the labels themselves where they are large; None: makes one.
     """
-    image = control.annotator.image
-    if image is None:
-        return None
-    pictures, inputs = _inputs(control, image)
     found = labels_of(control, image)
-    target = next((i for i, layer in enumerate(found) if layer.unique_id == control.results.target), None)
-    document = Document(
+    notes = [_notes(layer) for layer in found]
+    if image.unique_id == control.annotator.image_id:
+        document, target, pictures = _chosen_work(control, image, found)
+    else:
+        document, target, pictures = _former_work(control, image, former)
+    keys = {layers.input_key(picture): number for number, picture in enumerate(pictures)}
+    for picture in _further_pictures(control, notes, keys):
+        keys[layers.input_key(picture)] = len(pictures)
+        pictures.append(picture)
+    records = tuple(_label_record(layer, copied or copy_of) for layer in found)
+    document = replace(
+        document,
         images=tuple(_image_record(picture) for picture in pictures),
-        inputs=inputs,
-        settings={"model": control.shown.settings.model, "object_size": control.shown.settings.object_size},
-        pixel_size_um=control.pixel_size_um,
-        run=_run(control),
-        labels=tuple(_label_record(layer) for layer in found),
-        target=target,
-        prompts=open_prompts(control.annotator, control.single.answer, [layer.unique_id for layer in found]),
+        labels=records,
+        target=next((i for i, layer in enumerate(found) if layer.unique_id == target), None),
         created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     )
-    arrays = [level0(picture) for picture in pictures]
-    return Snapshot(document, arrays, [_notes(layer) for layer in found], known)
+    left = replace(document, labels=())
+    known = Former(left, target, tuple(picture.unique_id for picture in pictures))
+    return Snapshot(document, [level0(picture) for picture in pictures], notes, keys, hashes, known)
+
+
+def _chosen_work(
+    control: Controller, image: Image, found: list[Labels]
+) -> tuple[Document, Hashable | None, list[Image]]:
+    pictures, inputs = _inputs(control, image)
+    document = Document(
+        images=(),
+        inputs=inputs,
+        settings=settings_of(control),
+        pixel_size_um=control.pixel_size_um,
+        run=_run(control),
+        prompts=open_prompts(control.annotator, control.single.answer, [layer.unique_id for layer in found]),
+    )
+    return document, control.results.target, pictures
+
+
+def _former_work(
+    control: Controller, image: Image, former: Former | None
+) -> tuple[Document, Hashable | None, list[Image]]:
+    if former is None:
+        return Document(images=(), settings=settings_of(control), run=_run(control)), None, [image]
+    pictures = [layers.by_id(control.viewer, picture) for picture in former.pictures]
+    if None in pictures:  # one of them was deleted
+        return replace(former.document, inputs=((0, None),)), former.target, [image]
+    return former.document, former.target, pictures
+
+
+def _further_pictures(control: Controller, notes: list[Notes], known: dict[str, int]) -> list[Image]:
+    """Return the images that objects were made with, besides those that are known."""
+    seen: set[Any] = set()
+    for note in notes:
+        for made in (note.run, *(past[0] for past in note.made.values())):
+            seen.update(key for key, _ in made.get("inputs") or ())
+    missing = seen.difference(known)
+    return [x for x in layers.images(control.viewer) if missing and layers.input_key(x) in missing]
 
 
 def labels_of(control: Controller, image: Image) -> list[Labels]:
@@ -122,7 +214,7 @@ def labels_of(control: Controller, image: Image) -> list[Labels]:
     from napari.layers import Labels
 
     try:
-        plane = control.annotator.plane()
+        plane = displayed_plane(image, control.viewer)
     except NoPlane:
         plane = None
     found = []
@@ -163,16 +255,19 @@ def _image_record(layer: Image) -> ImageRecord:
     )
 
 
-def _label_record(layer: Labels) -> LabelRecord:
+def copy_of(layer: Labels) -> NDArray[Any]:
+    """Return a copy of a layer's labels; large ones as they are, to be copied in the background."""
+    data: NDArray[Any] = layer.data
+    return data.copy() if data.nbytes <= LARGEST_COPY else data
+
+
+def _label_record(layer: Labels, copied: Callable[[Labels], NDArray[Any]]) -> LabelRecord:
     note = layers.ours(layer)
-    small = layer.data.nbytes <= LARGEST_COPY
-    features = layer.features
     return LabelRecord(
         name=layer.name,
-        data=layer.data.copy() if small else layer.data,
+        data=copied(layer),
         layer=_place(layer) | {"opacity": float(layer.opacity), "visible": bool(layer.visible)},
         note=plain({key: value for key, value in note.items() if key not in _OWN}),
-        features={str(name): plain(features[name].tolist()) for name in features.columns},
         quality=plain(note["quality"]) if note.get("quality") else None,
     )
 
@@ -209,6 +304,15 @@ def _inputs(control: Controller, image: Image) -> tuple[list[Image], tuple[tuple
     return pictures, tuple(inputs) or ((0, None),)
 
 
+def settings_of(control: Controller) -> dict[str, Any]:
+    """Return what was chosen, as `Document.settings`."""
+    return {
+        "model": control.shown.settings.model,
+        "object_size": control.shown.settings.object_size,
+        "inputs_chosen": bool(control.shown.sources),
+    }
+
+
 def _run(control: Controller) -> Run:
     from napari_lightsam import __version__
 
@@ -240,134 +344,46 @@ def _threads() -> int:
     return 0 if torch is None else int(torch.get_num_threads())
 
 
-def _notes(layer: Labels) -> Any:
-    """Return a stand-in for a layer that is read in the background, while notes go on changing."""
+def _notes(layer: Labels) -> Notes:
     note = layers.ours(layer)
-    kept = {key: deepcopy(note[key]) for key in ("made", "run") if key in note}
-    return SimpleNamespace(metadata={METADATA_KEY: kept})
+    return Notes(dict(note.get("made", {})), dict(note.get("run", {})), layer.features.copy())
 
 
-def _objects(labels: Any, notes: Any) -> dict[int, dict[str, Any]]:
-    """Return how every object that is there was made, and whether its pixels were changed since."""
-    found = {}
-    made = made_objects(notes)
-    for value, area in areas_of(labels).items():
-        how = made.get(value)
-        if how is not None and how.area != area:
-            how = made_with_area(notes, value, area)  # an undo brought former pixels back
-        if how is not None:
-            found[value] = how.to_plain() | {"edited": how.area != area}
-    return found
-
-
-def _hashed(record: ImageRecord, array: Any, known: dict[Hashable, str], *, keep_pixels: bool) -> ImageRecord:
-    """Complete the record of an image; hashes of images and files that did not change are remembered."""
-    pixels = content = ""
-    key: Hashable
-    if isinstance(array, np.ndarray):
-        # an image whose values were changed in place is told by a few of them
-        key = ("pixels", id(array), array.shape, array.flat[:: max(1, array.size // 64)].tobytes())
-    else:
-        key = ("pixels", id(array), array.shape, str(record.path))
-    if key not in known:
-        known[key] = identity(array, record.path)
-    pixels = known[key]
-    if record.path is not None and record.path.is_file():
-        stat = record.path.stat()
-        key = ("file", str(record.path), stat.st_size, stat.st_mtime_ns)
-        if key not in known:
-            known[key] = hash_content(record.path)
-        content = known[key]
-    kept = keep_pixels and record.path is None and isinstance(array, np.ndarray)
-    kept = kept and array.nbytes <= LARGEST_KEPT
+def _completed(record: LabelRecord, notes: Notes, keys: Mapping[str, int]) -> LabelRecord:
+    large = record.data.nbytes > LARGEST_COPY
+    data = record.data.copy() if large else record.data  # it may change while it is written
+    features = notes.features
     return replace(
-        record, pixels_hash=pixels, file_hash=content, pixels=np.ascontiguousarray(array) if kept else None
+        record,
+        data=data,
+        objects=_objects(data, notes, keys),
+        features={str(name): plain(features[name].tolist()) for name in features.columns},
     )
 
 
-def identity(array: Any, path: Path | None) -> str:
-    """Return a hash that tells an image from others, for `ImageRecord.pixels_hash`.
-
-    Parameters
-    ----------
-    array
-        In memory, or lazy.
-    path
-        Of its file or zarr folder.
-
-    Returns
-    -------
-    str
-        Of some pixels of a zarr folder, of all pixels of other images in memory; empty for other lazy images,
-        which may have to be computed first, and where none can be read.
-    """
-    if path is None or path.is_file():
-        return hash_pixels(array) if isinstance(array, np.ndarray) else ""
-    try:
-        return hash_sample(array)
-    except FileError:  # the work is saved all the same
-        return ""
-
-
-# --- back into layers --------------------------------------------------------------------------------
-
-
-def image_keywords(record: ImageRecord, **note: Any) -> dict[str, Any]:
-    """Return the keywords of `viewer.add_image` for a saved image."""
-    ours = {"role": "image", "version": 1, "axes": {int(i): role for i, role in record.axes.items()}, **note}
-    if record.path is not None:
-        ours["image_file"] = str(record.path)
-    return {"name": record.name, "metadata": {METADATA_KEY: ours}, **record.layer}
-
-
-def labels_keywords(record: LabelRecord, **note: Any) -> dict[str, Any]:
-    """Return the keywords of `viewer.add_labels` for a saved Labels layer, with all that was noted of it."""
-    import pandas as pd
-
-    ours = {"role": "objects", "version": 1, **deepcopy(record.note), **note}
-    largest = int(record.data.max(initial=0))
-    ours["largest"] = max(int(ours.get("largest") or 0), largest, *record.objects, 0)
-    if record.quality is not None:
-        ours["quality"] = deepcopy(record.quality)
-    holder: Any = SimpleNamespace(metadata={METADATA_KEY: ours})
-    for value, how in record.objects.items():
-        note_made(holder, value, Made.from_plain(how))
-    keywords: dict[str, Any] = {"name": record.name, "metadata": holder.metadata, **record.layer}
-    if record.features:
-        keywords["features"] = pd.DataFrame(record.features)
-    return keywords
-
-
-def opened_layers(document: Document, path: Path) -> list[tuple[Any, dict[str, Any], str]]:
-    """Return the layers of saved work as napari's readers do, the image read and made sure of.
-
-    Parameters
-    ----------
-    document
-        What the file holds.
-    path
-        The file, noted with the image, so that work on it goes on where it was saved.
-
-    Raises
-    ------
-    FileError
-        An image is not there, cannot be read, or is another one.
-    """
-    token = uuid.uuid4().hex  # tells these layers from those of the same file opened twice
-    resume = {
-        "token": token,
-        "settings": dict(document.settings),
-        "inputs": list(document.inputs),
-        "prompts": list(document.prompts),
-    }
-    found: list[tuple[Any, dict[str, Any], str]] = []
-    for number, image in enumerate(document.images):
-        note = {"resume": resume, "session_file": str(path.absolute())} if not number else {}
-        levels = read_levels(image, path)
-        keywords = image_keywords(image, **note)
-        pyramid = len(levels) > 1
-        found.append((levels if pyramid else levels[0], keywords | {"multiscale": pyramid}, "image"))
-    for number, record in enumerate(document.labels):
-        again = {"token": token, "target": number == document.target, "number": number}
-        found.append((record.data, labels_keywords(record, resume=again), "labels"))
+def _objects(labels: Any, notes: Notes, keys: Mapping[str, int]) -> dict[int, dict[str, Any]]:
+    """Return how every object that is there was made, and whether its pixels were changed since."""
+    holder: Any = SimpleNamespace(metadata={METADATA_KEY: {"made": notes.made, "run": notes.run}})
+    found = {}
+    made = made_objects(holder)
+    for value, area in areas_of(labels).items():
+        how = made.get(value)
+        if how is not None and how.area != area:
+            how = made_with_area(holder, value, area)  # an undo brought former pixels back
+        if how is not None:
+            found[value] = how.with_inputs(keys).to_plain() | {"edited": how.area != area}
     return found
+
+
+def _hashed(record: ImageRecord, array: Any, hashes: Hashes, *, briefly: bool) -> ImageRecord:
+    """Complete the record of an image."""
+    pixels = hashes.pixels(array, record.path, anew=not briefly)
+    here = record.path is not None and record.path.is_file()
+    kept = not briefly and record.path is None and isinstance(array, np.ndarray)
+    kept = kept and array.nbytes <= LARGEST_KEPT
+    return replace(
+        record,
+        pixels_hash=pixels,
+        file_hash=hashes.file(record.path) if here and record.path is not None else "",
+        pixels=np.ascontiguousarray(array) if kept else None,
+    )

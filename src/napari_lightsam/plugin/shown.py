@@ -40,6 +40,8 @@ class Shown:
 
     Attributes
     ----------
+    image_left
+        Signal: another image will be chosen; all is still as it was.
     image_changed
         Signal(object): another `Image` was chosen, or None.
     plane_changed
@@ -58,6 +60,7 @@ class Shown:
         What the displayed plane was embedded with; None before.
     """
 
+    image_left = Signal()
     image_changed = Signal(object)
     plane_changed = Signal()
     changed = Signal()
@@ -98,6 +101,7 @@ class Shown:
         """Choose the image; it is embedded in the background."""
         if self._annotator.image_id == (None if image is None else image.unique_id):
             return
+        self.image_left.emit()
         self.sources, self.plane = (), None
         self._annotator.use_image(image)
         if image is not None:

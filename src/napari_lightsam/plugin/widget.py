@@ -257,6 +257,7 @@ class LightSamWidget(QWidget):
 
     def _show_resumed(self, object_size: float | None) -> None:
         self.models.refresh()
+        self.pixel_box.setValue(self.controller.pixel_size_um or 0)
         self.size_row.box.set_pixels(object_size)
 
     # --- what is shown -------------------------------------------------------------------------------
@@ -319,7 +320,7 @@ class LightSamWidget(QWidget):
             self.teach.finish()
             self.batch.finish()
             self.controller.typical.stop()
+            self.controller.close()  # first: open prompts are kept with the work
             self.controller.annotator.remove_prompts()
-            self.controller.close()
             self._canvas_context.close()
             self._look.close()

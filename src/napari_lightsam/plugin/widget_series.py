@@ -25,7 +25,7 @@ from napari_lightsam.plugin.widget_parts import enable, fill, wide
 
 if TYPE_CHECKING:
     from napari_lightsam.plugin.controller import Controller
-    from napari_lightsam.plugin.series import Item
+    from napari_lightsam.plugin.series_items import Item
 
 _TITLE = "Image series"
 _SAVE = (

@@ -146,13 +146,13 @@ def areas_of(labels: NDArray[Any]) -> dict[int, int]:
 
     Examples
     --------
-    >>> areas_of(np.array([[0, 3], [3, 900_000_000]]))
-    {3: 2, 900000000: 1}
+    >>> areas_of(np.array([[0, 3], [3, 900_000_000]])), areas_of(np.array([[-1, 2]]))
+    ({3: 2, 900000000: 1}, {-1: 1, 2: 1})
     """
     flat = labels.reshape(-1)
-    if flat.size and int(flat.max()) <= max(flat.size, 1_000_000):
-        counts = np.bincount(flat)
+    if flat.size and int(flat.min()) >= 0 and int(flat.max()) <= max(flat.size, 1_000_000):
+        counts = np.bincount(flat.astype(np.intp, copy=False))
         values = np.flatnonzero(counts)
         return {int(value): int(counts[value]) for value in values if value}
-    values, found = np.unique(flat, return_counts=True)  # a few ids that are huge
+    values, found = np.unique(flat, return_counts=True)  # a few ids that are huge, or below zero
     return {int(value): int(count) for value, count in zip(values, found, strict=True) if value}

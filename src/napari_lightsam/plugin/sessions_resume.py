@@ -1,0 +1,278 @@
+"""Going on with saved work: what a reader opened, and what was never saved. Knows napari but no Qt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_lightsam.engine.progress import Progress
+from napari_lightsam.errors import FileError, LightSamError
+from napari_lightsam.plugin import layers
+from napari_lightsam.plugin.axes import level0
+from napari_lightsam.plugin.downloads import is_here
+from napari_lightsam.plugin.inference import Settings
+from napari_lightsam.plugin.messages import report_error, report_info
+from napari_lightsam.plugin.request import Source, sources
+from napari_lightsam.plugin.sessions_document import image_path
+from napari_lightsam.plugin.sessions_hashes import identity
+from napari_lightsam.plugin.sessions_layers import labels_keywords
+from napari_lightsam.plugin.sessions_prompts import bring_back
+from napari_lightsam.plugin.sessions_shelf import Shelf, beside, never_saved
+from napari_lightsam.plugin.worker import Lane
+from napari_lightsam.session import read_document
+from napari_lightsam.session.picture import is_same
+from napari_lightsam.session.recipe import is_known_model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Mapping
+    from pathlib import Path
+
+    from napari.layers import Image, Labels
+
+    from napari_lightsam.engine.progress import Work
+    from napari_lightsam.plugin.controller import Controller
+    from napari_lightsam.plugin.sessions_autosave import Autosave, Kept
+    from napari_lightsam.plugin.worker import Worker
+    from napari_lightsam.session import Document, ImageRecord
+
+
+@dataclass(slots=True)
+class _Opened:
+    """Layers that our reader opened together."""
+
+    token: str = ""
+    adopted: dict[int, Hashable] = field(default_factory=dict)
+
+
+class Resuming:
+    """Takes saved work up again, with its settings and open prompts.
+
+    Parameters
+    ----------
+    control, worker
+        Of the viewer, and of the sessions.
+    deliver
+        Calls a function on the main thread, later.
+    autosave
+        Is told what need not be written, and what is open here.
+    say
+        Shows a sentence in the status line.
+    resumed
+        Called with the object size when settings were taken up.
+    """
+
+    def __init__(
+        self,
+        control: Controller,
+        worker: Worker,
+        deliver: Callable[[Callable[[], None]], object],
+        autosave: Autosave,
+        say: Callable[[str], object],
+        resumed: Callable[[float | None], object],
+    ) -> None:
+        self._control, self._worker, self._deliver = control, worker, deliver
+        self._autosave, self._say, self._resumed = autosave, say, resumed
+        self._opened = _Opened()
+        self._closed = False
+        control.viewer.layers.events.inserted.connect(self._on_inserted)
+
+    # --- what a reader opened ------------------------------------------------------------------------
+
+    def leave(self) -> None:
+        """Adopt no further layers: another image is chosen."""
+        self._opened = _Opened()
+
+    def take_up(self, image: Image, opened: dict[str, Any], kept: Kept) -> None:
+        """Go on with layers that our reader opened together with the image."""
+        mine = self._opened = _Opened(opened["token"])
+        for layer in self._control.viewer.layers:
+            self._adopt(layer)
+        self._take_settings(opened["settings"], opened.get("pixel_size_um"))
+
+        def bring() -> None:
+            if self._opened is not mine or self._closed:
+                return
+            found = dict(enumerate(self._pictures(mine.token, len(opened["inputs"]))))
+            with self._autosave.quiet():
+                self._take_inputs(image, opened["settings"], opened["inputs"], found)
+                bring_back(self._control, opened["prompts"], mine.adopted)
+
+        kept.saved = kept.version
+        self._deliver(bring)  # when napari has added all layers: clicks stay on top of them
+
+    def _pictures(self, token: str, most: int) -> list[Any]:
+        """Return the images that were opened together, by their number in the file."""
+        by_key = {layers.ours(layer).get("input_key"): layer for layer in layers.images(self._control.viewer)}
+        return [by_key.get(f"{token}:{number}") for number in range(most + 1)]
+
+    def _on_inserted(self, event: Any) -> None:
+        self._adopt(event.value)
+
+    def _adopt(self, layer: Any) -> None:
+        """Take over a Labels layer that was opened with the chosen image; it may come after the image."""
+        note = layers.ours(layer)
+        if note.get("resume", {}).get("token") != self._opened.token or note.get("role") == "image":
+            return
+        resumed = note.pop("resume")
+        note["image"] = str(self._control.annotator.image_id)
+        self._opened.adopted[resumed["number"]] = layer.unique_id
+        if resumed["target"]:
+            self._control.results.target = layer.unique_id
+            self._control.changed.emit()
+
+    # --- settings ------------------------------------------------------------------------------------
+
+    def _take_settings(self, settings: Mapping[str, Any], pixel_size: float | None) -> None:
+        model, size = settings.get("model"), settings.get("object_size")
+        now = self._control.shown.settings
+        known = is_known_model(model) and is_here(str(model))
+        self._control.shown.use_settings(Settings(str(model) if known else now.model, size))
+        if pixel_size:
+            self._control.pixel_size_um = pixel_size
+        self._resumed(size)
+
+    def _take_inputs(
+        self, image: Image, settings: Mapping[str, Any], inputs: Any, pictures: Mapping[int, Any]
+    ) -> None:
+        """Map images and channels to the model's inputs again, where the user had chosen them."""
+        if not settings.get("inputs_chosen", len(inputs) > 1):
+            return
+        offered = {(one.layer, one.channel): one for one in sources(self._control.viewer, image)}
+        wanted = [(pictures.get(number), channel) for number, channel in inputs]
+        found = [
+            offered.get((layer.unique_id, channel), Source(layer.unique_id, channel, layer.name))
+            for layer, channel in wanted
+            if layer is not None
+        ]
+        if len(found) == len(wanted):
+            self._control.shown.use_sources(found)
+        else:
+            report_info("An image that was an input of the model is not open: choose the inputs again.")
+
+    # --- what was never saved ------------------------------------------------------------------------
+
+    def look(self, image: Image, kept: Kept, tell: Callable[[], object]) -> None:
+        """Look in the background whether there is work on an image that was never saved.
+
+        Parameters
+        ----------
+        image
+            The chosen one.
+        kept
+            Of the image; takes what is found.
+        tell
+            Called when something was found.
+        """
+        array, path, name = level0(image), image_path(image), image.name
+        saved = kept.path
+
+        def work() -> Work[tuple[Shelf, Path | None] | None]:
+            yield Progress("looking for unsaved work", 0, 1)
+            if saved is not None:
+                return beside(saved), _newer(beside(saved).newest(), saved)
+            pixels = identity(array, path)
+            return (shelf := never_saved(name, pixels), shelf.newest()) if pixels else None
+
+        def done(found: tuple[Shelf, Path | None] | None) -> None:
+            shelf, newest = found or (None, None)
+            if shelf is None or newest is None or self._autosave.is_mine(shelf) or kept.shelf is not None:
+                return
+            kept.unsaved = newest
+            said = f"There is work on {name!r} that was never saved: 'Go on with unsaved work' adds it."
+            self._say(said)
+            report_info(said)
+            tell()
+
+        self._worker.submit(Lane.PREPARE, work(), done, report_error)
+
+    def restore(self, image: Image, path: Path, kept: Kept) -> bool:
+        """Add the Labels layers of saved work to the chosen image, and go on with them.
+
+        Parameters
+        ----------
+        image
+            The chosen one.
+        path
+            The file.
+        kept
+            Of the image.
+
+        Returns
+        -------
+        bool
+            Whether it was done; a message says why not.
+        """
+        try:
+            document = read_document(path)
+            _check(image, document, path)
+        except LightSamError as error:
+            report_error(error)
+            return False
+        pictures = {0: image} | {
+            number: layer
+            for number, record in enumerate(document.images)
+            if number and (layer := self._open_layer(record)) is not None
+        }
+        self._autosave.take_over(Shelf(path.parent, path.name.rpartition("~")[0]))
+        with self._autosave.quiet():
+            keys = {number: layers.input_key(layer) for number, layer in pictures.items()}
+            added = self._add_layers(image, document, keys)
+            if document.target is not None:
+                self._control.results.target = added[document.target].unique_id
+            self._take_settings(document.settings, document.pixel_size_um)
+            self._take_inputs(image, document.settings, document.inputs, pictures)
+            numbered = {number: layer.unique_id for number, layer in enumerate(added)}
+            bring_back(self._control, document.prompts, numbered)
+        kept.unsaved = None
+        if kept.shelf is None:
+            self._autosave.note_change(image.unique_id)  # the file may be one that was set aside
+        return True
+
+    def _open_layer(self, record: ImageRecord) -> Image | None:
+        """Return the open layer of an image that was an input of the model."""
+        for layer in layers.images(self._control.viewer):
+            data = level0(layer)
+            alike = tuple(data.shape) == record.shape and np.dtype(data.dtype).name == record.dtype
+            path = image_path(layer)
+            named = layer.name == record.name if record.path is None else path == record.path
+            if alike and named:
+                return layer
+        return None
+
+    def _add_layers(self, image: Image, document: Document, keys: Mapping[int, str]) -> list[Labels]:
+        from napari.layers import Labels
+
+        added = []
+        for record in document.labels:
+            layer = Labels(record.data, **labels_keywords(record, keys, image=str(image.unique_id)))
+            added.append(layers.add(self._control.viewer, layer, keep_active=True))
+        return added
+
+    def close(self) -> None:
+        """Let go of the viewer."""
+        self._closed = True
+        self._control.viewer.layers.events.inserted.disconnect(self._on_inserted)
+
+
+def _newer(found: Path | None, saved: Path) -> Path | None:
+    """Return work that was kept by itself after it was saved; None for older work."""
+    if found is None or (saved.is_file() and found.stat().st_mtime_ns <= saved.stat().st_mtime_ns):
+        return None
+    return found
+
+
+def _check(image: Image, document: Document, path: Path) -> None:
+    """Refuse work that belongs to another image than the one that is open."""
+    record, data = document.image, level0(image)
+    same = tuple(data.shape) == record.shape and np.dtype(data.dtype).name == record.dtype
+    shown = image_path(image)
+    told = isinstance(data, np.ndarray) or (shown is not None and shown.is_dir())
+    known = is_same(data, record.pixels_hash) if same and told and record.pixels_hash else None
+    if known is not None:
+        same = known
+    elif same and record.path is not None and shown is not None:
+        same = shown.name == record.path.name
+    if not same:
+        raise FileError(f"{path} belongs to another image than {image.name!r}: {record.name!r}.")

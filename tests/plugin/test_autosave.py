@@ -1,0 +1,270 @@
+"""Whatever is done to the work on an image is on the disk soon after, and nothing that was found is lost."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from napari_lightsam.plugin import quality, results, sessions_autosave, sessions_document
+from napari_lightsam.plugin.layers import ours
+from napari_lightsam.plugin.made import Made, note_made
+from napari_lightsam.plugin.prompts import ObjectPrompt
+from napari_lightsam.plugin.sessions_hashes import Hashes
+from napari_lightsam.plugin.sessions_shelf import KEPT, Shelf, never_saved, prune_never_saved
+from napari_lightsam.session import read_document
+from napari_lightsam.session.picture import hash_pixels
+
+
+@pytest.fixture(autouse=True)
+def own_unsaved(tmp_path, monkeypatch):
+    monkeypatch.setenv("LIGHTSAM_CACHE", str(tmp_path / "cache"))
+
+
+def settle(desk):
+    desk.finish()
+    desk.run_until(lambda: not desk.control.sessions.is_busy)
+    desk.finish()
+
+
+def annotate(desk, *clicks):
+    for at in clicks:
+        desk.click(*at)
+        desk.commit()
+        settle(desk)
+
+
+def pixels(number=0):
+    return np.arange(3600.0).reshape(60, 60) + number
+
+
+def kept(number=0):
+    """The newest file that autosaving wrote of an image."""
+    return read_document(never_saved("image", hash_pixels(pixels(number))).newest())
+
+
+def labels(number=0):
+    return np.unique(kept(number).labels[0].data).tolist()
+
+
+def test_undo_and_redo_are_saved_by_themselves(desk):
+    desk.open(pixels())
+    annotate(desk, (10, 10), (40, 40))
+    desk.control.single.undo()
+    settle(desk)
+    assert labels() == [0, 1]
+    desk.control.single.redo()
+    settle(desk)
+    assert labels() == [0, 1, 2]
+
+
+def test_an_undo_in_a_hidden_layer_is_saved_when_the_window_is_closed(new_desk):
+    desk = new_desk()
+    desk.open(pixels())
+    annotate(desk, (10, 10), (40, 40))
+    desk.target().visible = False
+    desk.target().undo()
+    desk.control.close()
+    assert labels() == [0, 1]
+
+
+def test_a_slider_alone_writes_nothing(desk):
+    desk.open(np.zeros((3, 60, 60)), axis_labels=("z", "y", "x"))
+    desk.viewer.dims.set_point(0, 0)
+    annotate(desk, (0, 10, 10))
+    version = desk.control.sessions.version(desk.control.annotator.image_id)
+    desk.viewer.dims.set_point(0, 2)
+    desk.target().visible = False
+    desk.target().visible = True
+    settle(desk)
+    assert desk.control.sessions.version(desk.control.annotator.image_id) == version
+
+
+def test_another_choice_among_what_a_run_found_is_saved(desk):
+    desk.open(pixels())
+    desk.control.segment_everything()
+    settle(desk)
+    assert labels() == [0, 1, 2, 3, 4]
+    everything = desk.control.everything
+    everything.choose(replace(everything.choices, config=replace(everything.choices.config, balance=-0.5)))
+    settle(desk)
+    assert labels() == np.unique(desk.target().data).tolist() == [0, 1, 2]
+
+
+def test_a_large_object_in_a_layer_of_its_own_is_saved(desk, monkeypatch):
+    monkeypatch.setattr(results, "LARGEST_STEP", 40)
+    desk.open(pixels())
+    annotate(desk, (30, 30))
+    assert kept().labels[0].name == "image large object"
+
+
+def test_verdicts_and_accepted_objects_are_saved(desk):
+    desk.open(pixels())
+    annotate(desk, (10, 10))
+    curating, checking = desk.control.curating, desk.control.checking
+    curating.use_layer(desk.target())
+    curating.measure()
+    desk.finish()
+    curating.accept([1])
+    settle(desk)
+    assert kept().labels[0].note["accepted"] == [1]
+    checking.start(1)
+    checking.judge(quality.Verdict.CORRECT)
+    settle(desk)
+    assert kept().labels[0].quality["verdicts"] == {"1": "correct"}
+
+
+def test_open_prompts_are_saved_when_the_window_is_closed(new_desk):
+    desk = new_desk()
+    desk.open(pixels())
+    desk.click(30, 20)
+    desk.control.close()
+    assert [prompt["points"] for prompt in kept().prompts] == [[[30.0, 20.0, True]]]
+
+
+def test_work_on_an_image_that_is_left_is_saved_whenever_that_is(desk):
+    desk.open(pixels())
+    annotate(desk, (10, 10))
+    desk.click(40, 40)
+    desk.commit()
+    following = desk.viewer.add_image(pixels(1), name="image")
+    desk.control.shown.use_image(following)  # before anything could be written
+    settle(desk)
+    assert labels() == [0, 1, 2]
+
+
+def test_a_brush_on_labels_of_another_image_is_saved_with_that_image(desk):
+    desk.open(pixels())
+    annotate(desk, (10, 10))
+    of_first = desk.target()
+    desk.click(50, 50)
+    desk.open(pixels(1))
+    of_first.paint((40, 40), 2)
+    settle(desk)
+    assert labels() == [0, 1, 2]
+    assert len(kept().prompts) == 1  # they were open when the image was left
+    assert never_saved("image", hash_pixels(pixels(1))).newest() is None
+
+
+def test_layers_that_are_removed_do_not_take_their_work_along(desk):
+    desk.open(pixels())
+    annotate(desk, (10, 10))
+    desk.click(40, 40)
+    desk.commit()
+    desk.viewer.layers.clear()
+    settle(desk)
+    assert labels() == [0, 1, 2]
+
+
+def test_work_of_an_earlier_window_is_set_aside_and_offered_once(desk, new_desk, monkeypatch, notes):
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    desk.open(pixels())
+    annotate(desk, (10, 10), (10, 30), (10, 50))
+    found = desk.target().data.copy()
+
+    other = new_desk()  # the first window was killed
+    image = other.open(pixels())
+    settle(other)
+    assert len([text for _, text in notes if "never saved" in text]) == 1
+    for at in ((40, 10), (40, 30), (40, 50), (50, 20)):
+        now[0] += 6
+        annotate(other, at)
+    aside = other.control.sessions.unsaved
+    assert aside.parent.parent.name == "set aside"
+    np.testing.assert_array_equal(read_document(aside).labels[0].data, found)
+    other.open(pixels(1))
+    other.control.shown.use_image(image)
+    settle(other)
+    assert other.control.sessions.unsaved == aside
+    assert len([text for _, text in notes if "never saved" in text]) == 1
+    assert other.control.sessions.restore()
+    settle(other)
+    assert other.control.sessions.unsaved is None
+    assert {len(record.objects) for record in kept().labels} == {3, 4}  # both are in the newest file
+
+
+def test_work_that_is_open_here_is_never_offered(desk):
+    image = desk.open(pixels())
+    annotate(desk, (10, 10))
+    desk.open(pixels(1))
+    desk.control.shown.use_image(image)
+    settle(desk)
+    assert desk.control.sessions.unsaved is None
+
+
+def test_what_was_taken_up_again_is_gone_on_with(desk, new_desk):
+    desk.open(pixels())
+    annotate(desk, (10, 10))
+    other = new_desk()
+    other.open(pixels())
+    settle(other)
+    assert other.control.sessions.restore()
+    annotate(other, (40, 40))
+    assert labels() == [0, 1, 2]
+    assert other.control.sessions.unsaved is None
+
+
+def test_thousands_of_objects_are_taken_down_in_a_few_milliseconds(desk):
+    image = desk.open(np.zeros((200, 200)))
+    annotate(desk, (10, 10))
+    prompt = ObjectPrompt(((1.0, 2.0, True), (3.0, 4.0, False)))
+    for value in range(2, 3000):
+        note_made(desk.target(), value, Made("prompt", 0.9, prompt, area=5, plane=(None, None), model="tiny"))
+    seconds = []
+    for _ in range(5):
+        begun = time.perf_counter()
+        sessions_document.take_snapshot(desk.control, image, Hashes())
+        seconds.append(time.perf_counter() - begun)
+    assert min(seconds) < 0.02
+
+
+def test_large_labels_are_copied_before_they_are_written(desk, monkeypatch):
+    monkeypatch.setattr(sessions_document, "LARGEST_COPY", 0)
+    desk.open(pixels())
+    annotate(desk, (10, 10))
+    gate, painted = threading.Event(), threading.Event()
+    write = sessions_autosave.write_document
+
+    def slowly(path, document):
+        painted.wait(10)
+        gate.set()
+        write(path, document)
+
+    monkeypatch.setattr(sessions_autosave, "write_document", slowly)
+    desk.click(40, 40)
+    desk.commit()
+    desk.run_until(lambda: not desk.control.sessions.autosave._soon)
+    desk.target().data[0, 0] = 70_000  # without a word
+    painted.set()
+    settle(desk)
+    assert labels() in ([0, 1, 2], [0, 1, 2, 70_000])
+
+
+def test_only_the_newest_images_are_kept_unsaved(tmp_path):
+    for number in range(25):
+        shelf = never_saved(f"image {number}", f"xxh3-128:{number:016}")
+        shelf.folder.mkdir(parents=True, exist_ok=True)
+        for kept_one in range(1, KEPT + 1):
+            shelf.file(kept_one).write_bytes(b"")
+    prune_never_saved()
+    left = {path.name.rpartition("~")[0] for path in shelf.folder.iterdir()}
+    assert len(left) == 20
+    assert Shelf(shelf.folder, shelf.stem).files()
+
+
+def test_an_image_that_is_edited_in_place_gets_another_hash(desk):
+    image = desk.open(np.zeros((512, 512), "uint8"))
+    annotate(desk, (10, 10))
+    image.data[300, 301] = 7
+    assert desk.control.sessions.document().image.pixels_hash == hash_pixels(image.data)
+
+
+def test_marks_of_labels_without_an_image_are_no_error(desk):
+    layer = desk.viewer.add_labels(np.eye(60, dtype=np.int32))
+    desk.control.curating.use_layer(layer)
+    desk.control.curating.accept([1])
+    assert ours(layer)["accepted"] == [1]
