@@ -14,7 +14,7 @@ from napari_lightsam.engine.progress import Progress
 from napari_lightsam.plugin.layers import ours
 from napari_lightsam.plugin.widget import LightSamWidget
 from napari_lightsam.plugin.widget_models import describe
-from napari_lightsam.plugin.widget_parts import Pace
+from napari_lightsam.plugin.widget_parts import MainThread, Pace
 
 
 @pytest.fixture
@@ -373,3 +373,19 @@ def test_the_widget_is_found_again_for_its_viewer(widget, viewer):
 def test_time_left_is_said_in_words(steps, text):
     pace = Pace()
     assert [pace.note(at, Progress(stage, done, total)) for at, stage, done, total in steps][-1] == text
+
+
+def test_what_was_delivered_during_a_call_that_fails_is_done_all_the_same(qtbot, qapp):
+    main, done = MainThread(), []
+
+    def fail():
+        main.deliver(lambda: done.append("first"))
+        main.deliver(lambda: done.append("second"))
+        qapp.processEvents()  # as a progress bar of napari does when it repaints
+        raise KeyError("not the last call")
+
+    with qtbot.captureExceptions() as raised:
+        main.deliver(fail)
+        qtbot.waitUntil(lambda: len(done) == 2)
+    assert done == ["first", "second"]
+    assert [kind for kind, *_ in raised] == [KeyError]

@@ -179,6 +179,17 @@ def test_an_answer_that_takes_a_moment_can_be_had_before_anything_is_painted_and
     assert not worker.answer_now(Lane.PROMPT, 10)
 
 
+def test_an_answer_that_was_delivered_is_not_called_back_again(worker, calls):
+    done = []
+    worker.submit(Lane.PROMPT, count(1), done.append, done.append)
+    while worker.is_busy(Lane.PROMPT):
+        time.sleep(0.001)
+    worker.later(lambda: worker.answer_now(Lane.PROMPT, 10))  # after the answer, which is on its way
+    while not calls.empty():
+        calls.get()()
+    assert done == [1]
+
+
 def test_the_window_does_not_wait_for_an_answer_while_the_worker_does_something_else(worker, calls):
     gate = threading.Event()
 

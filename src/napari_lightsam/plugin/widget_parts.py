@@ -58,6 +58,8 @@ class MainThread(QObject):
                 self._waiting.popleft()()
         finally:
             self._running = False
+            if self._waiting:  # one failed: those that came in meanwhile are called all the same
+                self._call.emit(lambda: None)
 
 
 def draw_icon(kind: str) -> QIcon:

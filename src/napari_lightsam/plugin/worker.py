@@ -170,16 +170,18 @@ class Worker:
             return job, dropped
 
     def _loop(self) -> None:
-        while True:
-            job, dropped = self._next()
-            for old in dropped:
-                # generators free their memory in their `finally`, on the thread that ran them
-                self._close_work(old)
-            if job is None:
-                if self._closed:
-                    return
-                continue
+        while self._turn():  # a function of its own, whose variables keep no job while nothing is to be done
+            pass
+
+    def _turn(self) -> bool:
+        """Do one step of one job; tells whether to go on."""
+        job, dropped = self._next()
+        for old in dropped:
+            # generators free their memory in their `finally`, on the thread that ran them
+            self._close_work(old)
+        if job is not None:
             self._step(job)
+        return job is not None or not self._closed
 
     def _step(self, job: _Job) -> None:
         try:
@@ -204,8 +206,12 @@ class Worker:
         """Hand a callback to the main thread, which drops it when the job was replaced meanwhile."""
 
         def run() -> None:
-            if not job.cancelled.is_set():
-                call()
+            with self._wake:
+                if job.cancelled.is_set():
+                    return
+                if final and self._sent.get(job.lane) is job:
+                    del self._sent[job.lane]  # with its result, which is called back once
+            call()
 
         with self._wake:  # nobody sees the lane free before the callback is on its way
             if final:
