@@ -144,7 +144,7 @@ def test_outlines_lie_on_the_image_until_the_result_takes_their_place(
     desk.finish()
     assert names(desk) == [*before, "image everything"]
     assert desk.control.everything.so_far is None
-    assert desk.control.everything.count == 4 if not any(offset) else 3
+    assert desk.control.everything.last.count == 4 if not any(offset) else 3
 
 
 def test_each_outline_is_drawn_once_and_only_where_it_is(desk, found, monkeypatch):

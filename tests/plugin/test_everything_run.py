@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_lightsam.plugin.everything import Choices
+from napari_lightsam.plugin.axes import full_plane
+from napari_lightsam.plugin.everything_choices import Choices
 from napari_lightsam.plugin.inference import Settings
 from napari_lightsam.plugin.layers import ours
 from napari_lightsam.plugin.scope import Scope, add_region, visible_region
@@ -78,7 +79,7 @@ def test_a_cancelled_run_frees_the_window_at_once_and_keeps_what_was_found(desk,
     assert not desk.control.everything.is_running
     desk.finish()
     assert names(desk) == ["image", "image everything (stopped)"]
-    assert desk.control.everything.count == 2
+    assert desk.control.everything.last.count == 2
     assert not ours(desk.target())["complete"]
     assert "Stopped. 2 objects" in desk.control.status
     assert desk.progress[-1] is None
@@ -127,11 +128,11 @@ def test_only_objects_in_a_drawn_region_are_kept_also_when_the_slider_moves(desk
     assert tiny.runs[0][0].shape == (50, 21)
     assert not labels.data[[0, 2]].any()
     # the squares start at rows 11, 21, 31 and 41: one lies in the polygon, most of the next one, and no other
-    assert everything.count == 2
+    assert everything.last.count == 2
     assert labels.data.max() == 2
     assert len(ours(labels)["polygons"]) == 2
     slide(desk, -0.6)
-    assert everything.count == 1
+    assert everything.last.count == 1
 
 
 def test_advice_is_shown(desk, tiny, notes, monkeypatch):
@@ -171,7 +172,7 @@ def test_a_moved_slider_changes_the_same_layer_without_a_run_and_leaves_nothing_
     assert labels.data is array
     assert sorted(np.unique(array)) == [0, 1, 2]
     assert labels.features["score"].tolist() == pytest.approx([0.9, 0.8])
-    assert desk.control.everything.count == 2
+    assert desk.control.everything.last.count == 2
     labels.undo()
     assert sorted(np.unique(array)) == [0, 1, 2]
     slide(desk, 0.0)
@@ -188,7 +189,7 @@ def test_of_a_dragged_slider_the_last_position_wins(desk):
         config = replace(everything.choices.config, balance=float(balance))
         everything.choose(replace(everything.choices, config=config))
     desk.finish()
-    assert everything.count == 0
+    assert everything.last.count == 0
 
 
 @pytest.mark.parametrize("edit", ["brush", "array", "commit", "undone brush"])
@@ -221,7 +222,7 @@ def test_a_deleted_result_is_not_brought_back_by_the_slider(desk):
     desk.viewer.layers.remove(run(desk).name)
     slide(desk, -0.5)
     assert names(desk) == ["image"]
-    assert desk.control.everything.count is None
+    assert desk.control.everything.last.count is None
 
 
 def test_a_second_run_hides_the_first_result_unless_it_was_worked_on(desk):
@@ -262,7 +263,7 @@ def test_a_result_of_another_plane_does_not_change_unseen(desk):
     desk.finish()
     slide(desk, -0.5)
     np.testing.assert_array_equal(labels.data, saved)
-    assert desk.control.everything.count is None
+    assert desk.control.everything.last.count is None
     desk.viewer.dims.set_current_step(0, here)
     desk.finish()
     slide(desk, -0.6)
@@ -293,6 +294,13 @@ def test_of_a_pyramid_the_window_shows_pixels_of_full_resolution(desk):
     assert 30 < x1 <= 32 + 2
 
 
+def test_the_last_pixels_of_a_pyramid_are_visible_at_its_coarse_levels(desk):
+    data = np.zeros((64, 64), np.uint8)
+    image = desk.viewer.add_image([data, data[::8, ::8]], multiscale=True)
+    image.data_level, image.corner_pixels = 1, np.array([[0, 2], [7, 7]])
+    assert visible_region(image, full_plane(image, desk.viewer)) == (0, 16, 64, 64)
+
+
 def test_a_layer_that_was_never_drawn_is_segmented_whole(desk):
     image = desk.open(np.zeros((100, 80)))
     assert visible_region(image, desk.control.annotator.plane()) == (0, 0, 100, 80)
@@ -319,7 +327,7 @@ def test_all_planes_become_one_layer(desk, tiny, axes, order, axis, link):
     here = labels.data if len(shape) == 3 else labels.data[desk.viewer.dims.current_step[0]]
     planes = np.moveaxis(here, axis, 0)
     assert (planes[:, 1, 2] > 0).all()
-    assert desk.control.everything.count == (2 if link else 2 * len(planes))
+    assert desk.control.everything.last.count == (2 if link else 2 * len(planes))
     assert np.count_nonzero(labels.data) == np.count_nonzero(here)
     assert ("Look at 1 " in desk.control.status) == link
     assert ("area_jump" in labels.features) == link

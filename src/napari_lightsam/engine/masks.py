@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from napari_lightsam.engine.level import Level
     from napari_lightsam.engine.resample import FloatArray
 
@@ -138,6 +141,31 @@ class Masks:
         return planes
 
 
+def by_size(masks: Sequence[Mask], size: float | None) -> list[Mask]:
+    """Order candidates of the same predicted IoU by how near they are to the object size.
+
+    Parameters
+    ----------
+    masks
+        Best first. Neighbours count as the same where the IoU agrees to two digits, as it is shown.
+    size
+        Typical diameter in pixels; None leaves the order as it is.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> small, large = (Mask((0, 0), np.ones((n, n), bool), iou=0.9) for n in (3, 9))
+    >>> by_size([small, large], 10)[0] is large
+    True
+    """
+    if size is None:
+        return list(masks)
+    ordered: list[Mask] = []
+    for _, same in groupby(masks, key=lambda mask: round(mask.iou, 2)):
+        ordered += sorted(same, key=lambda mask: abs(math.log(mask.diameter / size)))
+    return ordered
+
+
 def crop_mask(mask: BoolArray, offset: tuple[int, int] = (0, 0)) -> Mask:
     """Crop a bool plane, or a part of one that starts at `offset`, to its object.
 
@@ -169,15 +197,25 @@ def clean_object(crop: BoolArray, keep: tuple[int, int] | None = None) -> BoolAr
     BoolArray
         Same shape; holes of less than `HOLE_FRACTION` of the part's area are filled.
     """
-    parts, count = ndimage.label(crop, _EIGHT)
-    if count == 0:
-        return crop
-    chosen = 0
-    if keep is not None and all(0 <= k < n for k, n in zip(keep, crop.shape, strict=True)):
-        chosen = int(parts[keep])
-    if chosen == 0:
-        chosen = int(np.bincount(parts.ravel())[1:].argmax()) + 1
-    return _fill_small_holes(parts == chosen)
+    return _fill_small_holes(one_piece(crop, keep))
+
+
+def one_piece(mask: BoolArray, keep: tuple[int, int] | None = None) -> BoolArray:
+    """Return the 8-connected part of a mask that holds a pixel (row, column); else the largest part.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> one_piece(np.array([[True, False, True, True]])).tolist()
+    [[False, False, True, True]]
+    """
+    parts, count = ndimage.label(mask, _EIGHT)
+    if count < 2:
+        return mask
+    inside = keep is not None and all(0 <= k < n for k, n in zip(keep, mask.shape, strict=True))
+    chosen = int(parts[keep]) if inside else 0
+    chosen = chosen or int(np.bincount(parts.ravel())[1:].argmax()) + 1
+    return np.asarray(parts == chosen)
 
 
 def _fill_small_holes(mask: BoolArray) -> BoolArray:

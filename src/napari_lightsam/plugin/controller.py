@@ -149,6 +149,8 @@ class Controller:
         shown.image_changed.connect(self.sessions.use_image)
         shown.changed.connect(self._on_shown)
         shown.prepared.connect(self._on_prepared)
+        self.everything.last.renumbered.connect(self.curating.on_renumbered)
+        self.curating.marked.connect(layers.rely_on)
         self.annotator.edited.connect(self.predict)
         self.annotator.keys.connect(self._on_key)
         self.downloads.finished.connect(self._on_new_model)

@@ -238,6 +238,11 @@ class Curating:
         self._show_frames()
         self.changed.emit()
 
+    def on_renumbered(self, layer: Hashable) -> None:
+        """Forget the selection when its labels may be those of other objects now."""
+        if layer == self.layer_id:
+            self.select([])
+
     def go_to(self, label: int) -> None:
         """Select an object and bring it into view: its plane, in the middle of the window."""
         self.select([label])

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from napari.layers import Labels
 
     from napari_lightsam.plugin.axes import Plane
-    from napari_lightsam.plugin.inference import Objects
+    from napari_lightsam.plugin.everything_result import Objects
     from napari_lightsam.plugin.scope import Region
 
 
@@ -36,7 +36,7 @@ class Written:
     objects
         As written.
     touched
-        Someone else wrote into the layer: the brush, a commit, an undo.
+        Someone else wrote into the layer: the brush, a commit, an undo; or its labels are relied on.
     """
 
     layer: Hashable
@@ -114,9 +114,10 @@ def describe(viewer: ViewerModel, written: Written, table: pd.DataFrame) -> int:
 
 
 def is_touched(layer: Labels, written: Written) -> bool:
-    """Tell whether a layer holds anything else than what was written."""
+    """Tell whether a layer holds anything else than what was written, or somebody relies on its labels."""
     if not written.touched:
-        written.touched = not np.array_equal(layer.data[written.index], written.objects.labels)
+        changed = not np.array_equal(layer.data[written.index], written.objects.labels)
+        written.touched = changed or layers.is_relied_on(layer)
     return written.touched
 
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
-from dataclasses import dataclass, replace
-from itertools import groupby
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from napari_lightsam.engine.masks import Mask, Masks
+from napari_lightsam.engine.alike import batches, predict_alike
 from napari_lightsam.engine.progress import Progress, Work
 from napari_lightsam.plugin.everything_outlines import outlined
+from napari_lightsam.plugin.everything_result import (
+    Job,
+    Objects,
+    Result,
+    choose_again,
+    inside_only,
+    measured,
+    numbered,
+)
 from napari_lightsam.plugin.layers import warm_up
 from napari_lightsam.plugin.loading import load
 
@@ -20,12 +27,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
     from pathlib import Path
 
-    import pandas as pd
     from numpy.typing import NDArray
 
     from napari_lightsam.engine.assemble import Segmentation
     from napari_lightsam.engine.config import EverythingConfig
     from napari_lightsam.engine.level import Embedding
+    from napari_lightsam.engine.masks import Mask
     from napari_lightsam.engine.propagate import Direction, Propagation
     from napari_lightsam.engine.segmenter import Segmenter
     from napari_lightsam.engine.stack import StackSegmentation
@@ -35,8 +42,6 @@ if TYPE_CHECKING:
 _EMBEDDINGS = 3  # some 10 to 100 MB each
 _ANSWERS = 200
 _ANSWER_BYTES = 256 * 2**20
-_BATCH = 32  # objects asked about between two looks at what else waits
-_COUNTED = 1_000_000  # pixels at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +148,7 @@ class Inference:
         segmenter, embedding = yield from self._embed(request, settings)
         keys = {prompt: (request.key, settings, prompt) for prompt in objects}
         known = {prompt: self._answers[key] for prompt, key in keys.items() if key in self._answers}
-        for batch in _batches([prompt for prompt in keys if prompt not in known]):
+        for batch in batches([prompt for prompt in keys if prompt not in known]):
             yield Progress("finding the outline", len(known), len(keys))
             known.update(
                 zip(batch, predict_alike(segmenter, embedding, batch, settings.object_size), strict=True)
@@ -173,7 +178,7 @@ class Inference:
             request.refer(job.region), job.config, rgb=request.rgb, proposals=job.proposals, stop=job.stop
         )
         found = yield from outlined(work, job.region, job.inside)
-        objects = inside_only(_objects(found.labels, found.scores, found.ids), job.inside)
+        objects = inside_only(numbered(found.labels, found.scores, found.ids), job.inside)
         return Result(found, objects, found.config.mode, segmenter.spec.name, segmenter.weights_hash)
 
     def stack(self, request: PlaneRequest, settings: Settings, job: Job) -> Work[Result]:
@@ -247,69 +252,6 @@ class Inference:
         return inside_only(choose_again(segmentation, config), inside)
 
 
-class Job(NamedTuple):
-    """What is to be done in one run.
-
-    Attributes
-    ----------
-    config
-        Settings of the engine.
-    region
-        (y0, x0, y1, x1) of the plane.
-    proposals
-        Where objects are, in pixels of the region: labels, points or boxes; None: the model looks.
-    stop
-        Asked between steps: end now, with what was found.
-    axis
-        Data axis of a stack whose planes are all segmented, or None.
-    link
-        Objects go on from plane to plane.
-    inside
-        bool (h, w) of the region: only objects that lie there are kept; None: all.
-    """
-
-    config: EverythingConfig
-    region: tuple[int, int, int, int]
-    proposals: Any
-    stop: Callable[[], bool]
-    axis: int | None = None
-    link: bool = False
-    inside: NDArray[np.bool_] | None = None
-
-
-class Objects(NamedTuple):
-    """What a run found, or what was chosen of it.
-
-    Attributes
-    ----------
-    labels
-        int32 (h, w), or of a stack.
-    ids
-        Labels that occur.
-    scores
-        Predicted IoU of each object, by rising label; time points are numbered by themselves, so that there
-        are more scores than labels.
-    areas
-        Pixels of each label.
-    """
-
-    labels: NDArray[np.int32]
-    ids: NDArray[np.intp]
-    scores: NDArray[Any]
-    areas: NDArray[np.intp]
-
-
-class Result(NamedTuple):
-    """A finished run and what made it; `table` has a row for each linked object."""
-
-    found: Segmentation | StackSegmentation
-    objects: Objects
-    mode: str
-    model: str
-    weights_hash: str
-    table: pd.DataFrame | None = None
-
-
 def follow(*args: Any, **keywords: Any) -> Work[Propagation]:
     """Call `propagate`, importing it in the worker."""
     from napari_lightsam.engine.propagate import propagate
@@ -331,100 +273,5 @@ def look_alike(segmenter: Segmenter, embedding: Embedding, mask: Mask) -> Work[N
     return find_similar(segmenter, embedding, mask)
 
 
-def choose_again(segmentation: Segmentation, config: EverythingConfig) -> Objects:
-    """Choose among the candidates of a run with other settings; milliseconds."""
-    from napari_lightsam.engine.assemble import to_labels
-    from napari_lightsam.engine.kept import keep_ids
-
-    if segmentation.ids is None:
-        return _objects(*to_labels(segmentation.candidates, config))
-    ids = np.union1d(segmentation.ids, segmentation.missing).astype(np.intp)
-    labels, scores, found, _ = keep_ids(segmentation.candidates, config, ids)
-    return measured(labels, found, scores)
-
-
-def _objects(labels: NDArray[np.int32], scores: NDArray[Any], ids: NDArray[np.intp] | None = None) -> Objects:
-    return measured(labels, np.arange(1, len(scores) + 1) if ids is None else ids, scores)
-
-
-def inside_only(objects: Objects, inside: NDArray[np.bool_] | None) -> Objects:
-    """Drop the objects that lie outside of a drawn region."""
-    if inside is None:
-        return objects
-    from napari_lightsam.engine.inside import keep_inside
-
-    labels, ids, scores = keep_inside(objects.labels, objects.ids, objects.scores, inside)
-    return measured(labels, ids, scores)
-
-
-def measured(labels: NDArray[np.int32], ids: NDArray[np.intp], scores: NDArray[Any]) -> Objects:
-    """Return what a run found, its pixels counted: on the main thread that would take too long."""
-    counts = np.zeros(int(ids.max(initial=0)) + 1, np.intp)
-    flat = labels.reshape(-1)
-    for start in range(0, flat.size, _COUNTED):  # all at once would hold eight bytes a pixel
-        counts += np.bincount(flat[start : start + _COUNTED], minlength=len(counts))[: len(counts)]
-    return Objects(labels, ids, scores, counts[ids])
-
-
 def _n_bytes(answer: tuple[Mask, ...]) -> int:
     return sum(mask.crop.nbytes for mask in answer)
-
-
-def _batches(objects: Sequence[ObjectPrompt]) -> list[list[ObjectPrompt]]:
-    """Put objects together that the model can be asked about at once, all with the same kinds of prompts."""
-    alike: dict[Hashable, list[ObjectPrompt]] = {}
-    for prompt in objects:
-        kind = (len(prompt.points), prompt.box is None, prompt.mask is None)
-        alike.setdefault(kind, []).append(prompt)
-    return [same[start : start + _BATCH] for same in alike.values() for start in range(0, len(same), _BATCH)]
-
-
-def predict_alike(
-    segmenter: Segmenter, embedding: Embedding, objects: Sequence[ObjectPrompt], size: float | None
-) -> list[tuple[Mask, ...]]:
-    """Return the candidates of objects that have the same kinds of prompts, best first."""
-    first = objects[0]
-    given: dict[str, Any] = {}
-    if first.points:
-        given["points"] = [[(y, x) for y, x, _ in prompt.points] for prompt in objects]
-        given["point_labels"] = [[int(positive) for *_, positive in prompt.points] for prompt in objects]
-    if first.box is not None:
-        given["boxes"] = [prompt.box for prompt in objects]
-    if not given:  # an object under correction, and nothing said about it yet
-        return [() if prompt.mask is None else (prompt.mask,) for prompt in objects]
-    if first.mask is not None:
-        given["mask"] = Masks(embedding.shape, tuple((p.mask,) for p in objects if p.mask is not None))
-    masks = segmenter.predict(embedding, **given)
-    found = []
-    for i, prompt in enumerate(objects):
-        cleaned = (mask.cleaned(keep=prompt.first_positive) for mask in masks.candidates(i))
-        # the logits would keep the whole decoder answer in memory
-        ranked = by_size([replace(mask, logits=None) for mask in cleaned if mask.area], size)
-        # what is corrected is the last candidate, so that it can be kept as it is
-        found.append((*ranked, prompt.mask) if prompt.mask is not None else tuple(ranked))
-    return found
-
-
-def by_size(masks: Sequence[Mask], size: float | None) -> list[Mask]:
-    """Order candidates of the same predicted IoU by how near they are to the object size.
-
-    Parameters
-    ----------
-    masks
-        Best first. Neighbours count as the same where the IoU agrees to two digits, as it is shown.
-    size
-        Typical diameter in pixels; None leaves the order as it is.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> small, large = (Mask((0, 0), np.ones((n, n), bool), iou=0.9) for n in (3, 9))
-    >>> by_size([small, large], 10)[0] is large
-    True
-    """
-    if size is None:
-        return list(masks)
-    ordered: list[Mask] = []
-    for _, same in groupby(masks, key=lambda mask: round(mask.iou, 2)):
-        ordered += sorted(same, key=lambda mask: abs(math.log(mask.diameter / size)))
-    return ordered

@@ -62,6 +62,20 @@ def ours(layer: Layer) -> dict[str, Any]:
     return layer.metadata.get(METADATA_KEY, {})  # type: ignore[no-any-return]
 
 
+def rely_on(layer: Labels) -> None:
+    """Note that objects of a layer are known by their labels from now on, so that they keep them.
+
+    A result of everything mode is numbered anew with every other choice of its objects; one that is relied
+    on stays as it is, as after a stroke of the brush, and another choice goes into a layer of its own.
+    """
+    ours(layer)["relied_on"] = True
+
+
+def is_relied_on(layer: Labels) -> bool:
+    """Tell whether objects of a layer are known by their labels somewhere."""
+    return bool(ours(layer).get("relied_on"))
+
+
 def note_of(labels: Labels) -> dict[str, Any]:
     """Return our note in the metadata of a Labels layer, to be written in; it is made where there is none."""
     note: dict[str, Any] = labels.metadata.setdefault(METADATA_KEY, {"role": Role.OBJECTS, "version": 1})

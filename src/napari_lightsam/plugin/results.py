@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import ndimage
 
+from napari_lightsam.engine.masks import one_piece
 from napari_lightsam.errors import LightSamError
 from napari_lightsam.plugin import layers
 from napari_lightsam.plugin.made import Made, note_made
@@ -33,8 +33,6 @@ SAME_OBJECT = 0.5
 
 _LEFT = 0.5
 """Part of each of several objects that others must leave, or it is one of them once more."""
-
-_EIGHT = np.ones((3, 3), bool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,17 +359,6 @@ class _Step:
         with labels.block_history():
             labels.data_setitem(index, values)
         return len(values)
-
-
-def one_piece(free: NDArray[np.bool_], keep: tuple[int, int] | None) -> NDArray[np.bool_]:
-    """Return the 8-connected part that holds a pixel, else the largest: what others own may cut a mask."""
-    parts, count = ndimage.label(free, _EIGHT)
-    if count < 2:
-        return free
-    inside = keep is not None and all(0 <= k < n for k, n in zip(keep, free.shape, strict=True))
-    chosen = int(parts[keep]) if inside else 0
-    chosen = chosen or int(np.bincount(parts.ravel())[1:].argmax()) + 1
-    return np.asarray(parts == chosen)
 
 
 def refusal(labels: Labels) -> str:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_lightsam.plugin.axes import METADATA_KEY, AxisRole, NoPlane, Plane, level0, roles_of
-from napari_lightsam.plugin.layers import on_image
+from napari_lightsam.plugin.layers import by_id, is_covered, on_image
 from napari_lightsam.plugin.prompts import STRETCH, Placing
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Hashable, Sequence
 
     from napari.components import ViewerModel
     from napari.layers import Image, Shapes
@@ -47,14 +47,45 @@ def visible_region(image: Image, plane: Plane) -> Region:
     factors = (
         np.asarray(image.downsample_factors[image.data_level]) if image.multiscale else np.ones(image.ndim)
     )
-    low, high = np.asarray(image.corner_pixels, float)[:, : image.ndim] * factors
+    first, last = np.asarray(image.corner_pixels, float)[:, : image.ndim]
+    low, high = first * factors, (last + 1) * factors  # a coarse pixel covers all of its fine ones
     rows, columns = plane.axes
     starts = np.array([low[rows], low[columns]]) - plane.origin
     stops = np.array([high[rows], high[columns]]) - plane.origin
     y0, x0 = np.clip(np.floor(starts), 0, plane.shape).astype(int).tolist()
-    y1, x1 = np.clip(np.ceil(stops) + 1, 0, plane.shape).astype(int).tolist()
-    drawn = high[rows] > low[rows] and high[columns] > low[columns]
+    y1, x1 = np.clip(np.ceil(stops), 0, plane.shape).astype(int).tolist()
+    drawn = last[rows] > first[rows] and last[columns] > first[columns]
     return (y0, x0, y1, x1) if drawn and y1 > y0 and x1 > x0 else whole(plane)
+
+
+def chosen_region(
+    viewer: ViewerModel, image: Image, plane: Plane, scope: Scope, drawn_on: Hashable | None = None
+) -> tuple[Region, list[NDArray[np.float64]]]:
+    """Return the part of a plane that a scope covers, and the areas in it where some were drawn.
+
+    Parameters
+    ----------
+    viewer, image, plane
+        What is on display.
+    scope
+        How much of it.
+    drawn_on
+        `unique_id` of the Shapes layer of the areas, for `Scope.REGION`.
+
+    Raises
+    ------
+    NoPlane
+        That layer is gone, or nothing is drawn on it here.
+    """
+    if scope is Scope.VIEW:
+        return visible_region(image, plane), []
+    if scope is not Scope.REGION:
+        return whole(plane), []
+    shapes = by_id(viewer, drawn_on)
+    if shapes is None:
+        raise NoPlane("The layer of the region was deleted: choose again under 'Where'.")
+    polygons = drawn_polygons(shapes, image, plane)
+    return region_of(polygons, plane), polygons
 
 
 def add_region(viewer: ViewerModel, image: Image, plane: Plane) -> Shapes:
@@ -164,3 +195,22 @@ def stack_axis(image: Image, plane: Plane) -> int | None:
             if role is wanted and axis not in plane.axes and shape[axis] > 1:
                 return axis
     return None
+
+
+def all_planes(image: Image, plane: Plane) -> int:
+    """Return the data axis of all planes of an image, for a run that writes them into one layer.
+
+    Raises
+    ------
+    NoPlane
+        There is none, or one layer does not hold them.
+    """
+    axis = stack_axis(image, plane)
+    if axis is None:
+        raise NoPlane("There are no planes to go through: no slider of this view is depth or time.")
+    if not is_covered(image, plane):
+        raise NoPlane(
+            "This stack is too large for one layer in memory: segment plane by plane, or use "
+            "`lightsam segment`."
+        )
+    return axis

@@ -210,8 +210,8 @@ def _is_whole(record: LabelRecord, image: ImageRecord) -> bool:
 
 
 def _again_prompted(scene: Scene, record: LabelRecord, how: Made, value: int, new: NDArray[Any]) -> None:
-    from napari_lightsam.plugin.inference import predict_alike
-    from napari_lightsam.plugin.results import one_piece
+    from napari_lightsam.engine.alike import predict_alike
+    from napari_lightsam.engine.masks import one_piece
 
     assert how.prompt is not None
     segmenter, embedding = scene.embedding(how, record)
@@ -237,7 +237,8 @@ def _again_everything(
     scene: Scene, record: LabelRecord, how: Made, values: Sequence[int], new: NDArray[Any]
 ) -> Work[None]:
     """Run everything mode once more, and draw the objects that are still as it made them."""
-    from napari_lightsam.plugin.inference import inside_only, measured, segment_planes
+    from napari_lightsam.plugin.everything_result import inside_only, measured
+    from napari_lightsam.plugin.inference import segment_planes
 
     note = record.note
     settings = {key: value for key, value in note["settings"].items() if key in _SETTINGS}

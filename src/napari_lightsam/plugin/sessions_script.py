@@ -95,8 +95,7 @@ def as_python(document: Document, path: Path | None = None) -> str:
         "from napari_lightsam.formats.labels import write_labels",
         *(["from napari_lightsam import load_segmenter"] if model else []),
         *(["from napari_lightsam import segment_everything"] if found else []),
-        *(["from napari_lightsam.plugin.inference import by_size"] if prompted else []),
-        *(["from napari_lightsam.plugin.results import one_piece"] if prompted else []),
+        *(["from napari_lightsam.engine.masks import by_size, one_piece"] if prompted else []),
         *_reading(document, path, kept),
     ]
     return _head(document, imports) + "".join(body)

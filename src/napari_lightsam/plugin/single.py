@@ -376,6 +376,7 @@ class SingleObjects:
             report_info(f"There is no object {value} on this plane." if value else "There is no object here.")
             return False
         self._results.target = labels.unique_id
+        layers.rely_on(labels)
         made = made_with_area(labels, value, mask.area)
         known = made is not None and made.prompt is not None and (made.area, made.plane) == (mask.area, place)
         if made is not None and made.prompt is not None and known:
@@ -457,6 +458,11 @@ class SingleObjects:
         return None if place is None else plane_of(labels, place)
 
     def _on_similar(self, plane: Plane, own: list[tuple[float, float]], points: NDArray[np.float64]) -> None:
+        try:
+            if self._annotator.plane().key != plane.key:
+                return  # prompts belong to the plane on display, and these are of another one
+        except NoPlane:
+            return
         here = self._saved(plane)
         if here is not None:
             row, column = np.rint(points).astype(int).T

@@ -101,6 +101,7 @@ class Splitting:
             report_info("Select the object to split first.")
             return
         self.label, self._layer = selected[0], labels.unique_id
+        layers.rely_on(labels)
         self.clicks.start(labels)
         self._curating.say(f"Click once in each part of object {self.label}, then press C or Split again.")
         self.changed.emit()

@@ -43,7 +43,6 @@ class TypicalObject:
         self, viewer: ViewerModel, owner: str, deliver: Callable[[Callable[[], None]], object]
     ) -> None:
         self._viewer, self._owner, self._deliver = viewer, owner, deliver
-        self._image: Image | None = None
         self._plane: Plane | None = None
         self._former: Any = None
 
@@ -55,7 +54,7 @@ class TypicalObject:
     def start(self, image: Image, plane: Plane) -> None:
         """Let the user drag a box around one object."""
         self.stop()
-        self._image, self._plane = image, plane
+        self._plane = plane
         self._former = layers.active_id(self._viewer)
         shapes = self._viewer.add_shapes(
             None,
@@ -85,7 +84,8 @@ class TypicalObject:
             self._deliver(self._measure)
 
     def _measure(self) -> None:
-        layer, image, plane = self.layer, self._image, self._plane
+        layer, plane = self.layer, self._plane
+        image = None if plane is None else layers.by_id(self._viewer, plane.layer)
         if layer is None or image is None or plane is None or not len(layer.data):
             return
         corners = [prompts.to_plane(layer, vertex, image, plane) for vertex in layer.data[-1]]

@@ -282,7 +282,7 @@ class EverythingSection(QWidget):
 
     def _show_count(self) -> None:
         everything, so_far = self._everything, self._everything.so_far
-        count = everything.count if so_far is None else so_far
+        count = everything.last.count if so_far is None else so_far
         text = "" if count is None else "1 object" if count == 1 else f"{count} objects"
         if so_far is not None:
             text += " so far"
