@@ -2,6 +2,7 @@
 
 import gc
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -247,6 +248,63 @@ def test_a_second_run_on_a_slide_is_refused_until_the_first_has_ended(pixels, se
     other = segment_slide(pixels[:64, :64], tmp_path / "b.zarr", SETTINGS, model=segmenter, **LAYOUT)
     assert drain(other).exit_code == drain(first).exit_code == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b.zarr", "labels.zarr"]
+
+
+def begun(pixels, out, segmenter):
+    """A slide of which a run laid out the blocks before it was stopped."""
+    work = segment_slide(pixels[:128, :128], out, SETTINGS, model=segmenter, **LAYOUT)
+    while next(work).stage != "segmenting":
+        pass
+    work.close()
+
+
+@pytest.mark.parametrize("what", ["array", "labels of others", "file"])
+def test_what_takes_the_name_of_a_slide_that_was_stopped_is_never_replaced(what, pixels, segmenter, tmp_path):
+    out = tmp_path / "labels.zarr"
+    begun(pixels, out, segmenter)
+    shutil.rmtree(out)
+    if what == "array":
+        zarr.save_array(str(out), np.arange(9))
+    elif what == "file":
+        out.write_text("mine")
+    else:
+        zarr.open_group(out, mode="w", zarr_format=2).attrs["image-label"] = {"version": "0.4"}
+    before = sorted(path.name for path in tmp_path.rglob("*"))
+    with pytest.raises(ConfigError, match="was not begun by a run like this"):
+        drain(segment_slide(pixels[:128, :128], out, SETTINGS, model=segmenter, **LAYOUT))
+    assert sorted(path.name for path in tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("overwrite", [False, True], ids=["plain", "overwrite"])
+def test_files_of_others_beside_a_slide_stop_it_and_stay(overwrite, pixels, segmenter, tmp_path):
+    out = tmp_path / "labels.zarr"
+    parts = tmp_path / "labels.zarr.parts"
+    parts.mkdir()
+    (parts / "mine.txt").write_text("precious")
+    options = {"model": segmenter, "overwrite": overwrite, **LAYOUT}
+    with pytest.raises(ConfigError, match=r"holds something else: mine\.txt"):
+        drain(segment_slide(pixels[:64, :64], out, SETTINGS, **options))
+    assert (parts / "mine.txt").read_text() == "precious"
+    (parts / "mine.txt").rename(parts / ".DS_Store")
+    assert drain(segment_slide(pixels[:64, :64], out, SETTINGS, **options)).exit_code == 0
+    assert [path.name for path in parts.iterdir()] == [".DS_Store"]
+
+
+def test_labels_of_other_settings_are_kept_when_their_blocks_are_gone(pixels, segmenter, tmp_path):
+    out = tmp_path / "labels.zarr"
+    begun(pixels, out, segmenter)
+    shutil.rmtree(tmp_path / "labels.zarr.parts")
+    with pytest.raises(ConfigError, match="was made otherwise"):
+        drain(segment_slide(pixels[:64, :64], out, SETTINGS, model=segmenter, **LAYOUT))
+    assert zarr.open_array(out / "0", mode="r").shape == (128, 128)
+
+
+def test_a_damaged_block_is_segmented_again_and_does_not_count_as_finished(pixels, segmenter, tmp_path):
+    out = tmp_path / "labels.zarr"
+    begun(pixels, out, segmenter)
+    (tmp_path / "labels.zarr.parts" / "block_0000000.npz").write_bytes(b"PK")
+    report = drain(segment_slide(pixels[:128, :128], out, SETTINGS, model=segmenter, **LAYOUT))
+    assert (report.blocks, report.skipped) == (1, 0)
 
 
 def test_a_slide_is_the_image_of_a_file_that_was_chosen(tmp_path):

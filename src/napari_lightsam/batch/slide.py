@@ -7,48 +7,35 @@ functions; neighbours are compared once all blocks are there, and the labels are
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import shutil
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import napari_lightsam
 from napari_lightsam.batch.lock import locked
-from napari_lightsam.batch.scale import Cancelled, Pool, WorkerModel
+from napari_lightsam.batch.scale import Pool, WorkerModel
 from napari_lightsam.batch.settings import BatchSettings
 from napari_lightsam.batch.slide_blocks import Failed, Finished, SlidePlan
-from napari_lightsam.batch.slide_record import (
-    NORMALISED,
-    RECORD,
-    read_facts,
-    read_record,
-    recall_plane,
-    recall_size,
-)
+from napari_lightsam.batch.slide_place import SlidePlace
+from napari_lightsam.batch.slide_plan import make_plan
+from napari_lightsam.batch.slide_record import RECORD
 from napari_lightsam.batch.slide_seams import count_left
-from napari_lightsam.batch.slide_source import Forgiving, SlidePlane, describe_state
+from napari_lightsam.batch.slide_source import SlidePlane, describe_state
 from napari_lightsam.batch.slide_stages import compare_blocks, draw_labels, make_copies, segment_blocks
 from napari_lightsam.engine.progress import Progress
 from napari_lightsam.errors import ConfigError, FileError
-from napari_lightsam.formats.atomic import check_writable, written_whole
-from napari_lightsam.formats.ome_zarr import check_replaceable, create_levels
+from napari_lightsam.formats.atomic import check_writable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from napari_lightsam.engine.image import ArrayLike
-    from napari_lightsam.engine.level import Level
     from napari_lightsam.engine.progress import Work
     from napari_lightsam.engine.segmenter import Segmenter
 
 CHUNK = 1024
 """Side of the label image's chunks."""
 
-_PLAN = "plan.json"
 _FRAME_UNIT = 64
 
 
@@ -178,7 +165,7 @@ def segment_slide(
         yield Progress("loading the model", 0, 1)
         told = threads if threads is not None else pool.threads_each()
         worker = _load(model, settings, None if pool.name == "threads" else told)
-        slide = _Slide(worker, settings, out, block, chunk, overwrite)
+        slide = _Slide(worker, settings, SlidePlace(out), block, chunk, overwrite)
         return (yield from slide.run(plane, pool))
     finally:
         pool.close()
@@ -221,35 +208,35 @@ class _Slide:
 
     worker: WorkerModel
     settings: BatchSettings
-    out: Path
+    place: SlidePlace
     block: int
     chunk: int
     overwrite: bool
 
-    @property
-    def parts(self) -> Path:
-        return self.out.with_name(f"{self.out.name}.parts")
-
     def run(self, plane: ArrayLike, pool: Pool) -> Work[SlideReport]:
         """Segment a slide while no other run may write to its output."""
-        check_writable(self.out.parent)
-        with locked(self.out, self.out.with_name(f".{self.out.name}.lock")):
+        out = self.place.out
+        check_writable(out.parent)
+        with locked(out, out.with_name(f".{out.name}.lock")):
             return (yield from self._run(plane, pool))
 
     def _run(self, plane: ArrayLike, pool: Pool) -> Work[SlideReport]:
-        done = self._begin()
-        plan, level, notes, about = yield from self._plan(plane)
+        place = self.place
+        done = place.begin(overwrite=self.overwrite)
+        earlier = {} if self.overwrite else place.earlier()
+        plan, level, notes, about = yield from make_plan(
+            self.worker, self.settings, self.block, place, plane, earlier
+        )
         if pool.name != "threads":
             self.worker.forget()  # the model has laid out the blocks; others compute them
         if done is not None and done["identity"] == plan.identity:
-            size = plan.config.object_size
-            return SlideReport(
-                self.out, plan.plane.shape, done["n_objects"], size, done["blocks"], done["blocks"], (), notes
-            )
-        self._check_same(plan, about, done)
+            size, n = plan.config.object_size, done["blocks"]
+            return SlideReport(place.out, plan.plane.shape, done["n_objects"], size, n, n, (), notes)
+        place.keep_plan(plan.identity, about, done, overwrite=self.overwrite)
         blocks = [] if plan.plane.blank or plan.config.object_size is None else level.block_list()
-        skipped = sum(plan.kept(i).is_file() for i in range(len(blocks)))
-        self._create(plan, plane)
+        place.create(
+            plan.identity, plan.plane.shape, about["pixel_size"], self.chunk, overwrite=self.overwrite
+        )
         found = yield from segment_blocks(plan, level, blocks, pool, self.chunk)
         finished = {i: part for i, part in found.items() if isinstance(part, Finished)}
         failed = tuple(part for _, part in sorted(found.items()) if isinstance(part, Failed))
@@ -259,126 +246,18 @@ class _Slide:
         counts = count_left(finished, changes)
         yield from draw_labels(plan, finished, counts, changes, pool, self.chunk)
         yield from make_copies(plan, pool, self.chunk)
-        total = sum(counts.values())
         report = SlideReport(
-            self.out, level.shape, total, plan.config.object_size, len(blocks), skipped, failed, notes
-        )
+            place.out, level.shape, sum(counts.values()), plan.config.object_size, len(blocks),
+            sum(part.earlier for part in finished.values()), failed, notes,
+        )  # fmt: skip
         self._finish(plan, about, report, pool)
         return report
-
-    def _begin(self) -> dict[str, Any] | None:
-        """Make room; return the record of a slide that is complete already."""
-        if not self.overwrite:
-            record = read_record(self.out)
-            if record is None and self.out.exists() and not (self.parts / _PLAN).is_file():
-                raise ConfigError(
-                    f"{self.out} is there and was not begun by a run like this. Use --overwrite, or choose "
-                    "another output."
-                )
-            return record if record is not None and record["complete"] else None
-        check_replaceable(self.out)
-        shutil.rmtree(self.parts, ignore_errors=True)
-        return None
-
-    def _earlier(self) -> dict[str, Any]:
-        """Return what earlier runs noted: of one that is not complete beside its blocks."""
-        return {**read_facts(self.parts / _PLAN), **(read_record(self.out) or {})}
-
-    def _plan(self, plane: ArrayLike) -> Work[tuple[SlidePlan, Level, tuple[str, ...], dict[str, Any]]]:
-        """Fix what holds for the whole slide."""
-        from napari_lightsam.engine.assemble import fill_defaults, fix_thresholds, usual_thresholds
-        from napari_lightsam.engine.image import prepare_plane
-        from napari_lightsam.engine.level import Embedding
-        from napari_lightsam.engine.size import estimate_size
-        from napari_lightsam.model.spec import ObjectFrame
-
-        segmenter = self.worker.load()
-        spec = segmenter.spec
-        if not isinstance(spec.frame, ObjectFrame):
-            raise ConfigError(
-                f"{spec.title} looks at whole images in a frame of fixed size, so that blocks of one mean "
-                "nothing to it. Use a model that follows object size, such as lightsam."
-            )
-        earlier = {} if self.overwrite else self._earlier()
-        forgiving = Forgiving(plane)
-        prepared = recall_plane(forgiving, earlier)
-        if prepared is None:
-            yield Progress("measuring brightness", 0, 0)
-            prepared = prepare_plane(forgiving, rgb=getattr(plane, "rgb", None))
-        size = self.settings.config.object_size or recall_size(earlier)
-        if size is None:
-            yield Progress("estimating the object size", 0, 1)
-            size = estimate_size(segmenter, Embedding(prepared, None, self.worker.weights_hash))
-        config = fill_defaults(self.settings.config, spec, size)
-        config = fix_thresholds(config, usual_thresholds(spec))
-        about = {
-            "version": napari_lightsam.__version__,
-            "image": str(getattr(plane, "path", type(plane).__name__)),
-            "source": describe_state(plane),
-            "pixel_size": self.settings.pixel_size or getattr(plane, "pixel_size", None),
-            "shape": list(plane.shape),
-            "dtype": str(plane.dtype),
-            **{name: getattr(prepared, name) for name in NORMALISED},
-            "limits": [list(pair) for pair in prepared.limits],
-            "settings": self.settings.to_plain(),
-            "object_size": size,
-            "model": spec.name,
-            "model_sha256": self.worker.weights_hash,
-            "precision": self.worker.precision,
-            "runtime": self.worker.runtime,
-            "block": self.block,
-        }
-        identity = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
-        notes = getattr(plane, "notes", ())
-        if forgiving.missing:
-            notes = (*notes, "brightness was measured without parts that cannot be read")
-        plan = SlidePlan(
-            replace(prepared, data=plane), config, self.worker, self.block, self.out, self.parts, identity,
-            Cancelled.inside(self.parts),
-        )  # fmt: skip
-        return plan, plan.look(segmenter)[1], notes, about
-
-    def _check_same(self, plan: SlidePlan, about: Mapping[str, Any], done: Mapping[str, Any] | None) -> None:
-        """Refuse to mix blocks of different settings."""
-        earlier = dict(done) if done is not None else read_facts(self.parts / _PLAN)
-        known = json.loads(json.dumps(about))
-        differing = [key for key, value in known.items() if earlier and earlier.get(key) != value]
-        if "source" in differing:  # which is why other measurements differ
-            differing = [key for key in differing if key not in NORMALISED]
-        if differing:
-            told = "; ".join(
-                "the image has changed since" if key == "source"
-                else f"{key}: {earlier.get(key)!r}, now {known[key]!r}" for key in differing
-            )  # fmt: skip
-            raise ConfigError(
-                f"{self.out} was made otherwise ({told}). Use --overwrite, or choose another output."
-            )
-        check_writable(self.parts)
-        with written_whole(self.parts / _PLAN) as part:
-            part.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-
-    def _create(self, plan: SlidePlan, plane: ArrayLike) -> None:
-        """Make the label image, unless an earlier run has drawn in it."""
-        import zarr
-
-        record = read_record(self.out)
-        if not self.overwrite and record is not None and record["identity"] == plan.identity:
-            with suppress(Exception):  # zarr raises many kinds for what was damaged; all is drawn at the end
-                there = zarr.open_array(self.out / "0", mode="r")
-                # Two tasks must not write to one chunk.
-                sides = tuple(min(n, self.chunk) for n in plan.plane.shape)
-                if (there.shape, there.chunks) == (plan.plane.shape, sides):
-                    return
-        size = self.settings.pixel_size or getattr(plane, "pixel_size", None)
-        height, width = plan.plane.shape
-        create_levels(self.out, (height, width), "YX", "uint32", pixel_size=size, chunk=self.chunk)
-        zarr.open_group(self.out, mode="r+").attrs[RECORD] = {"complete": False, "identity": plan.identity}
 
     def _finish(self, plan: SlidePlan, about: Mapping[str, Any], report: SlideReport, pool: Pool) -> None:
         """Record how the labels were made; keep finished blocks only where others failed."""
         import zarr
 
-        zarr.open_group(self.out, mode="r+").attrs[RECORD] = {
+        zarr.open_group(self.place.out, mode="r+").attrs[RECORD] = {
             **about,
             "complete": not report.failed,
             "identity": plan.identity,
@@ -391,4 +270,4 @@ class _Slide:
             "device": self.worker.device,
         }
         if not report.failed:
-            shutil.rmtree(self.parts, ignore_errors=True)
+            self.place.clear()

@@ -96,12 +96,15 @@ class Finished:
         (y0, x0, y1, x1) in image pixels around all of them.
     boxes, which
         int (K, 4) and (K,): boxes and indices of those that reach past the part the block answers for.
+    earlier
+        Its objects were there already.
     """
 
     count: int
     reach: Box
     boxes: Boxes
     which: Boxes
+    earlier: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +228,7 @@ def segment_block(plan: SlidePlan, index: int, block: Block) -> Finished | Faile
     """
     kept = Kept.load(plan.kept(index), plan.identity)
     if kept is not None:
-        return kept.summary()
+        return replace(kept.summary(), earlier=True)
     if plan.cancelled():
         return None
     segmenter = plan.model.load()

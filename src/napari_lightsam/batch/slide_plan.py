@@ -1,0 +1,132 @@
+"""What is fixed for a whole slide before its first block, and what tells it from any other slide."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import napari_lightsam
+from napari_lightsam.batch.scale import Cancelled
+from napari_lightsam.batch.slide_blocks import SlidePlan
+from napari_lightsam.batch.slide_record import NORMALISED, recall_plane, recall_size
+from napari_lightsam.batch.slide_source import Forgiving, describe_state
+from napari_lightsam.engine.progress import Progress
+from napari_lightsam.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from napari_lightsam.batch.scale import WorkerModel
+    from napari_lightsam.batch.settings import BatchSettings
+    from napari_lightsam.batch.slide_place import SlidePlace
+    from napari_lightsam.engine.image import ArrayLike, Plane
+    from napari_lightsam.engine.level import Level
+    from napari_lightsam.engine.progress import Work
+
+Planned = tuple[SlidePlan, "Level", tuple[str, ...], dict[str, Any]]
+
+
+def make_plan(
+    worker: WorkerModel,
+    settings: BatchSettings,
+    block: int,
+    place: SlidePlace,
+    plane: ArrayLike,
+    earlier: Mapping[str, Any],
+) -> Work[Planned]:
+    """Fix what holds for the whole slide; a generator of `Progress`.
+
+    Parameters
+    ----------
+    worker, settings, block
+        Model, settings and layout.
+    place
+        Where the slide is written.
+    plane
+        The image.
+    earlier
+        What earlier runs noted: normalisation and object size are measured once a slide.
+
+    Returns
+    -------
+    plan
+        For the workers.
+    level
+        The image as the model looks at it.
+    notes
+        What a user should know.
+    about
+        All that decides the result, by name, and what else is worth recording.
+
+    Raises
+    ------
+    ConfigError
+        The model looks at whole images alone.
+    ImageError
+        Nothing of the image can be read, or it is no plane.
+    """
+    from napari_lightsam.engine.assemble import fill_defaults, fix_thresholds, usual_thresholds
+    from napari_lightsam.engine.image import prepare_plane
+    from napari_lightsam.engine.level import Embedding
+    from napari_lightsam.engine.size import estimate_size
+    from napari_lightsam.model.spec import ObjectFrame
+
+    segmenter = worker.load()
+    spec = segmenter.spec
+    if not isinstance(spec.frame, ObjectFrame):
+        raise ConfigError(
+            f"{spec.title} looks at whole images in a frame of fixed size, so that blocks of one mean "
+            "nothing to it. Use a model that follows object size, such as lightsam."
+        )
+    forgiving = Forgiving(plane)
+    prepared = recall_plane(forgiving, earlier)
+    if prepared is None:
+        yield Progress("measuring brightness", 0, 0)
+        prepared = prepare_plane(forgiving, rgb=getattr(plane, "rgb", None))
+    size = settings.config.object_size or recall_size(earlier)
+    if size is None:
+        yield Progress("estimating the object size", 0, 1)
+        size = estimate_size(segmenter, Embedding(prepared, None, worker.weights_hash))
+    config = fill_defaults(settings.config, spec, size)
+    config = fix_thresholds(config, usual_thresholds(spec))
+    about = _describe(worker, settings, block, plane, prepared, size, spec.name)
+    identity = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+    notes = getattr(plane, "notes", ())
+    if forgiving.missing:
+        notes = (*notes, "brightness was measured without parts that cannot be read")
+    plan = SlidePlan(
+        replace(prepared, data=plane), config, worker, block, place.out, place.parts, identity,
+        Cancelled.inside(place.parts),
+    )  # fmt: skip
+    return plan, plan.look(segmenter)[1], notes, about
+
+
+def _describe(
+    worker: WorkerModel,
+    settings: BatchSettings,
+    block: int,
+    plane: ArrayLike,
+    prepared: Plane,
+    size: float | None,
+    model: str,
+) -> dict[str, Any]:
+    """All that decides the labels of a slide, in values that JSON knows."""
+    return {
+        "version": napari_lightsam.__version__,
+        "image": str(getattr(plane, "path", type(plane).__name__)),
+        "source": describe_state(plane),
+        "pixel_size": settings.pixel_size or getattr(plane, "pixel_size", None),
+        "shape": list(plane.shape),
+        "dtype": str(plane.dtype),
+        **{name: getattr(prepared, name) for name in NORMALISED},
+        "limits": [list(pair) for pair in prepared.limits],
+        "settings": settings.to_plain(),
+        "object_size": size,
+        "model": model,
+        "model_sha256": worker.weights_hash,
+        "precision": worker.precision,
+        "runtime": worker.runtime,
+        "block": block,
+    }
