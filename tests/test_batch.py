@@ -19,6 +19,7 @@ import pandas as pd
 import pytest
 import roifile
 import tifffile
+import zarr
 from PIL import Image
 from skimage.measure import label as label_objects
 
@@ -222,6 +223,43 @@ def test_an_input_is_never_written_whatever_it_is_called(tmp_path: Path, link: s
     with pytest.raises(ConfigError, match=r"which is the input .*a_labels\.tif.*never written"):
         run([source, victim], out, overwrite=overwrite)
     assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("given", ["in.zarr", "in.zarr/0"])
+@pytest.mark.parametrize("out", ["in.zarr", "in.zarr/results"])
+def test_no_result_is_written_inside_a_zarr_folder_that_is_an_input(
+    tmp_path: Path, given: str, out: str
+) -> None:
+    group = zarr.open_group(tmp_path / "in.zarr", mode="w", zarr_format=2)
+    group.create_array("0", data=discs())
+    group.attrs["multiscales"] = [{"version": "0.4", "axes": ["y", "x"], "datasets": [{"path": "0"}]}]
+    before = tree(tmp_path)
+
+    with pytest.raises(ConfigError, match=r"inside the input .*in\.zarr.*never written"):
+        run([tmp_path / given], tmp_path / out)
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("Cell", "cell"), ("\u00e9", "e\u0301"), ("STRASSE", "stra\u00dfe")], ids=str
+)
+@pytest.mark.parametrize("folds", [False, True], ids=["as usual", "as on macOS"])
+def test_names_that_are_one_to_the_disk_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one: str, other: str, folds: bool
+) -> None:
+    if folds:
+        there = os.path.lexists
+        monkeypatch.setattr(  # a disk that takes a name for the same however it is written
+            "napari_lightsam.formats.guard.os.path.lexists",
+            lambda path: there(path) or Path(path).name.casefold().startswith(".lightsam-"),
+        )
+    sources = [write(tmp_path / "A" / f"{one}.tif"), write(tmp_path / "B" / f"{other}.tif")]
+    if folds:
+        with pytest.raises(ConfigError, match="would both be written to"):
+            run(sources, tmp_path / "out")
+    else:
+        assert len(run(sources, tmp_path / "out").outcomes) == 2
+    assert not list(tmp_path.glob(".lightsam-*"))
 
 
 def test_labels_without_a_record_among_the_inputs_are_kept_even_when_overwriting(tmp_path: Path) -> None:

@@ -290,6 +290,18 @@ def test_files_of_others_beside_a_slide_stop_it_and_stay(overwrite, pixels, segm
     assert [path.name for path in parts.iterdir()] == [".DS_Store"]
 
 
+@pytest.mark.parametrize("out", ["labels.zarr", "labels.zarr/again", "."])
+def test_a_slide_never_replaces_the_image_it_is_made_of(out, pixels, segmenter, tmp_path):
+    image = tmp_path / "labels.zarr"
+    group = zarr.open_group(image, mode="w", zarr_format=2)
+    group.create_array("0", data=pixels[:64, :64])
+    group.attrs["multiscales"] = [{"version": "0.4", "axes": ["y", "x"], "datasets": [{"path": "0"}]}]
+    group.attrs["image-label"] = {"version": "0.4"}
+    with pytest.raises(ConfigError, match="Inputs are never written"):
+        drain(segment_slide(image, tmp_path / out, SETTINGS, model=segmenter, overwrite=True, **LAYOUT))
+    assert zarr.open_array(image / "0", mode="r").shape == (64, 64)
+
+
 def test_labels_of_other_settings_are_kept_when_their_blocks_are_gone(pixels, segmenter, tmp_path):
     out = tmp_path / "labels.zarr"
     begun(pixels, out, segmenter)

@@ -90,6 +90,29 @@ def test_another_precision_is_matched_and_said_so(work, tmp_path):
     assert np.mean((again > 0) == (stored > 0)) > 0.99
 
 
+@pytest.mark.parametrize(
+    ("name", "more", "message"),
+    [
+        ("again.xyz", [], "does not say its format"),
+        ("there.tif", [], "is there already. Use --overwrite"),
+        ("nuclei.tif", ["--overwrite"], "which is the input"),
+        ("linked.tif", ["--overwrite"], "which is the input"),
+    ],
+)
+def test_an_output_is_refused_before_anything_is_made_again(
+    work, tmp_path, monkeypatch, name, more, message
+):
+    (tmp_path / "there.tif").write_text("mine")
+    (tmp_path / "linked.tif").symlink_to(work.parent / "nuclei.tif")
+    out = work.parent / name if name == "nuclei.tif" else tmp_path / name
+    before = out.read_bytes() if out.exists() else None
+    monkeypatch.setattr("napari_lightsam.plugin.sessions_replay.replay", pytest.fail)
+    done = CliRunner().invoke(app, ["replay", str(work), "--out", str(out), *more])
+    assert done.exit_code == 2
+    assert message in " ".join(done.stderr.split())
+    assert (out.read_bytes() if out.exists() else None) == before
+
+
 def test_an_object_that_comes_out_differently_is_named(work, tmp_path, segmenter):
     document = read_document(clicked(work, tmp_path / "clicked.lightsam"))
     document.labels[0].objects[3]["prompt"]["points"][0][:2] = [

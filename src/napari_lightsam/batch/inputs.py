@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_lightsam.batch import lists
-from napari_lightsam.errors import ConfigError, FileError
+from napari_lightsam.errors import FileError
 from napari_lightsam.formats import vendors
 from napari_lightsam.formats.export import FORMATS
+from napari_lightsam.formats.guard import protect_inputs, refuse_clashes
 from napari_lightsam.formats.images import SUFFIXES, read_info
 from napari_lightsam.formats.sidecar import hash_file, read_record
 from napari_lightsam.formats.zarrs import SUFFIX as ZARR
@@ -188,8 +189,7 @@ def find_jobs(
         earlier = " other than results of earlier runs" if ignored else ""
         raise FileError(f"No images{earlier} were found in what was given ({_KINDS}).")
     found = Found(tuple(_choose_series(jobs.values(), series)), tuple(ignored), tuple(facts))
-    _refuse_clashes(found.jobs)
-    _protect_inputs(found, out, given_lists)
+    _guard(found, out, given_lists)
     return found
 
 
@@ -324,33 +324,14 @@ def has_record(output: Path) -> bool:
     return False
 
 
-def _refuse_clashes(jobs: tuple[Job, ...]) -> None:
-    owners: dict[str, Job] = {}
-    for job in jobs:
-        first = owners.setdefault(os.path.normcase(job.base), job)
-        if first is not job:
-            raise ConfigError(
-                f"{first.source} and {job.source} would both be written to {job.labels}. Rename one, or give "
-                "their common folder (its subfolders are kept), or segment them into different folders."
-            )
-
-
-def _protect_inputs(found: Found, out: Path, lists_given: Iterable[Path]) -> None:
-    """Refuse outputs that are an input under any name, be it a link; earlier results may be replaced."""
+def _guard(found: Found, out: Path, lists_given: Iterable[Path]) -> None:
+    """Refuse outputs that clash or are an input; earlier results may be replaced."""
+    refuse_clashes(
+        ((job.source, job.labels) for job in found.jobs),
+        "Rename one, or give their common folder (its subfolders are kept), or segment them into different "
+        "folders.",
+    )
     guarded = [*lists_given, *(job.source for job in found.jobs if isinstance(job.source, Path))]
     guarded += [path for path in found.ignored if not has_record(path)]
-    inputs = {_identity(path): path for path in guarded if path.exists()}
-    of_all = [("the batch", out / name) for name in (*BATCH_OUTPUTS, BATCH_RECORD)]
-    of_each = ((str(job.source), output) for job in found.jobs for output in job.outputs)
-    for what, output in (*of_all, *of_each):
-        victim = inputs.get(_identity(output)) if output.exists() else None
-        if victim is not None:
-            raise ConfigError(
-                f"The result of {what} would be written to {output}, which is the input {victim}. "
-                "Inputs are never written: choose another output folder."
-            )
-
-
-def _identity(path: Path) -> tuple[int, int]:
-    stat = path.stat()
-    return stat.st_dev, stat.st_ino
+    of_all = (out / name for name in (*BATCH_OUTPUTS, BATCH_RECORD))
+    protect_inputs(guarded, (*of_all, *(output for job in found.jobs for output in job.outputs)))

@@ -25,6 +25,7 @@ from napari_lightsam.batch.slide_stages import compare_blocks, draw_labels, make
 from napari_lightsam.engine.progress import Progress
 from napari_lightsam.errors import ConfigError, FileError
 from napari_lightsam.formats.atomic import check_writable
+from napari_lightsam.formats.guard import protect_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -129,12 +130,12 @@ def segment_slide(
     ------
     FileError
         If the image cannot be opened or is changed during the run, another run uses `out`, or that is
-        something else than a label image.
+        to be overwritten and no label image.
     ImageError
         If nothing of the image can be read, or it is no plane.
     ConfigError
-        If a setting is not accepted, the model looks at whole images alone, or `out` was begun with other
-        settings.
+        If a setting is not accepted, the model looks at whole images alone, `out` was begun with other
+        settings, is the image or lies inside it, or files of others are in the way.
     WeightsError, DeviceError
         If the model or device cannot be used, here or by a worker.
     WriteError
@@ -160,12 +161,15 @@ def segment_slide(
     out = Path(out)
     yield Progress("opening the image", 0, 0)
     plane = SlidePlane(image, settings) if isinstance(image, str | os.PathLike) else image
+    place = SlidePlace(out)
+    if isinstance(plane, SlidePlane) and isinstance(plane.path, Path):
+        protect_inputs([plane.path], [place.out, place.parts])
     pool = Pool(scheduler, workers)
     try:
         yield Progress("loading the model", 0, 1)
         told = threads if threads is not None else pool.threads_each()
         worker = _load(model, settings, None if pool.name == "threads" else told)
-        slide = _Slide(worker, settings, SlidePlace(out), block, chunk, overwrite)
+        slide = _Slide(worker, settings, place, block, chunk, overwrite)
         return (yield from slide.run(plane, pool))
     finally:
         pool.close()

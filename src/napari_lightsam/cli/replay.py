@@ -27,17 +27,20 @@ def replay(
         str, typer.Option(help="As in `lightsam segment`; recorded: as it was.")
     ] = "recorded",
     runtime: Annotated[str, typer.Option(help="As in `lightsam segment`; recorded: as it was.")] = "recorded",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that is there.")] = False,
 ) -> None:
     """Make the objects of a saved session again, from its prompts and settings.
 
     What was edited or painted by hand is kept as pixels and listed. On the same device, runtime and precision
     the result is the same pixel by pixel; elsewhere objects are compared by intersection over union.
 
-    Exit code: 0 bit-identical or every object at IoU >= 0.98, 1 some objects differ, 2 the file or its image
-    is wrong.
+    Exit code: 0 bit-identical or every object at IoU >= 0.98, 1 some objects differ, 2 the file, its image
+    or the output is wrong.
     """
     from napari_lightsam.engine.segmenter import Segmenter, load_segmenter
     from napari_lightsam.errors import ConfigError, DeviceError, WeightsError
+    from napari_lightsam.formats.export import find_format, write_objects
+    from napari_lightsam.formats.guard import protect_inputs, refuse_existing
     from napari_lightsam.plugin.series import objects_of
     from napari_lightsam.plugin.sessions_replay import replay as run
     from napari_lightsam.plugin.sessions_replay import with_labels
@@ -45,6 +48,11 @@ def replay(
     from napari_lightsam.session.recipe import is_known_model
 
     document = read_document(file)
+    if out is not None:
+        find_format(out)
+        protect_inputs([file, *(image.path for image in document.images if image.path is not None)], [out])
+        if not overwrite:
+            refuse_existing([out])
     given = {"device": device, "precision": precision, "runtime": runtime}
     asked = {
         name: (getattr(document.run, name) or "auto") if value == "recorded" else value
@@ -71,8 +79,6 @@ def replay(
     for line in result.describe():
         typer.echo(line)
     if out is not None:
-        from napari_lightsam.formats.export import write_objects
-
         write_objects(out, objects_of(with_labels(document, result)))
         typer.echo(f"Wrote {out}")
     raise typer.Exit(1 if result.missed else 0)

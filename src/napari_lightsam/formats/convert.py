@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +15,11 @@ from napari_lightsam.engine.progress import Progress
 from napari_lightsam.errors import ConfigError, FileError
 from napari_lightsam.formats.export import FORMATS, check_formats, export_objects
 from napari_lightsam.formats.filling import MOST_PIXELS
+from napari_lightsam.formats.guard import protect_inputs, refuse_clashes, refuse_existing
 from napari_lightsam.formats.objects import Objects
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable
 
     from napari_lightsam.engine.progress import Work
@@ -135,7 +136,12 @@ def convert_files(
         raise ConfigError(f"Nuclei belong to one file of cells; {len(sources)} were given.")
     bases = [(source.parent if out is None else Path(out)) / find_stem(source) for source in sources]
     guarded = [*sources, *([Path(nuclei)] if nuclei is not None else [])]
-    _check_outputs(sources, bases, formats, guarded, overwrite)
+    outputs = [(source, FORMATS[name].output(base)) for source, base in zip(sources, bases, strict=True)
+               for name in formats]  # fmt: skip
+    refuse_clashes(outputs, "Rename one.")
+    protect_inputs(guarded, [output for _, output in outputs])
+    if not overwrite:
+        refuse_existing(output for _, output in outputs)
     written: list[Path] = []
     for i, (source, base) in enumerate(zip(sources, bases, strict=True)):
         yield Progress(f"{source.name}: reading", i, len(sources))
@@ -163,34 +169,3 @@ def _say_what_is_lost(source: Path, objects: Objects, formats: tuple[str, ...]) 
             LightSamWarning,
             stacklevel=3,
         )
-
-
-def _check_outputs(
-    sources: list[Path], bases: list[Path], formats: tuple[str, ...], guarded: list[Path], overwrite: bool
-) -> None:
-    inputs = {_identity(path): path for path in guarded if path.exists()}
-    owners: dict[str, Path] = {}
-    for source, base in zip(sources, bases, strict=True):
-        for name in formats:
-            output = FORMATS[name].output(base)
-            place = output.parent.resolve() / output.name  # one folder may be written in several ways
-            first = owners.setdefault(os.path.normcase(place), source)
-            if first is not source:
-                raise ConfigError(f"{first} and {source} would both be written to {output}. Rename one.")
-            if not os.path.lexists(output):
-                continue
-            victim = next((path for path in guarded if output.resolve() in path.resolve().parents), None)
-            if output.exists() and (victim := victim or inputs.get(_identity(output))) is not None:
-                raise ConfigError(
-                    f"{output} would be written, which is the input {victim}. Inputs are never written: "
-                    "choose another output folder."
-                )
-            if not overwrite:
-                raise ConfigError(
-                    f"{output} is there already. Use --overwrite to replace it, or another folder."
-                )
-
-
-def _identity(path: Path) -> tuple[int, int]:
-    stat = path.stat()
-    return stat.st_dev, stat.st_ino
