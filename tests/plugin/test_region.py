@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -10,11 +11,15 @@ import numpy as np
 import pytest
 import zarr
 
+from napari_lightsam.batch import BatchSettings, segment_slide
+from napari_lightsam.batch.slide_record import read_record
 from napari_lightsam.engine.masks import Mask
-from napari_lightsam.engine.progress import Progress
+from napari_lightsam.engine.progress import Progress, drain
+from napari_lightsam.errors import LightSamError
 from napari_lightsam.formats.geojson import read_geojson
+from napari_lightsam.formats.ome_zarr import create_levels
 from napari_lightsam.formats.roi import read_rois
-from napari_lightsam.plugin import layers, region, writer
+from napari_lightsam.plugin import inference, layers, region, whole, writer
 from napari_lightsam.plugin.layers import ours
 from napari_lightsam.plugin.scope import Scope
 
@@ -168,29 +173,133 @@ def test_an_image_that_fits_has_no_region(desk):
     assert desk.control.everything.choices.scope is Scope.PLANE
 
 
-def test_the_whole_image_is_segmented_on_disk_and_opened_to_look_at(desk, tiny, tmp_path, monkeypatch):
-    def everything(image, config, *, rgb, stop, out):
-        assert image.shape == SIZE
-        assert np.asarray(image[0:2, 300:302])[0, 0] == 300 % 251
-        out[10:20, 700:720] = 1
-        yield Progress("segmenting", 1, 1)
-        return SimpleNamespace(scores=np.array([0.9]), complete=True)
+class Slide:
+    """Stands for the batch engine: two blocks, of which the second may fail or take its time."""
 
-    monkeypatch.setattr(tiny, "everything", everything)
+    def __init__(self):
+        self.error, self.hold, self.seen, self.closed = None, False, [], False
+
+    def __call__(self, plane, out, settings, *, model, workers):
+        self.seen.append((plane, settings))
+        yield Progress("opening the image", 0, 0)
+        record = read_record(out)
+        assert record is None or not record["complete"]
+        levels = create_levels(
+            out, plane.shape[:2], "YX", "uint32", pixel_size=settings.pixel_size, chunk=256
+        )
+        attributes = zarr.open_group(out, mode="r+").attrs
+        attributes["lightsam"] = {"complete": False, "identity": "x"}
+        levels[0][10:20, 700:720] = 1
+        try:
+            yield Progress("segmenting", 1, 2)
+            while self.hold:
+                time.sleep(0.01)
+                yield Progress("segmenting", 1, 2)
+        finally:
+            self.closed = True
+        if self.error is not None:
+            raise self.error
+        for level, array in enumerate(levels):
+            array[:] = levels[0][:: 2**level, :: 2**level]
+        attributes["lightsam"] = {"complete": True, "identity": "x", "n_objects": 1, "blocks": 2}
+        return SimpleNamespace(n_objects=1, failed=(), path=out)
+
+
+@pytest.fixture
+def slide(monkeypatch):
+    fake = Slide()
+    monkeypatch.setattr(whole, "segment_slide", fake)
+    return fake
+
+
+def test_the_whole_image_is_segmented_on_disk_and_opened_to_look_at(desk, slide, tmp_path):
     desk.open(
-        zarr.array(np.broadcast_to(np.arange(800) % 251, SIZE).astype(np.uint8)), contrast_limits=(0, 255)
+        zarr.array(np.broadcast_to(np.arange(800) % 251, SIZE).astype(np.uint8)),
+        contrast_limits=(0, 255),
+        scale=(0.5, 0.25),
+        units=("um", "um"),
     )
     path = tmp_path / "whole.zarr"
     control = desk.control
     assert control.segment_whole(path)
     desk.finish()
+    ((plane, settings),) = slide.seen
+    assert plane.shape == SIZE
+    assert plane[0:2, 300:302][0, 0] == 300 % 251
+    assert settings.pixel_size == (0.5, 0.25)
     labels = desk.viewer.layers["image whole image"]
     assert not labels.editable
-    assert np.asarray(labels.data[0]).sum() == 200
     assert labels.multiscale
+    assert [np.asarray(level).sum() for level in labels.data] == [200, 50]
     assert control.results.target != labels.unique_id
     assert "1 object in whole.zarr" in control.status
+    assert control.region.unfinished is None
     assert not control.segment_whole(path)
+
+
+@pytest.mark.parametrize("how", ["failed", "stopped"])
+def test_a_run_on_the_whole_image_that_did_not_end_is_gone_on_with(desk, slide, tmp_path, notes, how):
+    image = desk.open(lazy([]), contrast_limits=(0, 255))
+    control, path = desk.control, tmp_path / "whole.zarr"
+    slide.error = LightSamError("The disk is full.") if how == "failed" else None
+    slide.hold = how == "stopped"
+    told = []
+    control.region.progress.connect(told.append)
+    assert control.segment_whole(path)
+    if how == "stopped":
+        desk.run_until(lambda: any(step is not None and step.done for step in told))
+        control.region.stop()
+        assert not control.region.is_running
+    desk.finish()
+    assert slide.closed
+    assert control.region.unfinished == path
+    assert any("The disk is full." in message for _, message in notes) == (how == "failed")
+    partial = [layer for layer in desk.viewer.layers if layer.name == "image whole image"]
+    assert len(partial) == (how == "stopped")
+    slide.error, slide.hold = None, False
+    assert control.segment_whole(path)
+    desk.finish()
+    assert [one.path for one, _ in slide.seen] == [slide.seen[0][0].path] * 2
+    assert len([layer for layer in desk.viewer.layers if layer.name == "image whole image"]) == 1
+    assert control.region.unfinished is None
+    assert "1 object in whole.zarr" in control.status
+    desk.viewer.layers.remove(image)
+
+
+def test_clicks_are_answered_and_nothing_is_told_twice_while_the_whole_image_waits(desk, slide, tmp_path):
+    desk.open(lazy([]), contrast_limits=(0, 255))
+    told = []
+    desk.control.region.progress.connect(told.append)
+    slide.hold = True
+    assert desk.control.segment_whole(tmp_path / "whole.zarr")
+    desk.click(250, 320)
+    assert desk.commit()
+    desk.control.region.stop()
+    desk.finish()
+    assert told[-1] is None
+    assert len({id(step) for step in told}) == len(told)
+
+
+def test_the_whole_image_is_what_the_batch_engine_makes_of_it(
+    new_desk, segmenter, monkeypatch, nuclei, tmp_path
+):
+    monkeypatch.setattr(region, "LARGEST_PLANE", 1000)
+    monkeypatch.setattr(inference, "load", lambda name: segmenter)
+    desk, pixels = new_desk(), nuclei[0][:160, :160]
+    desk.open(pixels)
+    choices = desk.control.everything.choices
+    config = replace(choices.config, object_size=26.0)
+    desk.control.everything.choose(replace(choices, config=config))
+    assert desk.control.segment_whole(tmp_path / "whole.zarr")
+    desk.finish()
+    report = drain(
+        segment_slide(pixels, tmp_path / "batch.zarr", BatchSettings(config=config), model=segmenter)
+    )
+    ours_, theirs = (zarr.open_array(tmp_path / name / "0")[:] for name in ("whole.zarr", "batch.zarr"))
+    assert report.n_objects > 3
+    np.testing.assert_array_equal(ours_, theirs)
+    shown = desk.viewer.layers["image whole image"].data
+    np.testing.assert_array_equal(np.asarray(shown), theirs)
 
 
 def test_of_a_region_drawn_as_a_polygon_only_the_inside_counts(desk, tiny, notes):

@@ -72,4 +72,9 @@ def test_a_large_image_says_where_it_is_worked_on_and_lets_that_be_changed(
     monkeypatch.setattr(control.region, "segment_whole", lambda *given: asked.append(given[-1]))
     section.whole.click()
     assert asked == [tmp_path / "all.zarr"]
+    control.region._unfinished[control.annotator.image.unique_id] = tmp_path / "begun.zarr"
+    section.refresh("")
+    assert section.whole.text() == "Go on with begun.zarr"
+    section.whole.click()
+    assert asked[1:] == [tmp_path / "begun.zarr"]
     qtbot.waitUntil(lambda: not control.worker.is_busy(Lane.PREPARE), timeout=20_000)

@@ -41,6 +41,14 @@ class SlidePlace:
         """Folder of the blocks that are finished, beside `out`."""
         return self.out.with_name(f"{self.out.name}.parts")
 
+    @property
+    def is_begun(self) -> bool:
+        """A run ended here before all blocks were done; the same call goes on with it."""
+        record = read_record(self.out)
+        if record is not None:
+            return not record["complete"]
+        return not os.path.lexists(self.out) and (self.parts / _PLAN).is_file()
+
     def begin(self, *, overwrite: bool) -> dict[str, Any] | None:
         """Make sure that nothing of somebody else is in the way; return the record of a complete slide.
 

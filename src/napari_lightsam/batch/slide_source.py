@@ -100,7 +100,7 @@ def describe_state(image: Any) -> str:
     Parameters
     ----------
     image
-        A file, a zarr array, a plane, or a NumPy array.
+        A file, a zarr array, a NumPy array, or a plane that says it by its `state`.
 
     Returns
     -------
@@ -108,8 +108,8 @@ def describe_state(image: Any) -> str:
         Size and time of change of the file, or of all files of the array; a hash of the pixels where they
         are in memory. Empty for what computes its pixels, as dask does.
     """
-    if isinstance(image, SlidePlane):
-        return image.state()
+    if hasattr(image, "state"):
+        return str(image.state())
     if isinstance(image, np.memmap) and isinstance(image.filename, str | os.PathLike):
         image = Path(image.filename)
     if isinstance(image, np.ndarray):

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_lightsam.batch import SlideReport
     from napari_lightsam.engine.assemble import Segmentation
     from napari_lightsam.engine.config import EverythingConfig
     from napari_lightsam.engine.level import Embedding
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from napari_lightsam.engine.stack import StackSegmentation
     from napari_lightsam.plugin.prompts import ObjectPrompt
     from napari_lightsam.plugin.request import PlaneRequest
+    from napari_lightsam.plugin.whole import WholePlane
 
 _EMBEDDINGS = 3  # some 10 to 100 MB each
 _ANSWERS = 200
@@ -232,17 +234,18 @@ class Inference:
 
     def whole(
         self,
-        request: PlaneRequest,
+        plane: WholePlane,
         settings: Settings,
         config: EverythingConfig,
         path: Path,
         stop: Callable[[], bool],
-    ) -> Work[tuple[int, bool]]:
-        """Segment a plane that is larger than memory into a zarr array on disk."""
-        from napari_lightsam.plugin.region import write_whole
+    ) -> Work[SlideReport | None]:
+        """Segment a plane that is larger than memory into a label image on disk; None when it was stopped."""
+        from napari_lightsam.plugin.whole import segment_whole, sized
 
         segmenter = yield from self._load(settings.model)
-        return (yield from write_whole(segmenter, request, settings, config, path, stop))
+        config = sized(config, settings.object_size)
+        return (yield from segment_whole(segmenter, plane, config, path, stop))
 
     def filter(
         self, segmentation: Segmentation, config: EverythingConfig, inside: NDArray[np.bool_] | None = None

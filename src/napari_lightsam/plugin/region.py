@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from psygnal import Signal
 
 from napari_lightsam.engine.progress import Progress
-from napari_lightsam.errors import FileError, LightSamError
+from napari_lightsam.errors import ConfigError, FileError, LightSamError
 from napari_lightsam.plugin import layers
 from napari_lightsam.plugin.axes import METADATA_KEY, NoPlane, full_plane, level0
 from napari_lightsam.plugin.layers import Role
 from napari_lightsam.plugin.messages import report_error, report_info
 from napari_lightsam.plugin.prompts import STRETCH, Placing
 from napari_lightsam.plugin.scope import drawn_polygons, is_box, region_of, visible_region
+from napari_lightsam.plugin.whole import WholePlane, begun, open_read_only
 from napari_lightsam.plugin.worker import Lane
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Hashable, Sequence
     from pathlib import Path
 
     from napari.components import ViewerModel
     from napari.layers import Image, Labels, Layer, Shapes
 
+    from napari_lightsam.batch import SlideReport
     from napari_lightsam.engine.config import EverythingConfig
-    from napari_lightsam.engine.progress import Work
     from napari_lightsam.plugin.annotator import Annotator
     from napari_lightsam.plugin.axes import Plane
     from napari_lightsam.plugin.inference import Inference, Settings
@@ -95,6 +97,8 @@ class WorkRegion:
         self._viewer, self._annotator = viewer, annotator
         self._worker, self._inference, self._say = worker, inference, say
         self._stop: threading.Event | None = None
+        self._shown: Progress | None = None
+        self._unfinished: dict[Hashable, Path] = {}
 
     # --- which region --------------------------------------------------------------------------------
 
@@ -248,10 +252,16 @@ class WorkRegion:
         """The whole image is being segmented, and that was not stopped."""
         return self._stop is not None and not self._stop.is_set()
 
+    @property
+    def unfinished(self) -> Path | None:
+        """The file that a run on the whole of this image began and did not finish, in this window."""
+        image = self._annotator.image
+        return None if image is None else self._unfinished.get(image.unique_id)
+
     def segment_whole(
         self, request: PlaneRequest, settings: Settings, config: EverythingConfig, path: Path
     ) -> bool:
-        """Segment the whole plane in the background, tile by tile, into a zarr array on disk.
+        """Segment the whole plane in the background, block by block, into a label image on disk.
 
         Parameters
         ----------
@@ -260,7 +270,7 @@ class WorkRegion:
         settings, config
             Model and settings.
         path
-            A new `*.zarr` folder.
+            A new `*.zarr` folder, or one that an earlier run on the same plane did not finish: it goes on.
 
         Returns
         -------
@@ -271,17 +281,20 @@ class WorkRegion:
             stopping = "still being stopped; press again in a moment" if self._stop.is_set() else "under way"
             report_info(f"A run on the whole image is {stopping}.")
             return False
-        if path.exists():
+        image = layers.by_id(self._viewer, request.plane.layer)
+        if image is None:
+            return False
+        if path.exists() and not begun(path):
             report_error(FileError(f"{path} exists already: choose another name, or remove it first."))
             return False
         stop = self._stop = threading.Event()
-        whole = request.whole()
+        whole = _Whole(image.unique_id, request.whole().plane, path, stop)
         self._worker.submit(
             Lane.WHOLE,
-            self._inference.whole(whole, settings, config, path, stop.is_set),
-            lambda done: self._on_whole(whole, path, *done),
-            self._on_error,
-            self.progress.emit,
+            self._inference.whole(WholePlane.of(request, image), settings, config, path, stop.is_set),
+            lambda report: self._on_whole(whole, report),
+            lambda error: self._on_error(whole, error),
+            self._on_progress,
         )
         self._say("Segmenting the whole image; you can go on working ...")
         self.progress.emit(Progress("starting", 0, 0))
@@ -291,79 +304,58 @@ class WorkRegion:
         """End the run on the whole image."""
         if self._stop is not None:
             self._stop.set()
-            self._say("Stopping; what was found until now is kept ...")
+            self._say("Stopping; the parts that are done are kept ...")
 
-    def _on_error(self, error: BaseException) -> None:
-        self._stop = None
+    def _on_progress(self, step: Progress) -> None:
+        if step is not self._shown:  # the same is told again and again while a block is computed
+            self._shown = step
+            self.progress.emit(step)
+
+    def _end(self, whole: _Whole, *, goes_on: bool) -> None:
+        self._stop = self._shown = None
+        if goes_on and begun(whole.path):
+            self._unfinished[whole.image] = whole.path
+        else:
+            self._unfinished.pop(whole.image, None)
         self.progress.emit(None)
+
+    def _on_error(self, whole: _Whole, error: BaseException) -> None:
+        # one that was begun with other settings would be refused again
+        self._end(whole, goes_on=not isinstance(error, ConfigError))
         self._say("The whole image could not be segmented: see the message.")
         report_error(error)
 
-    def _on_whole(self, request: PlaneRequest, path: Path, count: int, complete: bool) -> None:
-        self._stop = None
-        self.progress.emit(None)
-        image = layers.by_id(self._viewer, request.plane.layer)
-        found = f"{'1 object' if count == 1 else f'{count} objects'} in {path.name}" + (
-            "" if complete else " (stopped before the end)"
-        )
+    def _on_whole(self, whole: _Whole, report: SlideReport | None) -> None:
+        complete = report is not None and not report.failed
+        self._end(whole, goes_on=not complete)
+        name, image = whole.path.name, layers.by_id(self._viewer, whole.image)
+        if report is None:
+            found = f"Stopped. What is done is kept in {name}, and the next run goes on there"
+        else:
+            count = report.n_objects
+            found = f"{'1 object' if count == 1 else f'{count} objects'} in {name}"
+            if report.failed:
+                found += f"; {len(report.failed)} parts could not be segmented ({report.failed[0].message})"
         if image is None:
             self._say(f"{found}; the image was closed meanwhile.")
             return
-        try:
-            open_read_only(self._viewer, image, request.plane, path)
-        except LightSamError as error:
-            report_error(error)
-            return
+        if whole.path.exists():  # else it was stopped before there was anything
+            try:
+                open_read_only(self._viewer, image, whole.plane, whole.path, complete=report is not None)
+            except LightSamError as error:
+                report_error(error)
+                return
         self._say(f"{found}. The layer is read from disk and only shown.")
 
 
-def open_read_only(viewer: ViewerModel, image: Image, plane: Plane, path: Path) -> Labels:
-    """Show the labels of a whole plane that lie on disk, as a layer that cannot be edited.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Whole:
+    """A run on a whole image: of which, where its labels go, and what ends it."""
 
-    Parameters
-    ----------
-    viewer, image, plane
-        Where the labels belong.
-    path
-        A zarr array (H, W) of whole numbers.
-
-    Raises
-    ------
-    FileError
-        It cannot be read, or is of another size.
-    """
-    import dask.array as da
-    import zarr
-    from napari.layers import Labels
-
-    try:
-        stored = zarr.open_array(str(path), mode="r")
-    except Exception as error:
-        raise FileError(f"{path} cannot be read as a zarr array: {error}.") from error
-    if stored.shape != plane.shape:
-        raise FileError(f"{path} is {stored.shape}, but {image.name!r} is {plane.shape}.")
-    read: Callable[..., Any] = da.from_zarr
-    full = read(stored).reshape(layers.plane_shape(plane, *plane.shape))
-    levels = [full]
-    thinned = tuple(slice(None, None, 2 if axis in plane.axes else 1) for axis in range(image.ndim))
-    while max(levels[-1].shape) > SIDE:  # napari shows no picture that is larger than the screen bears
-        levels.append(levels[-1][thinned])
-    labels = Labels(
-        levels if len(levels) > 1 else full,
-        multiscale=len(levels) > 1,
-        name=f"{image.name} whole image",
-        metadata={
-            METADATA_KEY: {
-                "role": Role.WHOLE,
-                "version": 1,
-                "image": str(image.unique_id),
-                "file": str(path),
-            }
-        },
-        **layers.on_plane(image, plane),
-    )
-    labels.editable = False
-    return layers.add(viewer, labels)
+    image: Hashable
+    plane: Plane
+    path: Path
+    stop: threading.Event
 
 
 def _middle(box: Region) -> Region:
@@ -374,30 +366,3 @@ def _middle(box: Region) -> Region:
         start = low + (high - low - length) // 2
         sides.append((start, start + length))
     return sides[0][0], sides[1][0], sides[0][1], sides[1][1]
-
-
-def write_whole(
-    segmenter: Any,
-    request: PlaneRequest,
-    settings: Settings,
-    config: EverythingConfig,
-    path: Path,
-    stop: Callable[[], bool],
-) -> Work[tuple[int, bool]]:
-    """Segment a whole plane into a zarr array; returns the number of objects, and whether it is complete."""
-    from dataclasses import replace
-
-    import zarr
-
-    region = (0, 0, *request.plane.shape)
-    out = zarr.create_array(
-        str(path), shape=request.plane.shape, chunks=(1024, 1024), dtype="int32", fill_value=0
-    )
-    found = yield from segmenter.everything(
-        request.refer_lazily(region),
-        replace(config, object_size=settings.object_size or config.object_size),
-        rgb=request.rgb,
-        stop=stop,
-        out=out,
-    )
-    return len(found.scores), bool(found.complete)

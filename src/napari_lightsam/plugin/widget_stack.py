@@ -114,7 +114,7 @@ class RegionSection(QWidget):
         column.addLayout(row)
         column.addWidget(self.whole)
         self.row = ProgressRow(
-            "Whole image", self._region.stop, tip="Stop now. What was found until then is in the file."
+            "Whole image", self._region.stop, tip="Stop now. What is done is kept, and can be gone on with."
         )
         column.addWidget(self.row)
         self._region.progress.connect(self.row.show_progress)
@@ -131,10 +131,14 @@ class RegionSection(QWidget):
         self.where.setText(
             f"Large image: you work in a part of it, rows {y0} to {y1}, columns {x0} to {x1} (green outline)."
         )
+        unfinished = self._region.unfinished
+        self.whole.setText("Whole image ..." if unfinished is None else f"Go on with {unfinished.name}")
         enable(
             self.whole,
             why_not or ("The whole image is being segmented." if self._region.is_running else ""),
-            "Segment all of the image into a zarr folder, in the background; the labels are then shown.",
+            "Segment all of the image into an OME-Zarr folder, in the background; the labels are then shown."
+            if unfinished is None
+            else f"Segment what is left of the image into {unfinished}.",
         )
         items: list[tuple[str, Any]] = [("in ...", None)]
         items += [(layer.name, layer.unique_id) for layer in self._places()]
@@ -163,6 +167,9 @@ class RegionSection(QWidget):
             self._region.use_drawn(layer)
 
     def _segment_whole(self) -> None:
+        if self._region.unfinished is not None:
+            self._control.segment_whole(self._region.unfinished)
+            return
         path, _ = QFileDialog.getSaveFileName(self, "Labels of the whole image", "", "zarr folder (*.zarr)")
         if path:
             target = Path(path) if path.casefold().endswith(".zarr") else Path(path + ".zarr")
