@@ -266,6 +266,16 @@ def test_a_run_on_the_whole_image_that_did_not_end_is_gone_on_with(desk, slide, 
     desk.viewer.layers.remove(image)
 
 
+def test_labels_of_the_whole_image_are_not_written_into_the_image(desk, slide, tmp_path, notes):
+    zarr.save_array(tmp_path / "image.zarr", np.zeros(SIZE, np.uint8))
+    (image,) = desk.viewer.open(str(tmp_path / "image.zarr"), plugin="napari")
+    desk.control.shown.use_image(image)
+    desk.finish()
+    assert not desk.control.segment_whole(tmp_path / "image.zarr" / "labels.zarr")
+    assert "inside the input" in notes[-1][1]
+    assert slide.seen == []
+
+
 def test_clicks_are_answered_and_nothing_is_told_twice_while_the_whole_image_waits(desk, slide, tmp_path):
     desk.open(lazy([]), contrast_limits=(0, 255))
     told = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ from psygnal import Signal
 
 from napari_lightsam.engine.progress import Progress
 from napari_lightsam.errors import ConfigError, FileError, LightSamError
+from napari_lightsam.formats.guard import protect_inputs
 from napari_lightsam.plugin import layers
 from napari_lightsam.plugin.axes import METADATA_KEY, NoPlane, full_plane, level0
 from napari_lightsam.plugin.layers import Role
@@ -22,7 +24,6 @@ from napari_lightsam.plugin.worker import Lane
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
-    from pathlib import Path
 
     from napari.components import ViewerModel
     from napari.layers import Image, Labels, Layer, Shapes
@@ -284,8 +285,12 @@ class WorkRegion:
         image = layers.by_id(self._viewer, request.plane.layer)
         if image is None:
             return False
-        if path.exists() and not begun(path):
-            report_error(FileError(f"{path} exists already: choose another name, or remove it first."))
+        try:
+            protect_inputs([Path(image.source.path)] if image.source.path else [], [path])
+            if path.exists() and not begun(path):
+                raise FileError(f"{path} exists already: choose another name, or remove it first.")
+        except LightSamError as error:
+            report_error(error)
             return False
         stop = self._stop = threading.Event()
         whole = _Whole(image.unique_id, request.whole().plane, path, stop)
