@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from napari_lightsam.engine.masks import Mask
 from napari_lightsam.plugin import results, single
 from napari_lightsam.plugin.axes import METADATA_KEY
 from napari_lightsam.plugin.layers import ours
@@ -40,6 +41,7 @@ def test_a_quick_answer_is_on_display_before_the_window_can_paint_the_marker(des
     monkeypatch.setattr(single, "_MOMENT", 30.0)
     desk.open(np.zeros((60, 60)))
     desk.click(30, 20)
+    desk.run_until(lambda: not desk.control.sessions.is_busy and desk.calls.empty())
     said = []
     desk.control.mentioned.connect(said.append)
     desk.control.annotator.points.add([33, 22])
@@ -302,3 +304,32 @@ def test_points_of_a_file_are_objects_of_their_own_and_later_clicks_are_not(desk
     desk.click(45, 30)
     desk.click(45, 34)
     assert len(desk.control.single.answer.masks()) == 1
+
+
+def test_ctrl_z_takes_steps_back_in_the_order_in_which_they_were_done(desk):
+    desk.open(np.zeros((60, 80)))
+    single, points = desk.control.single, desk.control.annotator.start_points()
+    desk.click(30, 20)
+    desk.commit()
+    labels = desk.target()
+    one = labels.data.copy()
+    desk.click(30, 60)  # not saved yet, when something is saved elsewhere
+    other = desk.viewer.add_labels(np.zeros((60, 80), np.int32), name="other")
+    desk.control.results.target = other.unique_id
+    desk.control.results.commit(
+        desk.control.annotator.image, desk.control.annotator.plane(), [Mask((5, 5), np.ones((4, 4), bool))]
+    )
+    single.undo()
+    assert not other.data.any()
+    assert len(points.data) == 1
+    assert "'other' was taken back" in desk.control.status
+    single.undo()
+    assert not len(points.data)
+    np.testing.assert_array_equal(labels.data, one)
+    single.undo()
+    assert not labels.data.any()
+    for _ in range(3):
+        single.redo()
+    assert other.data.any()
+    assert len(points.data) == 1
+    np.testing.assert_array_equal(labels.data, one)

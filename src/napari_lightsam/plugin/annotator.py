@@ -15,6 +15,7 @@ from napari_lightsam.plugin.axes import NoPlane, Plane, displayed_plane
 from napari_lightsam.plugin.gestures import Gestures
 from napari_lightsam.plugin.preview import Preview
 from napari_lightsam.plugin.prompt_history import NOTHING, Correction, PromptHistory, PromptState
+from napari_lightsam.plugin.timeline import PROMPTS, Timeline
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Sequence
@@ -58,6 +59,8 @@ class Annotator:
         The object that all prompts are about, or None.
     history
         Edits since the last save.
+    timeline
+        In which order these and steps in Labels layers came.
     """
 
     edited = Signal()
@@ -70,6 +73,7 @@ class Annotator:
         self._each = self._each_for_now = False
         self.correction: Correction | None = None
         self.history = PromptHistory()
+        self.timeline = Timeline()
         self._quiet = False
         self._signs = prompts.Signs(self.note_edit)
         self._gestures = Gestures(self)
@@ -124,6 +128,7 @@ class Annotator:
         self.remove_prompts()
         self.correction = None
         self.history.forget()
+        self.timeline.clear()
         self.image_id = new
 
     def plane(self) -> Plane:
@@ -207,7 +212,8 @@ class Annotator:
     def note_edit(self) -> None:
         """Keep the prompts as they are now as a step to go back to, and tell of them."""
         if not self._quiet:
-            self.history.note(self._state())
+            if self.history.note(self._state()):
+                self.timeline.note(PROMPTS)
             self.edited.emit()
 
     def _on_box_edit(self, event: Any) -> None:
@@ -283,6 +289,7 @@ class Annotator:
         )
         self.hide_preview()
         self.history.forget(self._state())
+        self.timeline.forget_prompts()
         self.edited.emit()
 
     def take(

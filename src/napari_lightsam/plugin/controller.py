@@ -102,7 +102,7 @@ class Controller:
     def __init__(self, viewer: ViewerModel, deliver: Callable[[Callable[[], None]], object]) -> None:
         self.viewer = viewer
         self.annotator = Annotator(viewer)
-        self.results = Results(viewer)
+        self.results = Results(viewer, self.annotator.timeline)
         self.worker = Worker(deliver)
         self.inference = Inference()
         self.region = WorkRegion(viewer, self.annotator, self.worker, self.inference, self._say)
@@ -131,6 +131,7 @@ class Controller:
             self.curating, self.worker, self.inference, lambda: (self.shown.request(), self.shown.settings)
         )
         self.checking = Checking(self.curating)
+        self.annotator.edited.connect(self.predict)  # before who saves the prompts: the answer comes first
         self.sessions = Sessions(self, deliver, self._say)
         self.series = Series(self, self._say)
         self.batch = FolderBatch(self)
@@ -151,7 +152,6 @@ class Controller:
         shown.prepared.connect(self._on_prepared)
         self.everything.last.renumbered.connect(self.curating.on_renumbered)
         self.curating.marked.connect(layers.rely_on)
-        self.annotator.edited.connect(self.predict)
         self.annotator.keys.connect(self._on_key)
         self.downloads.finished.connect(self._on_new_model)
         self.teaching.taught.connect(self._on_new_model)

@@ -87,22 +87,22 @@ class PromptHistory:
     --------
     >>> history = PromptHistory()
     >>> one = PromptState(np.zeros((1, 2)), ("positive",), (), ())
-    >>> history.note(one)
-    >>> history.back() is NOTHING, history.back(), history.forward() is one
-    (True, None, True)
+    >>> history.note(one), history.back() is NOTHING, history.back(), history.forward() is one
+    (True, True, None, True)
     """
 
     def __init__(self) -> None:
         self._states: list[PromptState] = [NOTHING]
         self._at = 0
 
-    def note(self, state: PromptState) -> None:
-        """Add the state after an edit; what had been undone is gone."""
+    def note(self, state: PromptState) -> bool:
+        """Add the state after an edit, if it is another one; what had been undone is gone then."""
         state = _plain(state)
         if state.same(self._states[self._at]):
-            return
+            return False
         self._states = [*self._states[: self._at + 1], state][-LIMIT:]
         self._at = len(self._states) - 1
+        return True
 
     def back(self) -> PromptState | None:
         """Return the state before the last edit; None when there is none."""
@@ -121,10 +121,6 @@ class PromptHistory:
     def forget(self, state: PromptState = NOTHING) -> None:
         """Start anew from a state: all other prompts were saved."""
         self._states, self._at = [_plain(state)], 0
-
-    def forget_undone(self) -> None:
-        """Keep nothing to go forward to."""
-        del self._states[self._at + 1 :]
 
 
 def _plain(state: PromptState) -> PromptState:

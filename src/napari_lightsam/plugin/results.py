@@ -12,6 +12,7 @@ from napari_lightsam.errors import LightSamError
 from napari_lightsam.plugin import layers
 from napari_lightsam.plugin.made import Made, note_made
 from napari_lightsam.plugin.messages import report_info
+from napari_lightsam.plugin.timeline import Step, Timeline
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -61,17 +62,23 @@ class Commit:
 class Results:
     """Saves objects into the Labels layers of one viewer.
 
+    Parameters
+    ----------
+    viewer
+        Where they are.
+    timeline
+        Takes down every step.
+
     Attributes
     ----------
     target
         `unique_id` of the Labels layer that commits go into; None makes a new one.
     """
 
-    def __init__(self, viewer: ViewerModel) -> None:
+    def __init__(self, viewer: ViewerModel, timeline: Timeline | None = None) -> None:
         self.viewer = viewer
+        self._timeline = timeline or Timeline()
         self.target: Hashable | None = None
-        self._own_layer: Hashable | None = None  # of the last commit, where that became a layer
-        self._last: tuple[Hashable, Hashable] | None = None  # image and layer of the last commit
         self._watched: set[Hashable] = set()
 
     def targets(self, image: Image, plane: Plane) -> list[Labels]:
@@ -129,8 +136,8 @@ class Results:
                 place = layers.place_in(labels, image, plane)
             assert place is not None  # a layer that we just made lies on the image
             done = self._write(self.writable(labels), place, given, replaces, replace_others)
-        if done.ids:
-            self._last = image.unique_id, done.layer
+        if done.written:
+            self._timeline.note(Step(done.layer, new=large))
         return done
 
     def _new_layer(self, image: Image, plane: Plane) -> Labels:
@@ -196,7 +203,6 @@ class Results:
                 note_made(labels, value, replace(how, area=area, plane=place))
         if ids:
             written = step.write(labels, place)
-            self._own_layer = None
             self._note_largest(labels, ids[-1])
             labels.selected_label = ids[-1]  # so that napari's brush corrects what was just saved
             return Commit(labels.unique_id, tuple(ids), written, len(given) - len(ids))
@@ -217,7 +223,6 @@ class Results:
             note_made(labels, value, replace(how, area=int(areas[value]), plane=place))
         layers.add(self.viewer, labels, keep_active=True)
         ids = tuple(range(1, len(given) + 1))
-        self._own_layer = labels.unique_id
         return Commit(labels.unique_id, ids, int(np.count_nonzero(content)))
 
     def same_object(self, image: Image, plane: Plane, mask: Mask) -> int | None:
@@ -272,33 +277,6 @@ class Results:
     def _note_largest(labels: Labels, value: int) -> None:
         note = layers.note_of(labels)
         note["largest"] = max(int(note.get("largest", 0)), value)
-
-    def undo(self, image: Hashable) -> None:
-        """Take back the last step in the layer of an image's last commit, on napari's own timeline.
-
-        Parameters
-        ----------
-        image
-            `unique_id` of the image; where nothing was saved of it, the target layer is meant.
-        """
-        own, self._own_layer = layers.by_id(self.viewer, self._own_layer), None
-        if own is not None:  # the last step in the target layer is an earlier one
-            report_info(f"What was saved last is the layer {own.name!r}: delete the layer to take it back.")
-            return
-        labels = self._worked_on(image)
-        if labels is not None:
-            labels.undo()
-
-    def redo(self, image: Hashable) -> None:
-        """Repeat the last step that was taken back."""
-        labels = self._worked_on(image)
-        if labels is not None:
-            labels.redo()
-
-    def _worked_on(self, image: Hashable) -> Labels | None:
-        """Return the layer of this image's last commit, which another may have followed as target."""
-        last = self._last[1] if self._last is not None and self._last[0] == image else None
-        return layers.by_id(self.viewer, last) or layers.by_id(self.viewer, self.target)
 
 
 class _Step:

@@ -19,6 +19,7 @@ from napari_lightsam.plugin.messages import report_error, report_info
 from napari_lightsam.plugin.prompt_history import Correction
 from napari_lightsam.plugin.results import plane_of, refusal
 from napari_lightsam.plugin.scope import lie_in, outline_of
+from napari_lightsam.plugin.timeline import PROMPTS
 from napari_lightsam.plugin.worker import Lane
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from napari_lightsam.plugin.prompts import ObjectPrompt
     from napari_lightsam.plugin.request import PlaneRequest
     from napari_lightsam.plugin.results import Commit, Results
+    from napari_lightsam.plugin.timeline import Step
     from napari_lightsam.plugin.worker import Worker
 
 _MOMENT = 0.03
@@ -325,15 +327,34 @@ class SingleObjects:
         return place is not None and bool((plane_of(labels, place) == correction.value).any())
 
     def undo(self) -> None:
-        """Take back the last edit of the prompts; when there is none, the last step in the target layer."""
-        if not self._annotator.undo():
-            self._annotator.history.forget_undone()
-            self._results.undo(self._annotator.image_id)
+        """Take back what was done last: an edit of the prompts, or a step in a Labels layer.
+
+        Where nothing is known, the last step in the target layer: of the brush, or of an earlier session.
+        """
+        step = self._next(self._annotator.timeline.back, self._annotator.undo)
+        labels = layers.by_id(self._results.viewer, self._results.target if step is None else step.layer)
+        if step == PROMPTS or labels is None:
+            return
+        if step is not None and step.new:
+            report_info(f"What was saved last is a layer, {labels.name!r}: delete the layer to take it back.")
+            return
+        labels.undo()
+        self._say(f"The last step in {labels.name!r} was taken back.")
 
     def redo(self) -> None:
         """Repeat what `undo` took back last."""
-        if not self._annotator.redo():
-            self._results.redo(self._annotator.image_id)
+        step = self._next(self._annotator.timeline.forward, self._annotator.redo)
+        labels = layers.by_id(self._results.viewer, self._results.target if step is None else step.layer)
+        if step != PROMPTS and labels is not None and not (step is not None and step.new):
+            labels.redo()
+            self._say(f"A step in {labels.name!r} was repeated.")
+
+    def _next(self, step_on: Callable[[], Step | None], edit_prompts: Callable[[], bool]) -> Step | None:
+        """Go along the timeline to a step that there still is; one of the prompts is done at once."""
+        while (step := step_on()) is not None:
+            if edit_prompts() if step == PROMPTS else layers.by_id(self._results.viewer, step.layer):
+                return step
+        return None
 
     # --- corrections ---------------------------------------------------------------------------------
 
