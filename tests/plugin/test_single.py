@@ -333,3 +333,24 @@ def test_ctrl_z_takes_steps_back_in_the_order_in_which_they_were_done(desk):
     assert other.data.any()
     assert len(points.data) == 1
     np.testing.assert_array_equal(labels.data, one)
+
+
+def test_ctrl_z_on_a_prompt_layer_takes_back_a_repair_that_came_after_a_click(desk):
+    desk.open(np.zeros((60, 80)))
+    curating, single = desk.control.curating, desk.control.single
+    data = np.zeros((60, 80), np.int32)
+    data[5:15, 5:15], data[30:40, 5:15] = 1, 2
+    theirs = desk.viewer.add_labels(data.copy(), name="theirs")
+    desk.click(30, 60)
+    curating.use_layer(theirs)
+    curating.select([1, 2])
+    curating.merge()
+    assert set(np.unique(theirs.data)) == {0, 1}
+    single.undo()
+    np.testing.assert_array_equal(theirs.data, data)
+    assert len(desk.control.annotator.points.data) == 1
+    single.redo()
+    curating.undo()  # with the keys of the table: the same step, in the same order
+    np.testing.assert_array_equal(theirs.data, data)
+    single.undo()
+    assert not len(desk.control.annotator.points.data)

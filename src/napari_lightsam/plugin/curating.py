@@ -26,6 +26,7 @@ from napari_lightsam.plugin.objects import (
     shown_place,
 )
 from napari_lightsam.plugin.results import refusal
+from napari_lightsam.plugin.timeline import Step
 from napari_lightsam.plugin.worker import Lane
 
 if TYPE_CHECKING:
@@ -398,6 +399,7 @@ class Curating:
             self.say("Nothing had to be changed.")
             return
         self.accept(ids, accepted=False)
+        self.results.timeline.note(Step(self.layer_id))
         self.say(f"{sentence} Ctrl+Z takes it back.")
         self.selected = done.ids
         self._mark_outdated()
@@ -407,12 +409,14 @@ class Curating:
         labels = self.layer
         if labels is not None:
             labels.undo()
+            self.results.timeline.take_back(Step(self.layer_id))
 
     def redo(self) -> None:
         """Repeat the last step that was taken back."""
         labels = self.layer
         if labels is not None:
             labels.redo()
+            self.results.timeline.repeat(Step(self.layer_id))
 
     # --- end -----------------------------------------------------------------------------------------
 

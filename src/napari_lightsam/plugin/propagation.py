@@ -20,6 +20,7 @@ from napari_lightsam.plugin.planes_step import NOTE, written_planes
 from napari_lightsam.plugin.propagation_run import Followable, Run, plan, survey
 from napari_lightsam.plugin.results import LARGEST_STEP, refusal
 from napari_lightsam.plugin.scope import stack_axis
+from napari_lightsam.plugin.timeline import Step
 from napari_lightsam.plugin.undoable import write_step
 from napari_lightsam.plugin.worker import Lane
 
@@ -281,6 +282,7 @@ class Propagation:
             labels = self._as_layer(run, labels, image, step)
         else:
             write_step(labels, step.index, step.values)
+            self._results.timeline.note(Step(labels.unique_id))
         for key in step.gone:
             run.written.pop(key, None)
         run.written.update(step.areas)

@@ -73,11 +73,13 @@ class Results:
     ----------
     target
         `unique_id` of the Labels layer that commits go into; None makes a new one.
+    timeline
+        As given.
     """
 
     def __init__(self, viewer: ViewerModel, timeline: Timeline | None = None) -> None:
         self.viewer = viewer
-        self._timeline = timeline or Timeline()
+        self.timeline = timeline or Timeline()
         self.target: Hashable | None = None
         self._watched: set[Hashable] = set()
 
@@ -137,7 +139,7 @@ class Results:
             assert place is not None  # a layer that we just made lies on the image
             done = self._write(self.writable(labels), place, given, replaces, replace_others)
         if done.written:
-            self._timeline.note(Step(done.layer, new=large))
+            self.timeline.note(Step(done.layer, new=large))
         return done
 
     def _new_layer(self, image: Image, plane: Plane) -> Labels:

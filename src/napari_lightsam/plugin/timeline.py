@@ -68,6 +68,20 @@ class Timeline:
         """Return what is to be repeated next; None when there is nothing."""
         return self._pass(self._undone, self._done)
 
+    def take_back(self, step: Step) -> None:
+        """Take note that the last one of such steps was taken back by somebody else."""
+        self._move(step, self._done, self._undone)
+
+    def repeat(self, step: Step) -> None:
+        """Take note that the one of such steps that was taken back last was repeated by somebody else."""
+        self._move(step, self._undone, self._done)
+
+    @staticmethod
+    def _move(step: Step, here: list[Step], there: list[Step]) -> None:
+        if step in here:
+            del here[len(here) - 1 - here[::-1].index(step)]
+            there.append(step)
+
     @staticmethod
     def _pass(here: list[Step], there: list[Step]) -> Step | None:
         if not here:
