@@ -28,6 +28,13 @@ def plugins():
     npe2.PluginManager.instance().discover()
 
 
+@pytest.fixture(autouse=True)
+def own_work(request, tmp_path_factory, monkeypatch):
+    """Keep the unsaved work of tests from each other: many of them open the same image."""
+    if "tiny" in request.fixturenames:  # else there are models in the cache, which take long to make
+        monkeypatch.setenv("LIGHTSAM_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
 def disc(centre, radius):
     """A round mask; pixels left of the first row or column are cut off."""
     y, x = (round(float(v)) for v in centre)
