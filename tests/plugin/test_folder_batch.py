@@ -73,6 +73,29 @@ def test_the_recipe_is_what_the_tool_would_do_with_the_image_on_display(desk, tm
     assert (stacked.settings.link, stacked.settings.z, stacked.overlay) == (True, None, True)
 
 
+def test_all_time_points_are_refused_as_a_batch_takes_one_of_each_file(desk, tmp_path, notes):
+    desk.open(np.zeros((5, 40, 40), np.uint8), axis_labels=("t", "y", "x"))
+    desk.viewer.dims.set_current_step(0, 3)
+    choices = desk.control.everything.choices
+    desk.control.everything.choices = replace(choices, scope=Scope.STACK)
+    desk.control.batch.choose(source=tmp_path)
+    assert not desk.control.batch.start()
+    desk.control.batch.save_recipe(tmp_path / "r.yaml")
+    assert not (tmp_path / "r.yaml").exists()
+    assert len(notes) == 2
+    assert "lightsam segment --time" in notes[0][1]
+    desk.control.everything.choices = replace(choices, scope=Scope.PLANE)
+    assert recipe_from(desk.control).settings.time == 3
+
+
+def test_all_planes_of_a_stack_over_time_are_linked_at_the_time_point_on_display(desk):
+    desk.open(np.zeros((5, 3, 40, 40), np.uint8), axis_labels=("t", "z", "y", "x"))
+    desk.viewer.dims.set_current_step(0, 4)
+    desk.control.everything.choices = replace(desk.control.everything.choices, scope=Scope.STACK)
+    settings = recipe_from(desk.control).settings
+    assert (settings.time, settings.z, settings.link) == (4, None, True)
+
+
 @pytest.mark.parametrize(
     ("name", "results"),
     [

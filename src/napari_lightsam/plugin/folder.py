@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from psygnal import Signal
 
 from napari_lightsam.engine.progress import Progress
-from napari_lightsam.errors import LightSamError
+from napari_lightsam.errors import ConfigError, LightSamError
 from napari_lightsam.plugin.axes import AxisRole, NoPlane, pixel_size
 from napari_lightsam.plugin.loading import load
 from napari_lightsam.plugin.messages import report_error, report_info, report_warning
-from napari_lightsam.plugin.scope import Scope
+from napari_lightsam.plugin.scope import Scope, stack_axis
 from napari_lightsam.plugin.worker import Lane
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ def recipe_from(control: Controller, *, overlay: bool = False) -> Recipe:
     Raises
     ------
     ConfigError
-        The settings contradict each other.
+        The settings contradict each other, or all time points are wanted.
     """
     from napari_lightsam.batch.recipe import Recipe
     from napari_lightsam.batch.settings import BatchSettings
@@ -215,12 +215,19 @@ def _plane(control: Controller) -> dict[str, Any]:
         plane = None if image is None else control.annotator.plane()
     except NoPlane:
         plane = None
-    if plane is None:
+    if image is None or plane is None:
         return {}
     names = {AxisRole.DEPTH: "z", AxisRole.TIME: "time", AxisRole.CHANNEL: "channel"}
     steps = zip(plane.roles, plane.index, strict=False)
     chosen: dict[str, Any] = {names[role]: at for role, at in steps if at is not None and role in names}
-    if control.everything.choices.scope is Scope.STACK and "z" in chosen:
+    axis = stack_axis(image, plane) if control.everything.choices.scope is Scope.STACK else None
+    if axis is not None and plane.roles[axis] is AxisRole.TIME:
+        raise ConfigError(
+            "'All planes' of this image are its time points, and a batch segments one of each file. Choose "
+            "'this plane' and show the time point that is wanted, or segment them one after the other: "
+            "`lightsam segment --time 0`, `--time 1`, ..., each into a folder of its own."
+        )
+    if axis is not None:
         del chosen["z"]
         chosen["link"] = True
     image_id = control.annotator.image_id
