@@ -99,9 +99,7 @@ def test_another_precision_is_matched_and_said_so(work, tmp_path):
         ("linked.tif", ["--overwrite"], "which is the input"),
     ],
 )
-def test_an_output_is_refused_before_anything_is_made_again(
-    work, tmp_path, monkeypatch, name, more, message
-):
+def test_an_output_is_refused_before_anything_is_made_again(work, tmp_path, monkeypatch, name, more, message):
     (tmp_path / "there.tif").write_text("mine")
     (tmp_path / "linked.tif").symlink_to(work.parent / "nuclei.tif")
     out = work.parent / name if name == "nuclei.tif" else tmp_path / name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from napari.components import ViewerModel
 
 from napari_lightsam.engine.image import LightSamWarning
 from napari_lightsam.engine.progress import Progress
+from napari_lightsam.plugin import widget as widget_module
 from napari_lightsam.plugin.layers import ours
 from napari_lightsam.plugin.widget import LightSamWidget
 from napari_lightsam.plugin.widget_models import describe
@@ -389,3 +391,19 @@ def test_what_was_delivered_during_a_call_that_fails_is_done_all_the_same(qtbot,
         qtbot.waitUntil(lambda: len(done) == 2)
     assert done == ["first", "second"]
     assert [kind for kind, *_ in raised] == [KeyError]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_window_without_opengl_says_what_works_without_it(qtbot, tiny, monkeypatch, there):
+    class Windowed(ViewerModel):
+        """A viewer model with a window, as far as the widget asks."""
+
+        window: ClassVar = "a window"
+
+    monkeypatch.setattr(widget_module, "has_opengl", lambda: there)
+    made = LightSamWidget(Windowed())
+    qtbot.addWidget(made)
+    made.show()
+    assert made.notes.isVisible() != there
+    assert ("lightsam segment" in made.notes.text()) != there
+    made.shut_down()

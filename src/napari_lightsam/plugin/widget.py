@@ -14,7 +14,7 @@ from napari_lightsam.plugin.axes import AxisRole, NoPlane, answer_role, level0, 
 from napari_lightsam.plugin.controller import Controller
 from napari_lightsam.plugin.warming import warm_up
 from napari_lightsam.plugin.widget_batch import BatchSection
-from napari_lightsam.plugin.widget_canvas import CanvasContext
+from napari_lightsam.plugin.widget_canvas import NO_OPENGL, CanvasContext, has_opengl
 from napari_lightsam.plugin.widget_click import ClickSection
 from napari_lightsam.plugin.widget_everything import EverythingSection
 from napari_lightsam.plugin.widget_look import Look
@@ -54,6 +54,8 @@ class LightSamWidget(QWidget):
         self._canvas_context = CanvasContext(napari_viewer, self)
         self._main_thread = MainThread(self)
         self.controller = Controller(napari_viewer, self._main_thread.deliver)
+        in_window = getattr(napari_viewer, "window", None) is not None
+        self._no_canvas = [NO_OPENGL] if in_window and not has_opengl() else []
         self._docked = False
         self._soon = QTimer(self)
         self._soon.setSingleShot(True)
@@ -274,8 +276,9 @@ class LightSamWidget(QWidget):
         self._soon.stop()
         control = self.controller
         self.status.setText(control.status)
-        self.notes.setText("\n".join(f"⚠ {note}" for note in control.notes))
-        self.notes.setVisible(bool(control.notes))
+        notes = [*self._no_canvas, *control.notes]
+        self.notes.setText("\n".join(f"⚠ {note}" for note in notes))
+        self.notes.setVisible(bool(notes))
         self._offer_inputs()
         why_not = self._why_not()
         self.size_row.refresh(why_not)

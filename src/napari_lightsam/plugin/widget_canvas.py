@@ -1,15 +1,29 @@
-"""Removing layers without crashing OpenGL drivers that draw on the CPU."""
+"""The OpenGL of napari's canvas: whether there is any, and removing layers without crashing some drivers."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from qtpy.QtGui import QOpenGLContext
 from qtpy.QtOpenGLWidgets import QOpenGLWidget
 from qtpy.QtWidgets import QMainWindow
 
 if TYPE_CHECKING:
     import napari
     from qtpy.QtWidgets import QWidget
+
+NO_OPENGL = (
+    "There is no OpenGL here, as on some remote desktops: napari cannot show images. The command line works "
+    "without it: `lightsam segment`."
+)
+
+_LEAST = 2  # of the version of OpenGL; that of Windows alone is 1.1
+
+
+def has_opengl() -> bool:
+    """Tell whether napari's canvas can be drawn here, by a context that is thrown away."""
+    context = QOpenGLContext()
+    return bool(context.create()) and context.format().majorVersion() >= _LEAST
 
 
 class CanvasContext:

@@ -151,8 +151,7 @@ class RegionSection(QWidget):
         return [
             layer
             for layer in self._control.viewer.layers
-            if "region" in layers.ours(layer)
-            or (isinstance(layer, Shapes) and not layers.is_tool(layer))
+            if "region" in layers.ours(layer) or (isinstance(layer, Shapes) and not layers.is_tool(layer))
         ]
 
     def _use_layer(self) -> None:
