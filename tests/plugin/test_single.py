@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import dask.array as da
 import numpy as np
 import pytest
 from scipy import ndimage
 
-from napari_lightsam.engine.masks import Mask
+from napari_lightsam.engine.masks import Mask, Masks
 from napari_lightsam.plugin import results, single
 from napari_lightsam.plugin.axes import METADATA_KEY
 from napari_lightsam.plugin.layers import ours
@@ -354,3 +355,28 @@ def test_ctrl_z_on_a_prompt_layer_takes_back_a_repair_that_came_after_a_click(de
     np.testing.assert_array_equal(theirs.data, data)
     single.undo()
     assert not len(desk.control.annotator.points.data)
+
+
+@pytest.mark.parametrize(
+    ("score", "points", "advice"),
+    [
+        (0.9, [(30, 30)], "Score 0.90, 15.2 µm², 4.41 µm across. Outline 1 of 3 (Q). Press C to save."),
+        (-0.02, [(30, 30)], "Score 0.00, 15.2 µm², 4.41 µm across. Outline 1 of 3 (Q). That is hardly"),
+        (0.2, [(30, 30), (30, 50)], "Are these several objects? Press C between them"),
+    ],
+    ids=["sure", "nothing there", "two nuclei clicked as one"],
+)
+def test_the_status_says_how_good_an_outline_is_and_what_to_do(
+    desk, tiny, monkeypatch, score, points, advice
+):
+    def predict(embedding, *_, original=tiny.predict, **prompts):
+        found = original(embedding, *_, **prompts)
+        again = [[replace(mask, iou=score) for mask in masks] for masks in found.objects]
+        return Masks(embedding.shape, tuple(map(tuple, again)))
+
+    monkeypatch.setattr(tiny, "predict", predict)
+    desk.open(np.zeros((60, 80)), scale=(0.5, 0.5), units=("um", "um"))
+    desk.control.pixel_size_um = 0.5
+    for at in points:
+        desk.click(*at)
+    assert advice in desk.control.status

@@ -138,7 +138,7 @@ class Controller:
         self.notes: list[str] = []
         self._warned = Warned(lambda text: deliver(lambda: self._on_warning(text)))
         self.pixel_size_um: float | None = None
-        self.status = ""
+        self.status = "Open an image first: drag a file into the window."
         self.closed = False
         self._connect()
 

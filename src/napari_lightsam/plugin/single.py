@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 _MOMENT = 0.03
 """Seconds that painting waits for an outline: a marker and its outline painted one by one take longer."""
 
+_DOUBTFUL = 0.3
+"""Score below which a single outline is rather a mistake than an object."""
+
 _FEW = 8
 """Objects that painting waits for; the progress of more is shown."""
 
@@ -212,7 +215,16 @@ class SingleObjects:
         elif answer.same is not None:
             self._say(f"Replace object {answer.same}? C does. {self.facts()}")
         else:
-            self._say(f"{self.facts()} Press C to save.")
+            self._say(f"{self.facts()} {self._advice()}")
+
+    def _advice(self) -> str:
+        """Say what to do with the only outline on display."""
+        prompt, mask = self.answer.prompts[self.answer.active], self.answer.current
+        if mask is None or mask.iou >= _DOUBTFUL:
+            return "Press C to save."
+        if sum(positive for *_, positive in prompt.points) > 1:
+            return "Are these several objects? Press C between them, or tick 'Each point is its own object'."
+        return "That is hardly an object: click nearer to the centre of one, or drag a box around it."
 
     def facts(self) -> str:
         """Say how large and how good the outline on display is; empty when there is none."""
@@ -220,10 +232,12 @@ class SingleObjects:
         if mask is None or len(answer.masks()) > 1:
             return ""
         micrometres = self._pixel_size()
-        area = f"{mask.area} px" if micrometres is None else f"{mask.area * micrometres**2:.3g} µm²"
+        area, across = f"{mask.area} px", f"{mask.diameter:.0f} px"
+        if micrometres is not None:
+            area, across = f"{mask.area * micrometres**2:.3g} µm²", f"{mask.diameter * micrometres:.3g} µm"
         count = len(answer.mine)
         which = f" Outline {answer.chosen[answer.active] + 1} of {count} (Q)." if count > 1 else ""
-        return f"Score {mask.iou:.2f}, {area}, {mask.diameter:.0f} px across.{which}"
+        return f"Score {min(max(mask.iou, 0), 1):.2f}, {area}, {across} across.{which}"
 
     def _on_error(self, error: BaseException) -> None:
         self.forget()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -87,6 +88,8 @@ class ClickSection(QWidget):
     def _build_saving(self) -> QVBoxLayout:
         self.facts = QLabel()
         self.facts.setWordWrap(True)
+        self.facts.setAlignment(Qt.AlignmentFlag.AlignTop)
+        self.facts.setMinimumHeight(2 * self.facts.fontMetrics().lineSpacing())  # nothing below it jumps
         self.same_box = QCheckBox()
         self.same_box.setChecked(True)
         self.commit_button = QPushButton("Save object (C)")
@@ -210,7 +213,6 @@ class ClickSection(QWidget):
         control = self._control
         facts = control.single.facts()
         self.facts.setText(facts)
-        self.facts.setVisible(bool(facts))
         same = control.single.answer.same
         self.same_box.setVisible(same is not None)
         if same is not None:
