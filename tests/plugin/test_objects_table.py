@@ -137,7 +137,7 @@ def test_edits_undo_and_the_brush_bring_the_table_up_to_date(stack_desk):
     desk.finish(Lane.MEASURE)
     curating.accept([2, 3])
     curating.select([2, 3])
-    curating.merge()
+    curating.repairs.merge()
     assert curating.accepted == frozenset()  # no longer what was accepted
     desk.finish(Lane.MEASURE)
     assert (curating.table.labels.tolist(), curating.selected) == ([2], (2,))
@@ -148,7 +148,7 @@ def test_edits_undo_and_the_brush_bring_the_table_up_to_date(stack_desk):
         layer.data_setitem((np.array([2]), np.array([39]), np.array([39])), 7)
     desk.finish(Lane.MEASURE)
     assert curating.table.labels.tolist() == [2, 3, 7]
-    curating.remove_small(5)
+    curating.repairs.remove_small(5)
     desk.finish(Lane.MEASURE)
     assert curating.table.labels.tolist() == [2]
     desk.viewer.layers.remove(layer)
@@ -162,7 +162,7 @@ def test_an_undo_on_another_plane_brings_the_table_of_all_planes_up_to_date(stac
     stack_desk.finish(Lane.MEASURE)
     before = curating.table.labels.tolist()
     curating.select(before[:1])
-    curating.delete()
+    curating.repairs.delete()
     stack_desk.finish(Lane.MEASURE)
     assert curating.table.labels.tolist() == before[1:]
     viewer.dims.set_point(0, 6)

@@ -103,7 +103,7 @@ def test_a_check_is_answered_kept_with_the_layer_and_gone_on_with(desk):
     assert (plain["precision"]["low"], plain["precision"]["high"]) == wilson(26, 30)
     assert not checking.is_outdated
     desk.control.curating.select([order[0]])
-    desk.control.curating.delete()
+    desk.control.curating.repairs.delete()
     desk.finish(Lane.MEASURE)
     assert checking.is_outdated
 

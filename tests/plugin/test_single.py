@@ -345,7 +345,7 @@ def test_ctrl_z_on_a_prompt_layer_takes_back_a_repair_that_came_after_a_click(de
     desk.click(30, 60)
     curating.use_layer(theirs)
     curating.select([1, 2])
-    curating.merge()
+    curating.repairs.merge()
     assert set(np.unique(theirs.data)) == {0, 1}
     single.undo()
     np.testing.assert_array_equal(theirs.data, data)

@@ -9,15 +9,39 @@ from psygnal import Signal
 
 from napari_lightsam.plugin import layers
 from napari_lightsam.plugin.axes import METADATA_KEY
+from napari_lightsam.plugin.colours import SKY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping, Sequence
+    from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 
     from napari.components import ViewerModel
     from napari.layers import Labels, Points, Shapes
+    from numpy.typing import NDArray
 
-_COLOUR = "#56B4E9"  # of the Okabe-Ito palette: sky blue, seen on dark images and on the preview's yellow
+STILL = 5.0
+"""Pixels on the screen that the mouse may move in a click; napari adds a point up to there."""
+
 _ON_SCREEN = 14  # pixels across
+
+
+def clicked(event: Any) -> Generator[None, None, bool]:
+    """Follow the mouse from press to release, as a part of a mouse callback of napari.
+
+    Returns
+    -------
+    bool
+        Whether it was a click: a mouse that moved by `STILL` or more dragged something.
+    """
+    press = np.array(event.pos, float)
+    yield
+    while event.type == "mouse_move":
+        yield
+    return not moved(event, press)
+
+
+def moved(event: Any, press: NDArray[np.float64]) -> bool:
+    """Tell whether the mouse is farther from where it was pressed than in a click."""
+    return bool(np.linalg.norm(np.array(event.pos, float) - press) >= STILL)
 
 
 class Clicks:
@@ -78,7 +102,7 @@ class Clicks:
             name=self._name,
             symbol="cross",
             size=_ON_SCREEN / max(zoom, 1e-9),
-            face_color=_COLOUR,
+            face_color=SKY,
             border_color="white",
             metadata={METADATA_KEY: {"role": self._role, "owner": self._owner, "version": 1}},
             **on_labels(labels),
@@ -156,7 +180,7 @@ class Frames:
             shape_type="rectangle",
             ndim=labels.ndim,
             name=self._name,
-            edge_color=_COLOUR,
+            edge_color=SKY,
             face_color=[0, 0, 0, 0],
             edge_width=2 / max(zoom, 1e-9),
             metadata={METADATA_KEY: note},

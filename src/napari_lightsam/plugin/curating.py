@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from psygnal import Signal
 
-from napari_lightsam.errors import LightSamError
 from napari_lightsam.plugin import layers
 from napari_lightsam.plugin.camera import centre_on, show_plane, zoom_in_on
-from napari_lightsam.plugin.clicks import Frames
-from napari_lightsam.plugin.edits import Edited, Edits
+from napari_lightsam.plugin.clicks import Frames, clicked
 from napari_lightsam.plugin.layers import Role
-from napari_lightsam.plugin.messages import report_error, report_info
+from napari_lightsam.plugin.messages import report_error
 from napari_lightsam.plugin.objects import (
     ObjectTable,
     describe,
@@ -25,12 +23,13 @@ from napari_lightsam.plugin.objects import (
     pixel_area_um2,
     shown_place,
 )
+from napari_lightsam.plugin.repairing import Repairing
 from napari_lightsam.plugin.results import refusal
 from napari_lightsam.plugin.timeline import Step
 from napari_lightsam.plugin.worker import Lane
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
 
     from napari.components import ViewerModel
     from napari.layers import Labels
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
     from napari_lightsam.plugin.results import Results
     from napari_lightsam.plugin.worker import Worker
 
-_STILL = 5  # screen pixels that the mouse may move during a click
 _MOST_FRAMES = 100
 
 
@@ -69,6 +67,8 @@ class Curating:
         Labels of the selected objects; the first is the current one.
     all_planes
         Table and edits are of the whole stack, not of the plane on display.
+    repairs
+        What can be done with the selected objects.
     """
 
     changed = Signal()
@@ -88,6 +88,7 @@ class Curating:
         self._version, self._measured_version = 1, 0
         self._quiet = False
         self._sliced: Place = ()  # what of the layer napari showed last
+        self.repairs = Repairing(self)
         self._frames = Frames(viewer, self.owner, Role.SELECTED, "selected objects")
         for emitter in self._emitters():
             emitter.connect(self._on_moved)
@@ -121,7 +122,7 @@ class Curating:
             labels.events.selected_label.connect(self._on_selected_label)
             labels.mouse_drag_callbacks.append(self._on_mouse)
             self._sliced = shown_place(labels, self.viewer)
-        self._mark_outdated()
+        self.mark_outdated()
 
     def _let_go(self) -> None:
         labels = self.layer
@@ -139,7 +140,7 @@ class Curating:
         """Have table and edits be of the whole stack, or of the plane on display."""
         if wanted != self.all_planes:
             self.all_planes = wanted
-            self._mark_outdated()
+            self.mark_outdated()
 
     def why_not(self) -> str:
         """Say why nothing can be edited, or ""."""
@@ -170,7 +171,8 @@ class Curating:
         """The table is of the pixels as they are."""
         return self._measured_version == self._version
 
-    def _place(self, labels: Labels) -> Place:
+    def place_of(self, labels: Labels) -> Place:
+        """Return what of a layer table and edits are of."""
         return (None,) * labels.ndim if self.all_planes else shown_place(labels, self.viewer)
 
     def measure(self) -> None:
@@ -185,7 +187,7 @@ class Curating:
         version = self._version
         self._worker.submit(
             Lane.MEASURE,
-            measure(labels.data, self._place(labels)),
+            measure(labels.data, self.place_of(labels)),
             lambda table: self._on_measured(table, version),
             report_error,
         )
@@ -199,30 +201,31 @@ class Curating:
         self._show_frames()
         self.changed.emit()
 
-    def _mark_outdated(self) -> None:
+    def mark_outdated(self) -> None:
+        """Note that pixels of the layer changed, or others are looked at."""
         self._version += 1
         self.outdated.emit()
         self.changed.emit()
 
     def _on_paint(self, event: Any = None) -> None:
-        self._mark_outdated()
+        self.mark_outdated()
 
     def _on_moved(self, event: Any = None) -> None:
         if self.all_planes:
             self._show_frames()  # another plane on display; what is measured is the same
         else:
-            self._mark_outdated()
+            self.mark_outdated()
 
     def _on_set_data(self, event: Any) -> None:
         """Notice an undo, or another array; napari tells in the same way that it shows another plane."""
         former, self._sliced = self._sliced, shown_place(event.source, self.viewer)
         if not self.all_planes or self._sliced == former:
-            self._mark_outdated()
+            self.mark_outdated()
 
     def _on_removed(self, event: Any) -> None:
         if event.value.unique_id == self.layer_id:
             self._let_go()
-            self._mark_outdated()
+            self.mark_outdated()
 
     # --- what is selected ----------------------------------------------------------------------------
 
@@ -293,12 +296,8 @@ class Curating:
         """Select the object that is clicked, with Shift more of them, while no tool of napari's is in use."""
         if layer.mode != "pan_zoom" or layer.multiscale:
             return
-        start = np.array(event.pos, float)
-        yield
-        while event.type == "mouse_move":
-            yield
-        if np.linalg.norm(np.array(event.pos, float) - start) > _STILL:
-            return  # the image was dragged
+        if not (yield from clicked(event)):
+            return
         found = layer.get_value(
             event.position,
             view_direction=event.view_direction,
@@ -329,80 +328,7 @@ class Curating:
             self.marked.emit(labels)
             self.changed.emit()
 
-    # --- edits ---------------------------------------------------------------------------------------
-
-    def merge(self) -> None:
-        """Make one object of those selected."""
-        ids = self.selected
-        self._edit(
-            lambda edits: edits.merge(ids), lambda done: f"{_names(ids)} merged into {done.ids[0]}.", ids
-        )
-
-    def delete(self) -> None:
-        """Delete the selected objects."""
-        ids = self.selected
-        self._edit(lambda edits: edits.delete(ids), lambda _: f"{_names(ids)} deleted.", ids)
-
-    def fill_holes(self) -> None:
-        """Fill the holes of the selected objects."""
-        ids = self.selected
-        self._edit(
-            lambda edits: edits.fill_holes(ids), lambda done: f"{done.changed} pixels of holes filled.", ids
-        )
-
-    def smooth(self) -> None:
-        """Smooth the outlines of the selected objects."""
-        ids = self.selected
-        self._edit(lambda edits: edits.smooth(ids), lambda _: f"{_names(ids)} smoothed.", ids)
-
-    def small(self, least: int) -> list[int]:
-        """Return the objects of less than so many pixels."""
-        return [int(label) for label in self.table.labels[self.table.areas < least]]
-
-    def remove_small(self, least: int) -> None:
-        """Delete all objects of less than so many pixels."""
-        if not self.is_current:
-            report_info("The objects are still being measured; press again in a moment.")
-            return
-        ids = self.small(least)
-        self._edit(
-            lambda edits: edits.delete(ids),
-            lambda _: f"{len(ids)} objects of less than {least} px deleted.",
-            ids,
-        )
-
-    def _edit(
-        self, act: Callable[[Edits], Edited], sentence: Callable[[Edited], str], ids: Sequence[int]
-    ) -> None:
-        labels = self.layer
-        if labels is None:
-            report_info(self.why_not())
-            return
-        try:
-            done = act(self.edits(labels, self._place(labels), ids))
-        except LightSamError as error:
-            report_error(error)
-            return
-        self.finish_edit(done, sentence(done), ids)
-
-    def edits(self, labels: Labels, place: Place, ids: Iterable[int]) -> Edits:
-        """Return the edits of a place of the layer; a current table helps to find the objects."""
-        regions = {}
-        if self.is_current and place == self.table.place:
-            found = ((label, self.table.region(label)) for label in ids)
-            regions = {label: region for label, region in found if region is not None}
-        return Edits(labels, place, self.axes, regions)
-
-    def finish_edit(self, done: Edited, sentence: str, ids: Iterable[int]) -> None:
-        """Take note of an edit that was made: say so, and select what came of it."""
-        if not done.changed:
-            self.say("Nothing had to be changed.")
-            return
-        self.accept(ids, accepted=False)
-        self.results.timeline.note(Step(self.layer_id))
-        self.say(f"{sentence} Ctrl+Z takes it back.")
-        self.selected = done.ids
-        self._mark_outdated()
+    # --- undo ----------------------------------------------------------------------------------------
 
     def undo(self) -> None:
         """Take back the last step in the layer, on napari's own timeline."""
@@ -430,15 +356,3 @@ class Curating:
         for emitter in self._emitters():
             emitter.disconnect(self._on_moved)
         self.viewer.layers.events.removed.disconnect(self._on_removed)
-
-
-def _names(ids: Sequence[int]) -> str:
-    """Name objects for a sentence.
-
-    Examples
-    --------
-    >>> _names([3]), _names([3, 7, 9])
-    ('Object 3', 'Objects 3, 7, 9')
-    """
-    shown = ", ".join(map(str, ids[:4])) + (", ..." if len(ids) > 4 else "")
-    return f"Object{'s' if len(ids) > 1 else ''} {shown}"

@@ -10,6 +10,7 @@ import numpy as np
 
 from napari_lightsam.plugin import layers
 from napari_lightsam.plugin.axes import METADATA_KEY, level0
+from napari_lightsam.plugin.colours import YELLOW
 from napari_lightsam.plugin.everything_outlines import Outlined
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ PAUSE = 0.3
 """Seconds between two drawings, at least."""
 
 _SHARE = 5  # drawing takes at most this part of the window's time
-_COLOUR = (0.94, 0.89, 0.26, 1.0)  # of the Okabe-Ito palette: yellow, as the outline of a click
 
 
 class RunPreview:
@@ -112,7 +112,7 @@ class RunPreview:
             np.zeros(shape, np.uint8),
             name=f"{image.name} everything (running)",
             # one that lists its labels would be compiled when it is first used, for seconds
-            colormap=CyclicLabelColormap(colors=[(0, 0, 0, 0), _COLOUR], background_value=0),
+            colormap=CyclicLabelColormap(colors=[(0, 0, 0, 0), YELLOW], background_value=0),
             opacity=1.0,
             metadata={METADATA_KEY: {"role": "preview", "version": 1, "image": str(image.unique_id)}},
             **layers.on_plane(image, self._plane, (y0, x0)),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_lightsam.plugin import prompts
+from napari_lightsam.plugin.clicks import clicked, moved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -14,9 +15,6 @@ if TYPE_CHECKING:
     from napari.layers import Points, Shapes
 
     from napari_lightsam.plugin.annotator import Annotator
-
-STILL = 5.0
-"""Pixels on the screen that the mouse may move in a click; napari adds a point up to there."""
 
 
 class DragBox:
@@ -45,14 +43,14 @@ class DragBox:
         layer.mouse_pan = False  # the view stays; napari delivers moves too late for `event.handled`
         yield
         while event.type == "mouse_move":
-            if drawn or _moved(event, press):
+            if drawn or moved(event, press):
                 drawn = True
                 self._draw(first, tuple(event.position))
             yield
         layer.mouse_pan = True
         if drawn:
             self._draw(first, tuple(event.position))
-            self._end(_moved(event, press))
+            self._end(moved(event, press))
 
 
 class ClickOrDrag:
@@ -67,11 +65,8 @@ class ClickOrDrag:
 
     def on_drag(self, layer: Shapes, event: Any) -> Generator[None, None, None]:
         """Follow the mouse from press to release."""
-        press, shift, self._click = np.array(event.pos, float), "Shift" in event.modifiers, None
-        yield
-        while event.type == "mouse_move":
-            yield
-        if not _moved(event, press):  # known before napari tells of the new shape
+        shift, self._click = "Shift" in event.modifiers, None
+        if (yield from clicked(event)):  # known before napari tells of the new shape
             self._click = tuple(event.position), shift
 
     def take(self) -> tuple[tuple[float, ...], bool] | None:
@@ -134,10 +129,6 @@ class Gestures:
         at, negative = click
         self._annotator.click(at, negative=negative)
         return True
-
-
-def _moved(event: Any, press: Any) -> bool:
-    return bool(np.linalg.norm(np.array(event.pos, float) - press) >= STILL)
 
 
 def _drop_last(boxes: Shapes) -> None:

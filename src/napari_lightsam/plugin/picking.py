@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from napari_lightsam.plugin.clicks import clicked
 from napari_lightsam.plugin.messages import report_info
 
 if TYPE_CHECKING:
@@ -15,8 +14,6 @@ if TYPE_CHECKING:
     from napari.layers import Image, Labels
 
     from napari_lightsam.plugin.annotator import Annotator
-
-_STILL = 5  # screen pixels that the mouse may move during a click; more moves the view
 
 
 class Picking:
@@ -81,12 +78,9 @@ class Picking:
             self.stop()
 
     def _on_click(self, viewer: ViewerModel, event: Any) -> Generator[None, None, None]:
-        start = np.array(event.pos, float)
-        yield
-        while event.type == "mouse_move":
-            yield
+        still = yield from clicked(event)
         image = self._annotator.image
-        if image is not None and np.linalg.norm(np.array(event.pos, float) - start) <= _STILL:
+        if image is not None and still:
             self._pick(image, event)
 
     def _pick(self, image: Image, event: Any) -> None:

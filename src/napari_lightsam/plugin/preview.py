@@ -9,6 +9,7 @@ import numpy as np
 
 from napari_lightsam.plugin import layers
 from napari_lightsam.plugin.axes import METADATA_KEY
+from napari_lightsam.plugin.colours import YELLOW
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +29,7 @@ _SIDE = 1024
 _LARGEST_STEP = 20_000
 """Pixels that are changed as one undoable step: the layer keeps a hundred steps that nobody goes back to."""
 
-_FILL, _EDGE = (0.94, 0.89, 0.26, 0.20), (0.94, 0.89, 0.26, 1.0)
+_FILL, _EDGE = (*YELLOW[:3], 0.20), YELLOW
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import numpy as np
 
 from napari_lightsam.plugin import layers
 from napari_lightsam.plugin.axes import METADATA_KEY, AxisRole, Plane
+from napari_lightsam.plugin.colours import BLUE, ORANGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
 
 POSITIVE, NEGATIVE = "positive", "negative"
 
-# Blue and orange of the Okabe-Ito palette: told apart with every kind of colour vision.
-COLOURS = {POSITIVE: "#0072B2", NEGATIVE: "#E69F00"}
+COLOURS = {POSITIVE: BLUE, NEGATIVE: ORANGE}
 SYMBOLS = {POSITIVE: "disc", NEGATIVE: "cross"}
 
 STRETCH = 1000.0  # makes the one pixel of a channel axis so long that a point shows in every channel

@@ -15,6 +15,7 @@ from napari_lightsam.errors import ConfigError, FileError, LightSamError
 from napari_lightsam.formats.guard import protect_inputs
 from napari_lightsam.plugin import layers
 from napari_lightsam.plugin.axes import METADATA_KEY, NoPlane, full_plane, level0
+from napari_lightsam.plugin.colours import GREEN
 from napari_lightsam.plugin.layers import Role
 from napari_lightsam.plugin.messages import report_error, report_info
 from napari_lightsam.plugin.prompts import STRETCH, Placing
@@ -46,7 +47,6 @@ LARGEST_LAZY_PLANE = 16_000_000
 SIDE = 4096
 """Pixels a side of a work region that nobody drew, at most: the middle of what the window shows."""
 
-_COLOUR = "#009E73"  # the Okabe-Ito palette's green, as areas that are drawn
 
 
 def needs_region(image: Image, plane: Plane) -> bool:
@@ -232,7 +232,7 @@ class WorkRegion:
         outline.add(
             [placing.from_plane(p, plane) for p in polygons or [[[y0, x0], [y0, x1], [y1, x1], [y1, x0]]]],
             shape_type="polygon",
-            edge_color=_COLOUR,
+            edge_color=GREEN,
             face_color=[0, 0, 0, 0],
             edge_width=max(1.0, max(y1 - y0, x1 - x0) / 300),
         )

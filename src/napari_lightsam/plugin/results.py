@@ -12,7 +12,9 @@ from napari_lightsam.errors import LightSamError
 from napari_lightsam.plugin import layers
 from napari_lightsam.plugin.made import Made, note_made
 from napari_lightsam.plugin.messages import report_info
+from napari_lightsam.plugin.places import view
 from napari_lightsam.plugin.timeline import Step, Timeline
+from napari_lightsam.plugin.undoable import write_step
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -194,7 +196,7 @@ class Results:
                 f"The Labels layer {labels.name!r} is {labels.data.dtype} and has no free label left. "
                 "Choose a new layer under 'Save into'."
             )
-        step = _Step(plane_of(labels, place), replaces, several=len(given) > 1)
+        step = _Step(view(labels.data, place), replaces, several=len(given) > 1)
         ids: list[int] = []
         for mask, how in given:
             value = first + len(ids) if replaces is None else replaces
@@ -237,9 +239,10 @@ class Results:
         """
         labels = layers.by_id(self.viewer, self.target)
         place = None if labels is None or refusal(labels) else layers.place_in(labels, image, plane)
-        if place is None or not 0 < mask.area <= LARGEST_STEP:  # larger ones become layers of their own
+        fits = 0 < mask.area <= LARGEST_STEP  # larger ones become layers of their own
+        if labels is None or place is None or not fits:
             return None
-        here = plane_of(labels, place)
+        here = view(labels.data, place)
         y0, x0, y1, x1 = mask.box
         covered = here[y0:y1, x0:x1][mask.crop]
         covered = covered[covered != 0]
@@ -335,9 +338,7 @@ class _Step:
         of_plane = iter((np.concatenate(self._rows), np.concatenate(self._columns)))
         values = np.concatenate(self._values).astype(labels.data.dtype)
         index = tuple(next(of_plane) if step is None else np.full(len(values), step) for step in place)
-        show(labels)
-        with labels.block_history():
-            labels.data_setitem(index, values)
+        write_step(labels, index, values)
         return len(values)
 
 
@@ -358,15 +359,3 @@ def refusal(labels: Labels) -> str:
         f"The Labels layer {labels.name!r} {what} and cannot be edited. Save into a new layer, or open its "
         "full resolution as an array in memory."
     )
-
-
-def show(labels: Labels) -> None:
-    """Show a layer that is about to be written: napari cannot update one that it never sliced."""
-    if not labels.visible:  # napari draws all of a layer anew whenever this is set
-        labels.visible = True
-
-
-def plane_of(labels: Labels, place: tuple[int | None, ...]) -> NDArray[Any]:
-    """Return the plane of a Labels layer that `layers.place_in` found, as a view (H, W)."""
-    view: NDArray[Any] = labels.data[tuple(slice(None) if step is None else step for step in place)]
-    return view

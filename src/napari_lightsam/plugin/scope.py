@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_lightsam.plugin.axes import METADATA_KEY, AxisRole, NoPlane, Plane, level0, roles_of
+from napari_lightsam.plugin.colours import GREEN
 from napari_lightsam.plugin.layers import by_id, is_covered, on_image
 from napari_lightsam.plugin.prompts import STRETCH, Placing
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from napari.layers import Image, Shapes
     from numpy.typing import ArrayLike, NDArray
 
-_COLOUR = "#009E73"  # the Okabe-Ito palette's green: neither prompt nor preview
 
 Region = tuple[int, int, int, int]
 """(y0, x0, y1, x1), half-open, in pixels of the plane."""
@@ -94,7 +94,7 @@ def add_region(viewer: ViewerModel, image: Image, plane: Plane) -> Shapes:
         None,
         ndim=image.ndim,
         name="region",
-        edge_color=_COLOUR,
+        edge_color=GREEN,
         face_color=[0, 0, 0, 0],
         edge_width=max(1.0, max(plane.shape) / 250),
         **on_image(image, plane, stretch=STRETCH),

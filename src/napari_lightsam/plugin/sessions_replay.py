@@ -11,6 +11,7 @@ from napari_lightsam.engine.config import EverythingConfig, config_from
 from napari_lightsam.engine.progress import Progress
 from napari_lightsam.plugin.axes import AxisRole
 from napari_lightsam.plugin.made import Made
+from napari_lightsam.plugin.places import index_of
 from napari_lightsam.plugin.sessions_scene import Scene
 from napari_lightsam.session.document import areas_of
 
@@ -215,7 +216,7 @@ def _again_prompted(scene: Scene, record: LabelRecord, how: Made, value: int, ne
 
     assert how.prompt is not None
     segmenter, embedding = scene.embedding(how, record)
-    here = tuple(slice(None) if step is None else step for step in how.plane)
+    here = index_of(how.plane)
     found = predict_alike(segmenter, embedding, [how.prompt], how.object_size)[0]
     if not found:
         return
@@ -256,7 +257,7 @@ def _again_everything(
 
             inside = paint_polygons(polygons, (y0, x0, y1, x1))
         labels = inside_only(measured(found.labels, ids, found.scores), inside).labels
-        here: tuple[Any, ...] = tuple(slice(None) if step is None else step for step in how.plane)
+        here = index_of(how.plane)
         target, stored = new[here][y0:y1, x0:x1], record.data[here][y0:y1, x0:x1]
     else:
         roles = scene.roles

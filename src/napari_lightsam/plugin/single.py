@@ -16,8 +16,9 @@ from napari_lightsam.plugin.axes import NoPlane
 from napari_lightsam.plugin.downloads import is_here
 from napari_lightsam.plugin.made import made_with_area
 from napari_lightsam.plugin.messages import report_error, report_info
+from napari_lightsam.plugin.places import view
 from napari_lightsam.plugin.prompt_history import Correction
-from napari_lightsam.plugin.results import plane_of, refusal
+from napari_lightsam.plugin.results import refusal
 from napari_lightsam.plugin.scope import lie_in, outline_of
 from napari_lightsam.plugin.timeline import PROMPTS
 from napari_lightsam.plugin.worker import Lane
@@ -338,7 +339,7 @@ class SingleObjects:
         self._results.target = correction.layer
         image, plane = self._annotator.image, self.answer.plane
         place = layers.place_in(labels, image, plane) if image is not None and plane is not None else None
-        return place is not None and bool((plane_of(labels, place) == correction.value).any())
+        return place is not None and bool((view(labels.data, place) == correction.value).any())
 
     def undo(self) -> None:
         """Take back what was done last: an edit of the prompts, or a step in a Labels layer.
@@ -406,7 +407,7 @@ class SingleObjects:
                 why_not or f"The layer {labels.name!r} does not lie on {image.name!r} pixel by pixel."
             )
             return False
-        mask = crop_mask(plane_of(labels, place) == value)
+        mask = crop_mask(view(labels.data, place) == value)
         if not value or not mask.area:
             report_info(f"There is no object {value} on this plane." if value else "There is no object here.")
             return False
@@ -490,7 +491,7 @@ class SingleObjects:
         if labels is None or image is None or refusal(labels):
             return None
         place = layers.place_in(labels, image, plane)
-        return None if place is None else plane_of(labels, place)
+        return None if place is None else view(labels.data, place)
 
     def _on_similar(self, plane: Plane, own: list[tuple[float, float]], points: NDArray[np.float64]) -> None:
         try:

@@ -169,7 +169,7 @@ class Splitting:
             labels = self._curating.results.writable(labels)
             self._curating.use_layer(labels)
             first = self._curating.results.next_id(labels)
-            edits = self._curating.edits(labels, job.place, [job.label])
+            edits = self._curating.repairs.edits(labels, job.place, [job.label])
             done = edits.split(job.label, job.points, first, outlines)
         except LightSamError as error:
             report_error(error)  # the clicks stay, to be moved
@@ -183,7 +183,7 @@ class Splitting:
                 )
         self.stop()
         sentence = f"Object {job.label} split into {', '.join(map(str, done.ids))}."
-        self._curating.finish_edit(done, sentence, [job.label])
+        self._curating.repairs.finish_edit(done, sentence, [job.label])
 
     def _on_removed(self, event: object) -> None:
         if self.label is not None and self.clicks.layer is None:

@@ -9,6 +9,7 @@ from psygnal import Signal
 
 from napari_lightsam.plugin import layers, prompts
 from napari_lightsam.plugin.axes import METADATA_KEY, Plane
+from napari_lightsam.plugin.colours import PURPLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Shapes
 
-_COLOUR = "#CC79A7"  # the Okabe-Ito palette's purple: neither a positive nor a negative prompt
 
 
 class TypicalObject:
@@ -60,7 +60,7 @@ class TypicalObject:
             None,
             ndim=image.ndim,
             name="one typical object",
-            edge_color=_COLOUR,
+            edge_color=PURPLE,
             face_color=[0, 0, 0, 0],
             edge_width=max(1.0, max(plane.shape) / 250),
             metadata={METADATA_KEY: {"role": "typical", "owner": self._owner, "version": 1}},

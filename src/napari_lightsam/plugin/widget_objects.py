@@ -130,13 +130,13 @@ class ObjectsSection(FoldedSection):
         self.view.deleted.connect(self.delete)
         self.view.undone.connect(curating.undo)
         self.view.repeated.connect(curating.redo)
-        self.merge_button.clicked.connect(lambda: curating.merge())
+        self.merge_button.clicked.connect(lambda: curating.repairs.merge())
         self.split_button.clicked.connect(self.split)
         self.delete_button.clicked.connect(self.delete)
-        self.fill_button.clicked.connect(lambda: curating.fill_holes())
-        self.smooth_button.clicked.connect(lambda: curating.smooth())
+        self.fill_button.clicked.connect(lambda: curating.repairs.fill_holes())
+        self.smooth_button.clicked.connect(lambda: curating.repairs.smooth())
         self.redo_button.clicked.connect(self.redo)
-        self.small_button.clicked.connect(lambda: curating.remove_small(self.least.value()))
+        self.small_button.clicked.connect(lambda: curating.repairs.remove_small(self.least.value()))
         self.least.valueChanged.connect(self._show)
         self._control.viewer.layers.selection.events.active.connect(self._on_active)
 
@@ -252,7 +252,7 @@ class ObjectsSection(FoldedSection):
             one,
             "Outline the object anew (R): change its prompts, then C saves in its place.",
         )
-        count = len(curating.small(self.least.value()))
+        count = len(curating.repairs.small(self.least.value()))
         enable(
             self.small_button,
             reason or ("" if count else f"No object has less than {self.least.value()} px."),
@@ -302,7 +302,7 @@ class ObjectsSection(FoldedSection):
         if not ids or self._curating.why_not():
             return
         following = self._next_after(ids)
-        self._curating.delete()
+        self._curating.repairs.delete()
         if following is not None:
             self._curating.go_to(following)
 
