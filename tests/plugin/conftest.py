@@ -17,7 +17,7 @@ from napari.components import ViewerModel
 from napari_lightsam.engine.config import Thresholds
 from napari_lightsam.engine.masks import Mask, Masks
 from napari_lightsam.engine.progress import Progress
-from napari_lightsam.plugin import inference
+from napari_lightsam.plugin import inference, sessions_shelf
 from napari_lightsam.plugin.controller import Controller
 from napari_lightsam.plugin.worker import Lane
 
@@ -200,6 +200,13 @@ class Desk:
 def make_desk():
     """Make desks in fixtures that last longer than a test; who makes one closes it."""
     return Desk
+
+
+@pytest.fixture(autouse=True)
+def own_unsaved_work(tmp_path_factory, monkeypatch):
+    """Keep the work that a test leaves unsaved from being offered to the next one."""
+    folder = tmp_path_factory.mktemp("unsaved")
+    monkeypatch.setattr(sessions_shelf, "cache_folder", lambda: folder)
 
 
 @pytest.fixture

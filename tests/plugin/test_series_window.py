@@ -130,7 +130,7 @@ def test_a_series_of_five_images_is_annotated_closed_half_way_and_resumed(
         done[name] = second.labels().data.copy()
         second.next(following)
     pump(qapp, lambda: second.shown == "5 of 5 done")
-    assert "All 5 images are annotated" in second.widget.status.text()
+    pump(qapp, lambda: "All 5 images are annotated" in second.widget.status.text())
     second.keep("series_3_finished", tmp_path)
 
     out = tmp_path / "plate 1_annotated"

@@ -10,7 +10,7 @@ import tifffile
 from napari.components import ViewerModel
 
 from napari_lightsam.errors import FileError
-from napari_lightsam.plugin.layers import ours
+from napari_lightsam.plugin.layers import input_key, ours
 from napari_lightsam.plugin.made import made_objects
 from napari_lightsam.plugin.reader import read_lightsam
 from napari_lightsam.plugin.sessions_shelf import Shelf
@@ -42,8 +42,14 @@ def settle(desk):
     desk.run_until(lambda: not desk.control.sessions.is_busy)
 
 
+def made(labels, image):
+    """How the objects of a layer were made, with its image as number 0."""
+    return {value: how.with_inputs({input_key(image): 0}) for value, how in made_objects(labels).items()}
+
+
 def test_work_is_saved_and_dropped_into_another_window_it_goes_on(desk, new_desk, image_file, tmp_path):
-    open_file(desk, image_file).scale = (0.5, 0.5)
+    image = open_file(desk, image_file)
+    image.scale = (0.5, 0.5)
     desk.click(30, 20)
     desk.commit()
     desk.click(10, 45)
@@ -63,7 +69,7 @@ def test_work_is_saved_and_dropped_into_another_window_it_goes_on(desk, new_desk
     assert again.data.dtype == labels.data.dtype
     np.testing.assert_allclose(again.scale, (0.5, 0.5))
     assert ours(again)["quality"] == {"checked": 30, "correct": 28}
-    assert made_objects(again) == made_objects(labels)
+    assert made(again, picture) == made(labels, image)
     other.control.shown.use_image(picture)
     other.finish()
     other.click(50, 10)

@@ -32,6 +32,10 @@ class Answer:
         The object that was prompted last.
     settings
         What the model was asked with.
+    seen
+        What the model saw; see `Made.inputs`.
+    weights_hash
+        SHA-256 of the model's weights.
     same
         The saved object that the only outline is another version of, or None.
     """
@@ -42,6 +46,8 @@ class Answer:
     chosen: list[int] = field(default_factory=list)
     active: int = 0
     settings: Settings | None = None
+    seen: tuple[tuple[str, int | None], ...] | None = None
+    weights_hash: str = ""
     same: int | None = None
 
     @property
@@ -70,6 +76,8 @@ class Answer:
                 candidate=i,
                 model="" if asked is None else asked.model,
                 object_size=None if asked is None else asked.object_size,
+                weights_hash=self.weights_hash,
+                inputs=self.seen,
             )
             for prompt, found, i in zip(self.prompts, self.candidates, self.chosen, strict=True)
             if found

@@ -148,6 +148,7 @@ class Everything:
         config = replace(choices.config, object_size=settings.object_size)
         inside = paint_polygons(polygons, region) if polygons else None
         note["polygons"] = [polygon.round(3).tolist() for polygon in polygons]
+        note["inputs"] = [list(one) for one in request.seen]
         asked = Asked(request.plane, region, axis, inside, settings, choices, note)
         preview = self._preview = RunPreview(self._viewer, request.plane, region, axis)
         run = self._run = _Run(asked, preview)

@@ -149,6 +149,8 @@ def _note_made(layer: Labels, written: Written) -> None:
         plane=place if place.count(None) == 2 else (),  # objects of a stack go through many planes
         model=str(note.get("model", "")),
         object_size=note.get("object_size"),
+        weights_hash=str(note.get("weights_hash", "")),
+        inputs=tuple((image, channel) for image, channel in note.get("inputs", ())) or None,
     )
     scores = objects.scores if len(objects.scores) == len(objects.ids) else None
     note_run(layer, objects.ids, scores, objects.areas, made)

@@ -91,6 +91,11 @@ class Inference:
         """Return a model that was loaded already; may be asked from any thread."""
         return self._segmenters.get(model)
 
+    def weights_hash(self, model: str) -> str:
+        """Return the SHA-256 of a loaded model's weights, else ""; may be asked from any thread."""
+        segmenter = self.loaded(model)
+        return "" if segmenter is None else segmenter.weights_hash
+
     def is_embedded(self, request: PlaneRequest, settings: Settings) -> bool:
         """Tell whether prompts on a plane can be answered at once; may be asked from any thread."""
         return (request.key, settings) in self._embeddings

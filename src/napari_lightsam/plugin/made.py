@@ -79,6 +79,12 @@ class Made:
     cut: Mask | None = None
     shaped: bool = False
 
+    def drawn(self, mask: Mask, written: NDArray[np.bool_]) -> Made:
+        """Return the same with what became of its outline: `written` pixels of its box are its own."""
+        left = mask.crop & ~written
+        cut = Mask(mask.offset, left) if left.any() else None
+        return replace(self, area=int(np.count_nonzero(written)), cut=cut)
+
     def with_inputs(self, names: Mapping[Any, str | int]) -> Made:
         """Return the same with other names of images; unknown ones make all inputs unknown."""
         if not self.inputs:
@@ -170,6 +176,23 @@ def _prompt(plain: Mapping[str, Any] | None) -> ObjectPrompt | None:
         y0, x0, y1, x1 = (float(v) for v in box)
         box = (y0, x0, y1, x1)
     return ObjectPrompt(points, box, None if mask is None else mask_from(mask))
+
+
+def overlay(mask: Mask, other: Mask) -> NDArray[np.bool_]:
+    """Return which pixels of the box of another mask belong to a mask.
+
+    Examples
+    --------
+    >>> overlay(Mask((0, 1), np.ones((2, 2), bool)), Mask((1, 0), np.ones((2, 3), bool))).tolist()
+    [[False, True, True], [False, False, False]]
+    """
+    found = np.zeros(other.crop.shape, bool)
+    (y0, x0, y1, x1), (top, left, bottom, right) = mask.box, other.box
+    rows, columns = (max(y0, top), min(y1, bottom)), (max(x0, left), min(x1, right))
+    if rows[0] < rows[1] and columns[0] < columns[1]:
+        part = mask.crop[rows[0] - y0 : rows[1] - y0, columns[0] - x0 : columns[1] - x0]
+        found[rows[0] - top : rows[1] - top, columns[0] - left : columns[1] - left] = part
+    return found
 
 
 def plain_mask(mask: Mask) -> dict[str, Any]:

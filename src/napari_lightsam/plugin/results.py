@@ -201,15 +201,15 @@ class Results:
         for mask, how in given:
             value = first + len(ids) if replaces is None else replaces
             keep = None if how.prompt is None else how.prompt.first_positive
-            area = step.add(mask, value, keep, replace_others=replace_others)
-            if area:
+            written = step.add(mask, value, keep, replace_others=replace_others)
+            if written.any():
                 ids.append(value)
-                note_made(labels, value, replace(how, area=area, plane=place))
+                note_made(labels, value, replace(how.drawn(mask, written), plane=place))
         if ids:
-            written = step.write(labels, place)
+            changed = step.write(labels, place)
             self._note_largest(labels, ids[-1])
             labels.selected_label = ids[-1]  # so that napari's brush corrects what was just saved
-            return Commit(labels.unique_id, tuple(ids), written, len(given) - len(ids))
+            return Commit(labels.unique_id, tuple(ids), changed, len(given) - len(ids))
         return Commit(labels.unique_id, (), 0, len(given))
 
     def _commit_as_layer(self, image: Image, plane: Plane, given: Sequence[tuple[Mask, Made]]) -> Commit:
@@ -222,9 +222,10 @@ class Results:
         labels = layers.make_labels(image, plane, f"{image.name} large object", note, content)
         place = layers.place_in(labels, image, plane)
         assert place is not None  # a layer that we just made lies on the image
-        areas = np.bincount(content.ravel(), minlength=len(given) + 1)
-        for value, (_, how) in enumerate(given, 1):
-            note_made(labels, value, replace(how, area=int(areas[value]), plane=place))
+        for value, (mask, how) in enumerate(given, 1):
+            y0, x0, y1, x1 = mask.box
+            mine = mask.crop & (content[y0:y1, x0:x1] == value)
+            note_made(labels, value, replace(how.drawn(mask, mine), plane=place))
         layers.add(self.viewer, labels, keep_active=True)
         ids = tuple(range(1, len(given) + 1))
         return Commit(labels.unique_id, ids, int(np.count_nonzero(content)))
@@ -304,8 +305,10 @@ class _Step:
         self._values: list[NDArray[np.int64]] = []
         self._taken = np.zeros(here.shape, bool)  # by the objects added so far; of thousands, maybe
 
-    def add(self, mask: Mask, value: int, keep: tuple[float, float] | None, *, replace_others: bool) -> int:
-        """Add one object and return how many pixels it gets; the first of overlapping ones keeps a pixel."""
+    def add(
+        self, mask: Mask, value: int, keep: tuple[float, float] | None, *, replace_others: bool
+    ) -> NDArray[np.bool_]:
+        """Add one object and return which pixels of its box are its own; of overlapping ones the first's."""
         y0, x0, y1, x1 = mask.box
         part = self._here[y0:y1, x0:x1]
         free = mask.crop.copy()
@@ -314,17 +317,16 @@ class _Step:
         if self._several:
             free &= ~self._taken[y0:y1, x0:x1]
             if np.count_nonzero(free) < _LEFT * mask.area:
-                return 0  # another outline of an object that is there already
+                return np.zeros_like(free)  # another outline of an object that is there already
         if np.count_nonzero(free) < mask.area:
             free = one_piece(free, None if keep is None else (round(keep[0]) - y0, round(keep[1]) - x0))
-        area = int(np.count_nonzero(free))
-        if area:
+        if free.any():
             rows, columns = np.nonzero(free & (part != value))  # an object that is corrected has most of them
             self._rows.append(rows + y0)
             self._columns.append(columns + x0)
             self._values.append(np.full(len(rows), value, np.int64))
             self._taken[y0:y1, x0:x1] |= free
-        return area
+        return free
 
     def write(self, labels: Labels, place: tuple[int | None, ...]) -> int:
         """Write all objects and return how many pixels changed."""

@@ -173,25 +173,35 @@ class Autosave:
 
     # --- changes -------------------------------------------------------------------------------------
 
-    def note_change(self, image: Hashable | None = None, *, at_once: bool = True) -> None:
+    def note_change(self, image: Hashable | None = None) -> None:
         """Take note that the work on an image has changed; it is written soon.
 
         Parameters
         ----------
         image
             `unique_id` of the image; None: the chosen one.
-        at_once
-            Write it even if that takes long.
         """
-        image = self._control.annotator.image_id if image is None else image
-        if image is None or self._closed or self._quiet:
-            return
-        self.of(image).version += 1
-        self._due[image] = None
-        if not self._soon and (at_once or self._is_quick()):
+        if self._count(image) and not self._soon:
             self._soon = True
             # later, when whoever paints has also noted how the object was made
             self._deliver(self._take)
+
+    def _on_prompts(self) -> None:
+        """Hear of open prompts; the outline that answers them goes first."""
+        if self._count(None) and not self._soon:
+            self._deliver(self._take_prompts)
+
+    def _count(self, image: Hashable | None) -> bool:
+        image = self._control.annotator.image_id if image is None else image
+        if image is None or self._closed or self._quiet:
+            return False
+        self.of(image).version += 1
+        self._due[image] = None
+        return True
+
+    def _take_prompts(self) -> None:
+        if not self._soon and self._is_quick():
+            self._take()
 
     def _is_quick(self) -> bool:
         image = self._control.annotator.image
@@ -271,9 +281,6 @@ class Autosave:
         except NoPlane:
             return False
         return layers.place_in(layer, image, plane) is not None
-
-    def _on_prompts(self) -> None:
-        self.note_change(at_once=False)
 
     def _on_removing(self, event: Any) -> None:
         """Write work before a layer of it goes; that it went is not written over the work."""

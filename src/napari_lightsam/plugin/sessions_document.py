@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -24,6 +23,7 @@ from napari_lightsam.plugin.axes import (
 from napari_lightsam.plugin.made import made_objects, made_with_area
 from napari_lightsam.plugin.request import default_sources
 from napari_lightsam.plugin.sessions_prompts import open_prompts
+from napari_lightsam.plugin.sessions_scene import here_and_now
 from napari_lightsam.session import Document, ImageRecord, LabelRecord, Run
 from napari_lightsam.session.document import areas_of
 from napari_lightsam.session.fields import plain
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 LARGEST_COPY = 64 * 2**20
 """Bytes up to which labels are copied at once; larger ones in the background, as that would be felt."""
 
-_PACKAGES = ("torch", "timm", "openvino", "numpy", "napari")
 _OWN = ("made", "run", "quality", "image", "owner", "resume", "inputs")  # kept elsewhere, or of one window
 
 
@@ -314,34 +313,18 @@ def settings_of(control: Controller) -> dict[str, Any]:
 
 
 def _run(control: Controller) -> Run:
-    from napari_lightsam import __version__
-
     segmenter = control.inference.loaded(control.shown.settings.model)
+    here = here_and_now()
     if segmenter is None:
-        return Run(version=__version__, model=control.shown.settings.model)
-    packages = {}
-    for name in _PACKAGES:
-        try:
-            packages[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return Run(
-        version=__version__,
+        return Run(version=here.version, model=control.shown.settings.model)
+    return replace(
+        here,
         model=segmenter.spec.name,
         weights_hash=segmenter.weights_hash,
         device=segmenter.device,
         precision=segmenter.precision,
         runtime=getattr(segmenter, "runtime_name", ""),
-        threads=_threads(),
-        packages=packages,
     )
-
-
-def _threads() -> int:
-    import sys
-
-    torch = sys.modules.get("torch")  # never imported here: it takes seconds
-    return 0 if torch is None else int(torch.get_num_threads())
 
 
 def _notes(layer: Labels) -> Notes:

@@ -10,9 +10,9 @@ import numpy as np
 from napari_lightsam.engine.config import EverythingConfig, config_from
 from napari_lightsam.engine.progress import Progress
 from napari_lightsam.plugin.axes import AxisRole
-from napari_lightsam.plugin.made import Made
+from napari_lightsam.plugin.made import Made, overlay
 from napari_lightsam.plugin.places import index_of
-from napari_lightsam.plugin.sessions_scene import Scene
+from napari_lightsam.plugin.sessions_scene import Scene, region_of
 from napari_lightsam.session.document import areas_of
 
 if TYPE_CHECKING:
@@ -195,7 +195,9 @@ def origin_of(value: int, how: Made | None, record: LabelRecord, image: ImageRec
         return "edited"
     if how.source == "propagated":
         return "propagated"
-    if not how.model or not _is_whole(record, image):
+    if not how.model or how.shaped or how.inputs == ():
+        return "not recorded"
+    if not (_is_whole(record, image) or (how.source == "prompt" and _is_region(record))):
         return "not recorded"
     if how.source == "prompt":
         return "made again" if how.prompt is not None and how.plane.count(None) == 2 else "not recorded"
@@ -208,6 +210,12 @@ def _is_whole(record: LabelRecord, image: ImageRecord) -> bool:
     shape = image.shape[: len(image.shape) - bool(image.layer.get("rgb"))]
     sides = zip(reversed(record.data.shape), reversed(shape), strict=False)
     return all(mine in (1, whole) for mine, whole in sides)
+
+
+def _is_region(record: LabelRecord) -> bool:
+    """Tell whether labels cover all of a work region, on the last two axes as nearly always."""
+    region = region_of(record)
+    return region is not None and record.data.shape[-2:] == (region[2] - region[0], region[3] - region[1])
 
 
 def _again_prompted(scene: Scene, record: LabelRecord, how: Made, value: int, new: NDArray[Any]) -> None:
@@ -224,7 +232,9 @@ def _again_prompted(scene: Scene, record: LabelRecord, how: Made, value: int, ne
     y0, x0, y1, x1 = mask.box
     painted, stored = new[here][y0:y1, x0:x1], record.data[here][y0:y1, x0:x1]
     free = mask.crop & (painted == 0) & ((stored == 0) | (stored == value))
-    if np.count_nonzero(free) < mask.area:
+    if how.cut is not None:
+        free &= ~overlay(how.cut, mask)
+    elif np.count_nonzero(free) < mask.area:
         free = one_piece(free, _within(how.prompt, mask.offset))
     painted[free] = value
 
@@ -243,11 +253,11 @@ def _again_everything(
 
     note = record.note
     settings = {key: value for key, value in note["settings"].items() if key in _SETTINGS}
-    config, segmenter = config_from(settings), scene.model(how.model)
+    config, segmenter, inputs = config_from(settings), scene.model_of(how), scene.inputs_of(how)
     axis = note.get("axis")
     y0, x0, y1, x1 = note["region"]
     if axis is None:
-        pixels, rgb = scene.plane(how.plane, record)
+        pixels, rgb = scene.plane(inputs, how.plane, record)
         found = yield from segmenter.everything(pixels[y0:y1, x0:x1], config, rgb=rgb)
         ids = np.arange(1, len(found.scores) + 1) if found.ids is None else found.ids
         polygons = note.get("polygons") or []
@@ -263,7 +273,7 @@ def _again_everything(
         roles = scene.roles
         plane_axes = [i for i, role in enumerate(roles) if role == AxisRole.PLANE]
         place = [None if i in plane_axes else 0 for i in range(len(roles))]
-        pixels, rgb = scene.plane(place, record, axis)
+        pixels, rgb = scene.plane(inputs, place, record, axis)
         position = sum(before in plane_axes for before in range(axis))
         link = roles[axis] == AxisRole.DEPTH
         stack = yield from segment_planes(

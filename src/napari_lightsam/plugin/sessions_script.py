@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_lightsam.engine.config import EverythingConfig
-from napari_lightsam.plugin.made import Made
+from napari_lightsam.plugin.made import Made, plain_mask
 from napari_lightsam.plugin.sessions_replay import origin_of
 from napari_lightsam.plugin.sessions_scene import image_index, is_colour
 from napari_lightsam.session.document import areas_of
@@ -27,7 +27,7 @@ import numpy as np
 
 _DRAW = '''
 
-def draw(label, plane, embedding, size, candidate, points=(), box=None):
+def draw(label, plane, embedding, size, candidate, points=(), box=None, cut=None):
     """Outline one object, and draw it where no other one is."""
     keep = next(((y, x) for y, x, positive in points if positive), None)
     given = {}
@@ -42,7 +42,9 @@ def draw(label, plane, embedding, size, candidate, points=(), box=None):
     y0, x0, y1, x1 = mask.box
     part = labels[plane][y0:y1, x0:x1]
     free = mask.crop & (part == 0)
-    if free.sum() < mask.area:
+    if cut is not None:  # what belonged to other objects then
+        free &= ~overlay(mask_from(cut), mask)
+    elif free.sum() < mask.area:
         free = one_piece(free, None if keep is None else (round(keep[0]) - y0, round(keep[1]) - x0))
     part[free] = label
 
@@ -86,7 +88,7 @@ def as_python(document: Document, path: Path | None = None) -> str:
     if found:
         body.append(_everything(document, record, made[found[0]], found))
     if prompted:
-        body += _prompts(document, record, {value: made[value] for value in prompted})
+        body += _prompts(document, record, {value: made[value] for value in prompted}, model)
     name = f"{Path(document.image.path or document.image.name).stem}_labels.tif"
     body.append(
         f"\nprint(len(np.unique(labels[labels > 0])), 'objects')\nwrite_labels({name!r}, labels.squeeze())\n"
@@ -96,6 +98,7 @@ def as_python(document: Document, path: Path | None = None) -> str:
         *(["from napari_lightsam import load_segmenter"] if model else []),
         *(["from napari_lightsam import segment_everything"] if found else []),
         *(["from napari_lightsam.engine.masks import by_size, one_piece"] if prompted else []),
+        *(["from napari_lightsam.plugin.made import mask_from, overlay"] if prompted else []),
         *_reading(document, path, kept),
     ]
     return _head(document, imports) + "".join(body)
@@ -167,17 +170,30 @@ def _wrapped(values: Sequence[int]) -> str:
 def _plane(document: Document, record: LabelRecord, how: Made) -> tuple[str, str]:
     """Return expressions for the plane that the model saw, and for its place in the labels."""
     parts = []
-    for source in document.inputs:
+    inputs = _inputs(document, how)
+    for source in inputs:
         name = "image" if not source[0] else f"image_{source[0]}"
         parts.append(name + _index(image_index(document, source, how.plane, record)))
     seen = parts[0] if len(parts) == 1 else f"np.stack([{', '.join(parts)}], axis=-1)"
     return seen, _index(how.plane) or "[...]"
 
 
+def _inputs(document: Document, how: Made) -> Sequence[tuple[int, int | None]]:
+    if how.inputs is None:
+        return document.inputs
+    return [(int(image), channel) for image, channel in how.inputs]
+
+
 def _index(index: Sequence[int | slice | None]) -> str:
-    if all(step is None or isinstance(step, slice) for step in index):
+    if all(step is None or step == slice(None) for step in index):
         return ""
-    return "[" + ", ".join(str(step) if isinstance(step, int) else ":" for step in index) + "]"
+    return "[" + ", ".join(_step(step) for step in index) + "]"
+
+
+def _step(step: int | slice | None) -> str:
+    if isinstance(step, int):
+        return str(step)
+    return ":" if step is None or step == slice(None) else f"{step.start}:{step.stop}"
 
 
 def _everything(document: Document, record: LabelRecord, how: Made, values: Sequence[int]) -> str:
@@ -187,28 +203,32 @@ def _everything(document: Document, record: LabelRecord, how: Made, values: Sequ
     seen, place = _plane(document, record, how)
     y0, x0, y1, x1 = record.note["region"]
     part = f"[{y0}:{y1}, {x0}:{x1}]"
+    colour = is_colour(document, _inputs(document, how))
     keywords = "".join(f", {key}={value!r}" for key, value in given.items())
     return (
-        f"found = segment_everything({seen}{part}, model=segmenter, rgb={is_colour(document)}{keywords})\n"
+        f"found = segment_everything({seen}{part}, model=segmenter, rgb={colour}{keywords})\n"
         f"found[~np.isin(found, {_wrapped(values)})] = 0  # deleted or edited since\n"
         f"part = labels{place}{part}\n"
         "part[part == 0] = found[part == 0]\n"
     )
 
 
-def _prompts(document: Document, record: LabelRecord, made: dict[int, Made]) -> list[str]:
+def _prompts(document: Document, record: LabelRecord, made: dict[int, Made], model: str) -> list[str]:
     lines, before = [_DRAW], None
     for value, how in made.items():
+        if how.model != model:
+            lines.append(_load(document, how.model))
+            model, before = how.model, None
         seen, place = _plane(document, record, how)
         size = how.object_size
         if (seen, size) != before:
-            lines.append(
-                f"embedding = segmenter.embed({seen}, object_size={size}, rgb={is_colour(document)})\n"
-            )
+            colour = is_colour(document, _inputs(document, how))
+            lines.append(f"embedding = segmenter.embed({seen}, object_size={size}, rgb={colour})\n")
             before = (seen, size)
         assert how.prompt is not None
         said = f", points={[tuple(point) for point in how.prompt.points]}" if how.prompt.points else ""
         said += f", box={how.prompt.box}" if how.prompt.box else ""
+        said += f", cut={plain_mask(how.cut)}" if how.cut is not None else ""
         plane = f"np.s_{place}"
         lines.append(f"draw({value}, {plane}, embedding, {size}, {how.candidate}{said})\n")
     return lines

@@ -129,7 +129,7 @@ class SingleObjects:
         self._worker.submit(
             Lane.PROMPT,
             self._timed(self._inference.predict(request, settings, objects)),
-            lambda found: self._on_candidates(request.plane, settings, objects, found),
+            lambda found: self._on_candidates(request, settings, objects, found),
             self._on_error,
             None if quick else on_progress,
         )
@@ -166,11 +166,12 @@ class SingleObjects:
 
     def _on_candidates(
         self,
-        plane: Plane,
+        request: PlaneRequest,
         settings: Settings,
         objects: tuple[ObjectPrompt, ...],
         found: tuple[tuple[Mask, ...], ...],
     ) -> None:
+        plane = request.plane
         before = (
             dict(zip(self.answer.prompts, self.answer.chosen, strict=True))
             if self.answer.plane == plane
@@ -183,7 +184,10 @@ class SingleObjects:
             for prompt, candidates in zip(objects, found, strict=True)
         ]
         active = new[-1] if new else len(objects) - 1
-        self.answer = answer = Answer(plane, objects, found, chosen, active, settings)
+        weights = self._inference.weights_hash(settings.model)
+        self.answer = answer = Answer(
+            plane, objects, found, chosen, active, settings, request.seen, weights
+        )
         self._outline()
         # the outline is painted before anything is said about it
         self._worker.later(lambda: self._tell() if self.answer is answer else None)

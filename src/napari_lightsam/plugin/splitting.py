@@ -178,9 +178,8 @@ class Splitting:
             for part, prompt, mask in zip(done.ids, job.prompts, best or [None] * len(done.ids), strict=True):
                 area = int(np.count_nonzero(view(labels.data, job.place) == part))
                 score = None if mask is None else float(mask.iou)
-                note_made(
-                    labels, part, Made("prompt", score, prompt, area=area, plane=job.place, model=model)
-                )
+                how = Made("prompt", score, prompt, area=area, plane=job.place, model=model, shaped=True)
+                note_made(labels, part, how)
         self.stop()
         sentence = f"Object {job.label} split into {', '.join(map(str, done.ids))}."
         self._curating.repairs.finish_edit(done, sentence, [job.label])

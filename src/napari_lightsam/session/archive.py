@@ -42,7 +42,7 @@ _IMAGE = {
 }  # fmt: skip
 _LABELS = {"name", "array", "layer", "note", "objects", "features", "quality"}
 _ARRAY = {"member", "shape", "dtype", "stored_as"}
-_RUN = {"model", "weights_hash", "device", "precision", "runtime", "threads", "packages"}
+_RUN = {"model", "weights_hash", "device", "precision", "runtime", "threads", "processor", "packages"}
 _LAYER = {
     "scale", "translate", "rotate", "shear", "affine", "units", "axis_labels", "opacity", "visible", "rgb",
     "contrast_limits",
@@ -112,7 +112,16 @@ def write_document(path: str | os.PathLike[str], document: Document) -> None:
             with file.open(_entry(member), "w", force_zip64=array.nbytes > 2**31) as out:
                 flat = array.reshape(-1)
                 for start in range(0, flat.size, _CHUNK):
-                    out.write(flat[start : start + _CHUNK].astype(stored).tobytes())
+                    out.write(_stored(flat[start : start + _CHUNK], np.dtype(stored), path))
+
+
+def _stored(part: NDArray[Any], stored: np.dtype[Any], path: Path) -> bytes:
+    """Return values as they are stored; whoever changes an array meanwhile must not lose labels by that."""
+    narrow = stored.itemsize < part.dtype.itemsize
+    if narrow and (int(part.max(initial=0)) > np.iinfo(stored).max or int(part.min(initial=0)) < 0):
+        raise FileError(f"{path} was not written: the labels were changed meanwhile. Save it again.")
+    content: bytes = part.astype(stored).tobytes()
+    return content
 
 
 def _entry(name: str) -> zipfile.ZipInfo:
@@ -352,7 +361,7 @@ class _Reader:
 
     def _run(self, content: Any, version: str) -> Run:
         read = Fields(self._path, "'run'", content, _RUN)
-        names = ("model", "weights_hash", "device", "precision", "runtime")
+        names = ("model", "weights_hash", "device", "precision", "runtime", "processor")
         packages = {key: str(value) for key, value in read.mapping("packages", {}).items()}
         texts = {name: read.text(name, "") for name in names}
         return Run(version=version, threads=read.count("threads", 0), packages=packages, **texts)

@@ -29,6 +29,8 @@ class Run:
         As in `load_segmenter`; empty where no model was used.
     threads
         Of the processor; 0 where no model was used.
+    processor
+        Instructions that PyTorch uses, as "AVX2"; results may differ from those of others. Empty: not told.
     packages
         Versions of what computes: torch, openvino, numpy.
     """
@@ -40,6 +42,7 @@ class Run:
     precision: str = ""
     runtime: str = ""
     threads: int = 0
+    processor: str = ""
     packages: dict[str, str] = field(default_factory=dict)
 
 
