@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _once = threading.Lock()
 
@@ -16,7 +20,12 @@ def warm_up() -> None:
     numba keeps what it compiled on disk, so that this takes long only once per machine. Layers that belong
     to no viewer may be made in any thread.
     """
+    import pint
+
     if _once.acquire(blocking=False):  # held for the life of the process
+        # napari reads units at its first layer; two threads that do so at once do not find them
+        registry: Callable[[], Any] = pint.get_application_registry
+        registry().Unit("pixel")
         threading.Thread(target=_make_layers, name="lightsam-warming", daemon=True).start()
 
 
