@@ -57,7 +57,7 @@ class ClickSection(QWidget):
         row.setSpacing(3)
         for button, share in ((self.object_button, 3), (self.not_button, 4), (self.box_button, 2)):
             row.addWidget(button, share)
-        hint = QLabel("Click: object. Shift+click: not object. Drag: box.")
+        hint = QLabel("Click: object. Shift+click: not. Drag: box.")
         hint.setWordWrap(True)
         self.correct_button = QPushButton("Correct one")
         self.correct_button.setCheckable(True)
