@@ -77,7 +77,7 @@ def clipped(desk, image_file, segmenter, tmp_path):
     curating.measure()
     desk.finish()
     curating.select([1])
-    curating.delete()
+    curating.repairs.delete()
     return save(desk, tmp_path / "work.lightsam")
 
 

@@ -59,6 +59,9 @@ def test_a_session_is_saved_by_its_button_and_brings_its_settings_back(widget, q
     widget.viewer.add_image(np.arange(3600.0).reshape(60, 60), name="cells")
     widget.size_row.box.set_pixels(17)
     widget._apply_size()
+    widget.everything.slider.setValue(-50)
+    widget.everything.min_size.set_pixels(4)
+    widget.pixel_box.setValue(0.325)
     click_object(qtbot, widget, 30, 30)
     path = tmp_path / "work.lightsam"
     monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(path), ""))
@@ -74,6 +77,10 @@ def test_a_session_is_saved_by_its_button_and_brings_its_settings_back(widget, q
     qtbot.addWidget(other)
     other.viewer.open(str(path), plugin="napari-lightsam")
     assert other.size_row.pixels == 17
+    assert other.everything.slider.value() == -50
+    assert other.everything.min_size.pixels == 4
+    assert other.controller.everything.choices == widget.controller.everything.choices
+    assert other.pixel_box.value() == 0.325
     assert other.controller.shown.settings.object_size == 17
     labels = other.controller.targets()[0]
     assert other.controller.results.target == labels.unique_id

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from napari_lightsam.plugin.axes import (
 )
 from napari_lightsam.plugin.made import made_objects, made_with_area
 from napari_lightsam.plugin.request import default_sources
+from napari_lightsam.plugin.scope import Scope
 from napari_lightsam.plugin.sessions_prompts import open_prompts
 from napari_lightsam.plugin.sessions_scene import here_and_now
 from napari_lightsam.session import Document, ImageRecord, LabelRecord, Run
@@ -305,7 +306,10 @@ def _inputs(control: Controller, image: Image) -> tuple[list[Image], tuple[tuple
 
 def settings_of(control: Controller) -> dict[str, Any]:
     """Return what was chosen, as `Document.settings`."""
+    choices = control.everything.choices
+    where = Scope.PLANE if choices.scope is Scope.REGION else choices.scope  # its layer is not saved
     return {
+        "everything": {"scope": str(where), "config": asdict(choices.config)},
         "model": control.shown.settings.model,
         "object_size": control.shown.settings.object_size,
         "inputs_chosen": bool(control.shown.sources),

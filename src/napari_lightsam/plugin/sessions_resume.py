@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_lightsam.engine.config import config_from
 from napari_lightsam.engine.progress import Progress
 from napari_lightsam.errors import FileError, LightSamError
 from napari_lightsam.plugin import layers
@@ -15,6 +16,7 @@ from napari_lightsam.plugin.downloads import is_here
 from napari_lightsam.plugin.inference import Settings
 from napari_lightsam.plugin.messages import report_error, report_info
 from napari_lightsam.plugin.request import Source, sources
+from napari_lightsam.plugin.scope import Scope
 from napari_lightsam.plugin.sessions_document import image_path
 from napari_lightsam.plugin.sessions_hashes import identity
 from napari_lightsam.plugin.sessions_layers import labels_keywords
@@ -131,7 +133,17 @@ class Resuming:
         self._control.shown.use_settings(Settings(str(model) if known else now.model, size))
         if pixel_size:
             self._control.pixel_size_um = pixel_size
+        self._take_choices(settings.get("everything"))
         self._resumed(size)
+
+    def _take_choices(self, saved: Any) -> None:
+        """Choose for everything mode what was chosen; early files do not say."""
+        everything = self._control.everything
+        try:
+            config, scope = config_from(saved["config"]), Scope(saved["scope"])
+        except (KeyError, TypeError, ValueError, LightSamError):
+            return
+        everything.choose(replace(everything.choices, config=config, scope=scope))
 
     def _take_inputs(
         self, image: Image, settings: Mapping[str, Any], inputs: Any, pictures: Mapping[int, Any]

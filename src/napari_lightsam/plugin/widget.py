@@ -202,9 +202,9 @@ class LightSamWidget(QWidget):
         if image is not None:
             items = [(layer.name, layer.unique_id) for layer in layers.images(self.viewer)]
             fill(self.image_combo, items, image.unique_id)
+        self._fill_pixel_size(image)  # before work is taken up that knows better
         self.controller.shown.use_image(image)
         self._offer_inputs()
-        self._fill_pixel_size()
         self._refresh()
 
     def _choose_image(self) -> None:
@@ -233,8 +233,7 @@ class LightSamWidget(QWidget):
     def _use_sources(self, chosen: list[request.Source]) -> None:
         self.controller.shown.use_sources(chosen)
 
-    def _fill_pixel_size(self) -> None:
-        image = self.controller.annotator.image
+    def _fill_pixel_size(self, image: Any) -> None:
         size, source = (None, "") if image is None else pixel_size(image)
         self.pixel_box.blockSignals(True)
         self.pixel_box.setValue(size or 0)
@@ -260,6 +259,7 @@ class LightSamWidget(QWidget):
     def _show_resumed(self, object_size: float | None) -> None:
         self.models.refresh()
         self.pixel_box.setValue(self.controller.pixel_size_um or 0)
+        self.everything.show_choices()
         self.size_row.box.set_pixels(object_size)
 
     # --- what is shown -------------------------------------------------------------------------------

@@ -63,6 +63,7 @@ class EverythingSection(QWidget):
         super().__init__()
         self._control = controller
         self._everything = controller.everything
+        self._showing = False
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(4)
@@ -170,7 +171,25 @@ class EverythingSection(QWidget):
 
     # --- choices -------------------------------------------------------------------------------------
 
+    def show_choices(self) -> None:
+        """Bring the fields in step with choices that were taken up from saved work."""
+        config = self._everything.choices.config
+        self._showing = True
+        try:
+            self.slider.setValue(round(config.balance * _STEPS))
+            self.min_size.set_pixels(config.min_size)
+            self.max_size.set_pixels(config.max_size)
+            self.border.setChecked(config.keep_border)
+            self.mode.setCurrentIndex(self.mode.findData(config.mode))
+            for name, box in self.scores.items():
+                value = getattr(config, name)
+                box.setValue(box.minimum() if value is None else value)
+        finally:
+            self._showing = False
+
     def _choose(self, _: Any = None) -> None:
+        if self._showing:
+            return
         least, most = self.min_size.pixels, self.max_size.pixels
         if least is not None and most is not None and least > most:
             # the limit that was moved pushes the other one along, whose signal brings us here again
