@@ -52,6 +52,7 @@ def test_click_shift_click_commit_paint_everything_undo_redo(window, qapp, nucle
     pump(qapp, lambda: control.annotator.correction is not None and len(points.data) == 2)
     assert control.annotator.correction.value == 1
     pump(qapp, lambda: widget.click.commit_button.text() == "Replace object 1 (C)")
+    pump(qapp, lambda: bool(control.single.answer.masks()))
     np.testing.assert_array_equal(control.single.answer.masks()[0].to_array(truth.shape), mask)
     key(viewer, "Z", Qt.KeyboardModifier.ControlModifier)
     assert control.annotator.correction is None
