@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from napari_lightsam.engine.masks import Mask
 from napari_lightsam.engine.progress import Progress
-from napari_lightsam.plugin import inference, region, results
+from napari_lightsam.plugin import inference, region, results, whole
 from napari_lightsam.plugin.scope import Scope
 from napari_lightsam.plugin.worker import Lane, Worker
 
@@ -307,16 +307,18 @@ def test_the_outline_of_the_work_region_goes_with_its_image(desk, monkeypatch):
     assert [layer.name for layer in desk.viewer.layers] == ["small"]
 
 
-def test_a_run_on_the_whole_image_that_is_stopping_is_not_dropped(desk, tiny, tmp_path, monkeypatch, notes):
-    gate = threading.Event()
+def test_a_run_on_the_whole_image_that_is_stopping_is_not_dropped(desk, tmp_path, monkeypatch, notes):
+    gate, closed = threading.Event(), threading.Event()
 
-    def everything(image, config, *, rgb, stop, out):
-        assert gate.wait(10)
-        out[0:4, 0:4] = 1
-        yield Progress("segmenting", 1, 1)
-        return SimpleNamespace(scores=np.array([0.9]), complete=not stop())
+    def segment_slide(plane, out, settings, *, model, workers):
+        try:
+            yield Progress("segmenting", 0, 2)
+            assert gate.wait(10)
+            yield Progress("segmenting", 1, 2)
+        finally:
+            closed.set()
 
-    monkeypatch.setattr(tiny, "everything", everything)
+    monkeypatch.setattr(whole, "segment_slide", segment_slide)
     desk.open(np.zeros((60, 60), np.uint8))
     assert desk.control.segment_whole(tmp_path / "first.zarr")
     desk.control.region.stop()
@@ -324,4 +326,5 @@ def test_a_run_on_the_whole_image_that_is_stopping_is_not_dropped(desk, tiny, tm
     assert "press again" in notes[-1][1]
     gate.set()
     desk.finish()
-    assert "1 object in first.zarr (stopped before the end)" in desk.control.status
+    assert closed.wait(10)
+    assert "Stopped." in desk.control.status

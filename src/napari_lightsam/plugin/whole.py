@@ -94,7 +94,7 @@ class WholePlane:
 def segment_whole(
     segmenter: Any, plane: WholePlane, config: EverythingConfig, path: Path, stop: Callable[[], bool]
 ) -> Work[SlideReport | None]:
-    """Segment a plane on disk as `lightsam scale` does, going on with what an earlier run left there.
+    """Segment a plane on disk as `lightsam slide` does, going on with what an earlier run left there.
 
     Returns
     -------
