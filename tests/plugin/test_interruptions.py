@@ -308,23 +308,21 @@ def test_the_outline_of_the_work_region_goes_with_its_image(desk, monkeypatch):
 
 
 def test_a_run_on_the_whole_image_that_is_stopping_is_not_dropped(desk, tmp_path, monkeypatch, notes):
-    gate, closed = threading.Event(), threading.Event()
+    begun, gate = threading.Event(), threading.Event()
 
     def segment_slide(plane, out, settings, *, model, workers):
-        try:
-            yield Progress("segmenting", 0, 2)
-            assert gate.wait(10)
-            yield Progress("segmenting", 1, 2)
-        finally:
-            closed.set()
+        begun.set()
+        yield Progress("segmenting", 0, 2)
+        assert gate.wait(10)
+        yield Progress("segmenting", 1, 2)
 
     monkeypatch.setattr(whole, "segment_slide", segment_slide)
     desk.open(np.zeros((60, 60), np.uint8))
     assert desk.control.segment_whole(tmp_path / "first.zarr")
+    desk.run_until(begun.is_set)
     desk.control.region.stop()
     assert not desk.control.segment_whole(tmp_path / "second.zarr")
     assert "press again" in notes[-1][1]
     gate.set()
     desk.finish()
-    assert closed.wait(10)
     assert "Stopped." in desk.control.status
