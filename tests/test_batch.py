@@ -47,6 +47,7 @@ class Thresholder:
     """Stands in for a model where only the plumbing is tested: bright regions are objects."""
 
     spec = SimpleNamespace(name="thresholder")
+    source = "thresholder"
     weights_hash: str = "00"
     device = "cpu"
     precision = "float32"

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from napari_lightsam.engine import image as image_module
-from napari_lightsam.engine.image import SAMPLE_PIXELS, LightSamWarning, prepare_plane
+from napari_lightsam.engine.image import SAMPLE_PIXELS, prepare_plane
 from napari_lightsam.engine.resample import axis_weights
+from napari_lightsam.engine.warned import LightSamWarning
 from napari_lightsam.errors import ImageError
 
 REAL = ["bool", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8", ">u2", ">i4", ">f4", ">f8"]

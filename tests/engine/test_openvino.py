@@ -15,7 +15,6 @@ pytest.importorskip("openvino", reason="OpenVINO has no wheel for this platform"
 
 from napari_lightsam import load_segmenter
 from napari_lightsam.engine import openvino as openvino_module
-from napari_lightsam.engine.image import LightSamWarning
 from napari_lightsam.engine.openvino import OpenVinoRuntime
 from napari_lightsam.engine.quantized import (
     encoder_identity,
@@ -25,6 +24,7 @@ from napari_lightsam.engine.quantized import (
 )
 from napari_lightsam.engine.runtime import TorchRuntime, choose_device
 from napari_lightsam.engine.starting import StartingRuntime, make_runtime
+from napari_lightsam.engine.warned import LightSamWarning
 from napari_lightsam.engine.weights import load_model
 from napari_lightsam.errors import ConfigError, DeviceError
 from napari_lightsam.model.proposals import ProposalHead

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from napari_lightsam.engine import runtime as runtime_module
-from napari_lightsam.engine.image import LightSamWarning
 from napari_lightsam.engine.runtime import Device, TorchRuntime, choose_device
+from napari_lightsam.engine.warned import LightSamWarning
 from napari_lightsam.errors import ConfigError, DeviceError
 from napari_lightsam.model.build import build_sam
 from napari_lightsam.model.sam import PromptTensors

@@ -9,8 +9,8 @@ from scipy import ndimage
 from skimage.transform import resize
 
 from napari_lightsam import load_segmenter
-from napari_lightsam.engine.image import LightSamWarning
 from napari_lightsam.engine.segmenter import Segmenter
+from napari_lightsam.engine.warned import LightSamWarning
 from napari_lightsam.errors import ImageError, LightSamError, PromptError, WeightsError
 from napari_lightsam.model.spec import FixedFrame, ModelSpec
 

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from napari_lightsam import EverythingConfig, Segmenter, drain, load_segmenter
-from napari_lightsam.engine.image import LightSamWarning
 from napari_lightsam.engine.level import BlockCache
 from napari_lightsam.engine.runtime import Device
 from napari_lightsam.engine.store import (
@@ -23,6 +22,7 @@ from napari_lightsam.engine.store import (
     signature,
     with_store,
 )
+from napari_lightsam.engine.warned import LightSamWarning
 from napari_lightsam.errors import ConfigError
 
 CPU = Device("cpu", "float32", "asked")

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 import tifffile
 
-from napari_lightsam.engine.image import LightSamWarning
 from napari_lightsam.engine.progress import drain
+from napari_lightsam.engine.warned import LightSamWarning
 from napari_lightsam.errors import ConfigError, FileError, ImageError
 from napari_lightsam.formats.convert import convert_files, find_stem, read_objects
 from napari_lightsam.formats.export import FORMATS, export_objects, find_format, parse_formats, write_objects

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import shapely
 
-from napari_lightsam.engine.image import LightSamWarning
+from napari_lightsam.engine.warned import LightSamWarning
 from napari_lightsam.errors import FileError, ImageError, LightSamError
 from napari_lightsam.formats import filling
 from napari_lightsam.formats.export import write_objects

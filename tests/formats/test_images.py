@@ -13,7 +13,7 @@ import tifffile
 from PIL import Image
 
 import napari_lightsam
-from napari_lightsam.engine.image import LightSamWarning
+from napari_lightsam.engine.warned import LightSamWarning
 from napari_lightsam.errors import FileError
 from napari_lightsam.formats.images import ImageFile, read_image, read_info, read_pixel_size
 

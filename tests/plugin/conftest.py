@@ -53,7 +53,7 @@ class TinySegmenter:
     def __init__(self) -> None:
         self.spec = SimpleNamespace(name="tiny", title="Tiny model")
         self.device, self.precision, self.device_reason = "cpu", "float32", "it is a test"
-        self.weights_hash = "0" * 64
+        self.weights_hash, self.source = "0" * 64, "tiny"
         self.embedded: list[tuple] = []
         self.predicted: list[tuple] = []
         self.runs: list[tuple] = []

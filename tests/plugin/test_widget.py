@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import threading
-import warnings
 from typing import ClassVar
 
 import numpy as np
 import pytest
 from napari.components import ViewerModel
 
-from napari_lightsam.engine.image import LightSamWarning
 from napari_lightsam.engine.progress import Progress
+from napari_lightsam.engine.warned import tell
 from napari_lightsam.plugin import widget as widget_module
 from napari_lightsam.plugin.layers import ours
 from napari_lightsam.plugin.widget import LightSamWidget
@@ -200,7 +199,7 @@ def test_a_warning_of_the_engine_is_shown_once_and_readable(widget, viewer, qtbo
 
     def embed(image, **keywords):
         for _ in range(2):
-            warnings.warn("3 pixels are not finite and count as background.", LightSamWarning, stacklevel=1)
+            tell("3 pixels are not finite and count as background.")
         return original(image, **keywords)
 
     monkeypatch.setattr(tiny, "embed", embed)

@@ -8,7 +8,7 @@ import tifffile
 import zarr
 from PIL import Image
 
-from napari_lightsam.engine.image import LightSamWarning
+from napari_lightsam.engine.warned import LightSamWarning
 from napari_lightsam.errors import ConfigError, FileError
 from napari_lightsam.train.datasets import LabelledFile, find_labelled, is_fluorescence, read_labelled
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -15,12 +14,12 @@ from napari_lightsam.batch.lock import locked
 from napari_lightsam.batch.recipe import Recipe, read_recipe
 from napari_lightsam.batch.resume import Identity, clear_parts, find_finished
 from napari_lightsam.batch.scale_images import run_jobs
-from napari_lightsam.batch.settings import BatchReport, BatchSettings, FileOutcome
+from napari_lightsam.batch.settings import BatchReport, BatchSettings, FileOutcome, load_model
 from napari_lightsam.batch.single import Batch, segment_job
 from napari_lightsam.batch.subject import Subject
 from napari_lightsam.batch.summary import RESERVED, check_record, write_summary
-from napari_lightsam.engine.image import LightSamWarning
 from napari_lightsam.engine.progress import Progress, relay
+from napari_lightsam.engine.warned import hearing
 from napari_lightsam.errors import FileError, LightSamError
 from napari_lightsam.formats.atomic import WriteError, check_writable
 from napari_lightsam.formats.images import read_image, read_info
@@ -113,7 +112,7 @@ def segment_many(
     check_record(out)
     damaged = _check_selections(found.jobs, settings)
     yield Progress("loading the model", 0, 1)
-    segmenter = segmenter or _load(recipe)
+    segmenter = segmenter or load_model(recipe.model, settings)
     version, plain = napari_lightsam.__version__, settings.to_plain()
     identity = Identity(version, plain, segmenter.spec.name, segmenter.weights_hash)
     check_writable(out)
@@ -147,15 +146,6 @@ def _recipe(given: Recipe | str | os.PathLike[str] | None) -> Recipe:
     if given is None:
         return Recipe()
     return given if isinstance(given, Recipe) else read_recipe(given)
-
-
-def _load(recipe: Recipe) -> Segmenter:
-    from napari_lightsam.engine.segmenter import load_segmenter
-
-    chosen = recipe.settings
-    return load_segmenter(
-        recipe.model, device=chosen.device, precision=chosen.precision, runtime=chosen.runtime
-    )
 
 
 def _notes(found: Found) -> tuple[str, ...]:
@@ -195,8 +185,7 @@ def _fix_size(
     for i, job in enumerate(sample):
         yield Progress("estimating the object size", i, n)
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", LightSamWarning)
+            with hearing(lambda _: None):  # told when their turn comes
                 subject = Subject.of(read_image(job.source, job.series), settings)
                 estimate = subject.estimate_size(segmenter)
         except (LightSamError, MemoryError):

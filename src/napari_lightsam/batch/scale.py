@@ -11,6 +11,7 @@ import queue
 import secrets
 import signal
 import threading
+from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
@@ -37,6 +38,7 @@ _BEAT = 0.2  # seconds, after which whoever waits is let go to see whether it wa
 _PATIENCE = 0.5  # seconds that a cancelled run waits for its tasks to notice
 
 _loaded: dict[WorkerModel, Segmenter] = {}
+_runs: Counter[WorkerModel] = Counter()  # of this process that gave each of them
 _loading = threading.Lock()
 
 
@@ -68,10 +70,10 @@ class WorkerModel:
     threads: int | None = None
 
     @classmethod
-    def of(cls, segmenter: Segmenter, name: str, threads: int | None = None) -> WorkerModel:
-        """Describe a loaded model, and keep it for tasks of this process."""
+    def of(cls, segmenter: Segmenter, threads: int | None = None) -> WorkerModel:
+        """Describe a loaded model, and keep it for tasks of this process until it is forgotten."""
         model = cls(
-            name,
+            segmenter.source,
             segmenter.device,
             segmenter.precision,
             segmenter.runtime_name,
@@ -80,6 +82,7 @@ class WorkerModel:
         )
         with _loading:
             _loaded[model] = segmenter
+            _runs[model] += 1
         return model
 
     def load(self) -> Segmenter:
@@ -94,14 +97,18 @@ class WorkerModel:
         """
         with _loading:
             if self not in _loaded:
-                _loaded.clear()  # one model at a time: a worker serves one run after the other
+                for other in [one for one in _loaded if not _runs[one]]:
+                    del _loaded[other]  # a worker serves one run after the other
                 _loaded[self] = self._load()
             return _loaded[self]
 
     def forget(self) -> None:
-        """Give up the model of this process, which computes nothing any more; `load` would load it again."""
+        """Give up the model of a run that computes nothing here any more; `load` would load it again."""
         with _loading:
-            _loaded.pop(self, None)
+            _runs[self] -= 1
+            if _runs[self] <= 0:
+                del _runs[self]
+                _loaded.pop(self, None)
 
     def _load(self) -> Segmenter:
         if self.threads is not None:

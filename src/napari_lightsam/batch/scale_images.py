@@ -94,8 +94,11 @@ def run_jobs(
     pool = Pool(scheduler, workers)
     try:
         told = None if pool.name == "threads" else threads or pool.threads_each()
-        model = WorkerModel.of(batch.segmenter, batch.recipe.model, told)
-        return (yield from _run(pool, batch, model, jobs, attempt, folder))
+        model = WorkerModel.of(batch.segmenter, told)
+        try:
+            return (yield from _run(pool, batch, model, jobs, attempt, folder))
+        finally:
+            model.forget()
     finally:
         pool.close()
 

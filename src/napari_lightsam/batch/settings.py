@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from napari_lightsam.engine.segmenter import Segmenter
+
 Precision = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 Runtime = Literal["auto", "torch", "openvino"]
 
@@ -206,3 +208,18 @@ class BatchReport:
     def exit_code(self) -> int:
         """0 when every input has its result, 1 when one failed."""
         return 1 if self.problems or any(o.status == "failed" for o in self.outcomes) else 0
+
+
+def load_model(name: str, settings: BatchSettings) -> Segmenter:
+    """Load a model as the settings of a batch say.
+
+    Raises
+    ------
+    WeightsError, DeviceError, ConfigError
+        As `load_segmenter`.
+    """
+    from napari_lightsam.engine.segmenter import load_segmenter
+
+    return load_segmenter(
+        name, device=settings.device, precision=settings.precision, runtime=settings.runtime
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,8 +12,8 @@ from napari_lightsam.batch.preview import draw_preview
 from napari_lightsam.batch.resume import find_former, remove
 from napari_lightsam.batch.settings import BatchSettings, FileOutcome
 from napari_lightsam.batch.subject import Subject, hear
-from napari_lightsam.engine.image import LightSamWarning
 from napari_lightsam.engine.progress import Progress
+from napari_lightsam.engine.warned import hearing
 from napari_lightsam.errors import FileError
 from napari_lightsam.formats.atomic import written_whole
 from napari_lightsam.formats.export import FORMATS
@@ -84,10 +83,9 @@ def segment_job(batch: Batch, job: Job) -> Work[FileOutcome]:
     """
     settings = batch.settings
     yield Progress("reading", 0, 0)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", LightSamWarning)
+    heard: list[str] = []
+    with hearing(lambda text: heard.append(text.removeprefix(f"{job.source}: "))):
         image, subject, input_hash = _read(job, settings)
-    heard = [str(w.message).removeprefix(f"{job.source}: ") for w in caught if w.category is LightSamWarning]
     config = replace(settings.config, object_size=batch.size)
     result = yield from hear(subject.segment(batch.segmenter, config), heard)
     yield Progress("measuring the objects", 0, 0)

@@ -8,13 +8,14 @@ functions; neighbours are compared once all blocks are there, and the labels are
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_lightsam.batch.lock import locked
 from napari_lightsam.batch.scale import Pool, WorkerModel
-from napari_lightsam.batch.settings import BatchSettings
+from napari_lightsam.batch.settings import BatchSettings, load_model
 from napari_lightsam.batch.slide_blocks import Failed, Finished, SlidePlan
 from napari_lightsam.batch.slide_place import SlidePlace
 from napari_lightsam.batch.slide_plan import make_plan
@@ -28,7 +29,7 @@ from napari_lightsam.formats.atomic import check_writable
 from napari_lightsam.formats.guard import protect_inputs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from napari_lightsam.engine.image import ArrayLike
     from napari_lightsam.engine.progress import Work
@@ -109,7 +110,7 @@ def segment_slide(
     settings
         How the image is read and segmented; None means the defaults.
     model
-        Name, path of a checkpoint, or a loaded `Segmenter` whose name other processes can load as well.
+        Name, path of a checkpoint, or a loaded `Segmenter` whose `source` other processes can load as well.
     scheduler
         `threads`, `processes`, the address of a dask scheduler such as `tcp://host:8786`, or a
         `distributed.Client`. The result is the same for all, bit by bit, where `threads` is.
@@ -168,9 +169,12 @@ def segment_slide(
     try:
         yield Progress("loading the model", 0, 1)
         told = threads if threads is not None else pool.threads_each()
-        worker = _load(model, settings, None if pool.name == "threads" else told)
-        slide = _Slide(worker, settings, place, block, chunk, overwrite)
-        return (yield from slide.run(plane, pool))
+        told = None if pool.name == "threads" else told
+        worker = WorkerModel.of(load_model(model, settings) if isinstance(model, str) else model, told)
+        with ExitStack() as given:
+            given.callback(worker.forget)
+            slide = _Slide(worker, settings, place, block, chunk, overwrite, given.close)
+            return (yield from slide.run(plane, pool))
     finally:
         pool.close()
 
@@ -195,17 +199,6 @@ def _check(settings: BatchSettings, block: int, chunk: int, threads: int | None,
         )
 
 
-def _load(model: str | Segmenter, settings: BatchSettings, threads: int | None) -> WorkerModel:
-    if not isinstance(model, str):
-        return WorkerModel.of(model, model.spec.name, threads)
-    from napari_lightsam.engine.segmenter import load_segmenter
-
-    segmenter = load_segmenter(
-        model, device=settings.device, precision=settings.precision, runtime=settings.runtime
-    )
-    return WorkerModel.of(segmenter, model, threads)
-
-
 @dataclass(frozen=True, slots=True)
 class _Slide:
     """A run over one slide."""
@@ -216,6 +209,7 @@ class _Slide:
     block: int
     chunk: int
     overwrite: bool
+    give_up: Callable[[], None]
 
     def run(self, plane: ArrayLike, pool: Pool) -> Work[SlideReport]:
         """Segment a slide while no other run may write to its output."""
@@ -232,7 +226,7 @@ class _Slide:
             self.worker, self.settings, self.block, place, plane, earlier
         )
         if pool.name != "threads":
-            self.worker.forget()  # the model has laid out the blocks; others compute them
+            self.give_up()  # the model has laid out the blocks; others compute them
         if done is not None and done["identity"] == plan.identity:
             size, n = plan.config.object_size, done["blocks"]
             return SlideReport(place.out, plan.plane.shape, done["n_objects"], size, n, n, (), notes)

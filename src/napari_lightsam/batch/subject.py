@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from napari_lightsam.engine.image import LightSamWarning
+from napari_lightsam.engine.warned import hearing
 from napari_lightsam.formats.objects import Position
 from napari_lightsam.formats.tables import measure_objects
 
@@ -151,15 +150,12 @@ def hear(work: Work[Result], heard: list[str]) -> Work[Result]:
     """Pass work on, noting its warnings."""
     try:
         while True:
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always", LightSamWarning)
+            with hearing(heard.append):  # not while others are asked for their next step
                 try:
                     step = next(work)
                 except StopIteration as stop:
                     result: Result = stop.value
                     return result
-                finally:
-                    heard += [str(w.message) for w in caught if w.category is LightSamWarning]
             yield step
     finally:
         work.close()

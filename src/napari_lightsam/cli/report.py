@@ -54,7 +54,7 @@ def reported(command: Callable[P, R]) -> Callable[P, R]:
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-    from napari_lightsam.engine.image import LightSamWarning
+    from napari_lightsam.engine.warned import LightSamWarning
 
     if issubclass(category, LightSamWarning):
         warn(f"warning: {message}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_lightsam.engine.resample import AxisWeights, apply_weights
+from napari_lightsam.engine.warned import tell
 from napari_lightsam.errors import ImageError
 
 if TYPE_CHECKING:
@@ -35,10 +35,6 @@ _LOW, _HIGH = 1.0, 99.5  # percentiles mapped to 0 and 1
 _SIGNAL_SIGMAS = 8.0  # a tile spanning more noise deviations holds signal; blank noise spans 4.9
 _AVERAGED = 4  # pixels a side
 _FLOOR_SIGMAS = 12.0  # blank noise is never stretched beyond this
-
-
-class LightSamWarning(UserWarning):
-    """Something about the input that the user should know but that does not stop the work."""
 
 
 class ArrayLike(Protocol):
@@ -252,10 +248,9 @@ def _check(image: ArrayLike, rgb: bool | None) -> tuple[int, bool]:
     if rgb or (rgb is None and dtype == np.uint8 and samples >= 3):
         return 3, True
     if samples == 4:
-        warnings.warn(
+        tell(
             "Of four channels the first three are used; choose one to three, or say rgb=True if the "
             "fourth is transparency.",
-            LightSamWarning,
             stacklevel=4,
         )
     return min(samples, 3), False
@@ -292,9 +287,8 @@ def _warn_not_finite(tiles: Sequence[FloatArray]) -> None:
     bad = sum(int(np.count_nonzero(~np.isfinite(tile))) for tile in tiles)
     if bad:
         total = sum(tile.size for tile in tiles)
-        warnings.warn(
+        tell(
             f"{bad} of {total} sampled values are NaN or infinite; they are treated as background.",
-            LightSamWarning,
             stacklevel=3,
         )
 

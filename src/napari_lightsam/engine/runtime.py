@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, get_args
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from napari_lightsam.engine.image import LightSamWarning
+from napari_lightsam.engine.warned import tell
 from napari_lightsam.errors import ConfigError, DeviceError
 from napari_lightsam.model.build import reduce_precision
 from napari_lightsam.model.sam import PromptTensors, Sam
@@ -212,10 +211,9 @@ class TorchRuntime:
         if error < _SELF_TEST_ERROR:  # false for NaN as well
             return
         self._model, self._dtype = full, torch.float32
-        warnings.warn(
+        tell(
             f"{self.device.precision} differs from float32 by {error:.1%} on {self.device.name}; "
             "float32 is used instead.",
-            LightSamWarning,
             stacklevel=4,
         )
         reason = f"{self.device.name}; float32 because {self.device.precision} failed its check."

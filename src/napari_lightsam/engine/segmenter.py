@@ -47,12 +47,15 @@ class Segmenter:
         sha256 of the weights file.
     runtime
         Runs the network.
+    source
+        What other processes load it by: its name in the registry, or the absolute path of a checkpoint.
     """
 
-    def __init__(self, spec: ModelSpec, runtime: Runtime, weights_hash: str) -> None:
+    def __init__(self, spec: ModelSpec, runtime: Runtime, weights_hash: str, source: str = "") -> None:
         self.spec = spec
         self.runtime = runtime
         self.weights_hash = weights_hash
+        self.source = source or spec.name
 
     @property
     def device(self) -> str:
@@ -326,4 +329,5 @@ def load_segmenter(
     chosen: Device = choose_device(device, precision, runtime)
     loaded: LoadedModel = load_model(name_or_path if isinstance(name_or_path, str) else Path(name_or_path))
     started = make_runtime(loaded, chosen, precision, runtime)
-    return Segmenter(loaded.spec, with_store(started, cache, loaded.weights_hash), loaded.weights_hash)
+    kept = with_store(started, cache, loaded.weights_hash)
+    return Segmenter(loaded.spec, kept, loaded.weights_hash, loaded.reference)

@@ -7,12 +7,10 @@ on a small image; what was chosen stays for the life of a `Segmenter`.
 from __future__ import annotations
 
 import threading
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from napari_lightsam.engine.image import LightSamWarning
 from napari_lightsam.engine.openvino import OpenVinoRuntime, first_line, why_not
 from napari_lightsam.engine.runtime import (
     Device,
@@ -22,6 +20,7 @@ from napari_lightsam.engine.runtime import (
     RuntimeName,
     TorchRuntime,
 )
+from napari_lightsam.engine.warned import tell
 from napari_lightsam.errors import LightSamError
 
 if TYPE_CHECKING:
@@ -101,5 +100,5 @@ class StartingRuntime(ForwardingRuntime):
         with self._warning:
             problem, self._problem = self._problem, ""
         if problem:
-            warnings.warn(f"{problem} PyTorch is used instead.", LightSamWarning, stacklevel=3)
+            tell(f"{problem} PyTorch is used instead.", stacklevel=3)
         return started

@@ -11,7 +11,6 @@ import importlib.metadata
 import math
 import os
 import time
-import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,9 +20,9 @@ import torch
 import xxhash
 
 from napari_lightsam.engine.cache import cache_folder
-from napari_lightsam.engine.image import LightSamWarning
 from napari_lightsam.engine.runtime import ForwardingRuntime
 from napari_lightsam.engine.transfer import part_file
+from napari_lightsam.engine.warned import tell
 from napari_lightsam.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -139,10 +138,9 @@ class EmbeddingStore:
 
     def _give_up(self, error: OSError) -> None:
         self._writable = False
-        warnings.warn(
+        tell(
             f"Embeddings cannot be kept in {self.folder} ({error.strerror or error}); they are computed "
             "again next time. Free some space, or set LIGHTSAM_CACHE to a folder that can be written.",
-            LightSamWarning,
             stacklevel=2,
         )
 

@@ -90,6 +90,8 @@ class LoadedModel:
         The file (the first of several).
     report
         What was dropped on loading.
+    reference
+        What loads it again, from any folder: its name in the registry, or the absolute path of the file.
     """
 
     model: Sam
@@ -97,6 +99,7 @@ class LoadedModel:
     weights_hash: str
     source: Path
     report: LoadReport
+    reference: str
 
 
 def load_model(name_or_path: str | Path, *, spec: ModelSpec | None = None) -> LoadedModel:
@@ -139,7 +142,7 @@ def load_model(name_or_path: str | Path, *, spec: ModelSpec | None = None) -> Lo
     model, report = _fill(tensors, chosen.architecture, paths)
     hashes = [checkpoint.sha256 for checkpoint in checkpoints]
     joined = hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
-    return LoadedModel(model, chosen, joined, paths[0], report)
+    return LoadedModel(model, chosen, joined, paths[0], report, registered or str(paths[0].absolute()))
 
 
 def _locate(name_or_path: str | Path) -> tuple[tuple[Path, ...], str | None]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_lightsam.engine.image import LightSamWarning
 from napari_lightsam.engine.progress import Progress
+from napari_lightsam.engine.warned import tell
 from napari_lightsam.errors import ConfigError, FileError
 from napari_lightsam.formats.export import FORMATS, check_formats, export_objects
 from napari_lightsam.formats.filling import MOST_PIXELS
@@ -163,9 +162,8 @@ def convert_files(
 def _say_what_is_lost(source: Path, objects: Objects, formats: tuple[str, ...]) -> None:
     without = [name for name in formats if name not in _WITH_NUCLEI]
     if objects.nuclei is not None and without:
-        warnings.warn(
+        tell(
             f"{source} holds cells with nuclei; {', '.join(without)} holds the cells alone, only "
             f"{', '.join(_WITH_NUCLEI)} both.",
-            LightSamWarning,
             stacklevel=3,
         )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from napari_lightsam.engine.image import LightSamWarning
+from napari_lightsam.engine.warned import tell
 from napari_lightsam.errors import FileError
 from napari_lightsam.formats.filling import Drawn, fill_outlines, find_shape, number_objects, used_axes
 from napari_lightsam.formats.objects import Objects
@@ -49,7 +48,7 @@ def save_geojson(path: Path, objects: Objects) -> None:
         file.write(separator.removesuffix(",\n") + "\n]}\n")
     if alone:
         said = "1 nucleus lies" if alone == 1 else f"{alone} nuclei lie"
-        warnings.warn(f"{said} in no cell and were left out of the GeoJSON.", LightSamWarning, stacklevel=2)
+        tell(f"{said} in no cell and were left out of the GeoJSON.", stacklevel=2)
 
 
 def _features(
@@ -161,9 +160,7 @@ def read_geojson(path: str | os.PathLike[str], shape: tuple[int, int] | None = N
     if not drawn:
         raise FileError(f"{path} holds no areas. Accepted are features that are Polygons or MultiPolygons.")
     if others:
-        warnings.warn(
-            f"{path}: {others} features are no areas and were left out.", LightSamWarning, stacklevel=2
-        )
+        tell(f"{path}: {others} features are no areas and were left out.", stacklevel=2)
     ids = number_objects(drawn)
     full = find_shape(path, [*drawn, *(n for n in nuclei if n is not None)], shape or written)
     axes, own = used_axes(full)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_lightsam.engine.image import LightSamWarning
+from napari_lightsam.engine.warned import tell
 from napari_lightsam.errors import FileError
 from napari_lightsam.formats.axes import COLOURS, ImageInfo, PlaneSelection
 from napari_lightsam.formats.memory import check_fits
@@ -209,7 +208,7 @@ def read_image(path: str | os.PathLike[str], series: int | None = None) -> Image
     """
     image = _read(path, pixels=True, series=series)
     for note in image.notes:
-        warnings.warn(f"{image.path}: {note}", LightSamWarning, stacklevel=2)
+        tell(f"{image.path}: {note}", stacklevel=2)
     assert isinstance(image, ImageFile)
     return image
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
+from napari_lightsam.engine.warned import Warned
 from napari_lightsam.plugin import layers
 from napari_lightsam.plugin.annotator import Annotator
 from napari_lightsam.plugin.axes import NoPlane
@@ -29,7 +30,6 @@ from napari_lightsam.plugin.splitting import Splitting
 from napari_lightsam.plugin.targets import Targets
 from napari_lightsam.plugin.teaching import Teaching
 from napari_lightsam.plugin.typical import TypicalObject
-from napari_lightsam.plugin.warned import Warned
 from napari_lightsam.plugin.worker import Lane, Worker
 
 if TYPE_CHECKING:

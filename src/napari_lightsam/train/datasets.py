@@ -15,7 +15,6 @@ slice, movies frame by frame.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 import numpy as np
 import numpy.typing as npt
 
-from napari_lightsam.engine.image import LightSamWarning
+from napari_lightsam.engine.warned import tell
 from napari_lightsam.errors import ConfigError, FileError
 from napari_lightsam.formats.images import read_image, read_info
 from napari_lightsam.formats.zarrs import SUFFIX as ZARR
@@ -275,10 +274,9 @@ def _pairs_of_folders(folder: Path) -> list[_Pair]:
         else:
             missing.append(path.name)
     if missing:
-        warnings.warn(
+        tell(
             f"{len(missing)} of {len(images)} images in {folder / 'images'} have no label file and are "
             f"left out: {', '.join(missing[:3])}{' ...' if len(missing) > 3 else ''}",
-            LightSamWarning,
             stacklevel=4,
         )
     return pairs

@@ -7,7 +7,6 @@ student, and another method alike, and never the wrong crops.
 from __future__ import annotations
 
 import hashlib
-import warnings
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from napari_lightsam.engine.image import LightSamWarning
+from napari_lightsam.engine.warned import tell
 from napari_lightsam.formats.atomic import WriteError, written_whole
 from napari_lightsam.model.spec import STRIDE, FixedFrame
 from napari_lightsam.train.devices import half_precision
@@ -72,7 +71,7 @@ class EmbeddingCache:
             with written_whole(path) as part:
                 save_file({_NAME: tokens}, part, {**self._about, "content": _digest(tokens)})
         except WriteError as error:  # the run does not need the cache
-            warnings.warn(f"{error} Embeddings are not cached any more.", LightSamWarning, stacklevel=2)
+            tell(f"{error} Embeddings are not cached any more.", stacklevel=2)
             self._limit = 0
         else:
             self._used += path.stat().st_size - before

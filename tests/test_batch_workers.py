@@ -1,0 +1,99 @@
+"""A batch on several workers gives what one after the other gives, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from napari_lightsam.batch import BatchSettings, Recipe, scale, segment_many
+from napari_lightsam.engine.config import EverythingConfig
+from napari_lightsam.engine.download import find_weights
+from napari_lightsam.engine.progress import drain
+from napari_lightsam.engine.segmenter import load_segmenter
+from napari_lightsam.engine.warned import LightSamWarning, Warned, hearing, tell
+from test_batch import Thresholder, discs, write
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+SETTINGS = BatchSettings(config=EverythingConfig(object_size=26), precision="float32", runtime="torch")
+
+
+@dataclass
+class Talkative(Thresholder):
+    """Says something of each image while the other one is being segmented."""
+
+    together: threading.Barrier = field(default_factory=lambda: threading.Barrier(2, timeout=30))
+
+    def everything(self, plane: np.ndarray, *rest: object, **more: object) -> Generator:
+        self.together.wait()
+        tell(f"the brightest is {plane.max()}")
+        self.together.wait()
+        return (yield from super().everything(plane, *rest, **more))
+
+
+def test_what_is_said_of_an_image_stays_with_it_where_threads_work_at_once(tmp_path: Path) -> None:
+    for value in (100, 200):
+        write(tmp_path / f"{value}.tif", (discs() > 0).astype(np.uint8) * value)
+    before = warnings.showwarning, list(warnings.filters)
+    work = segment_many(
+        [tmp_path / "100.tif", tmp_path / "200.tif"], tmp_path / "out", Recipe(SETTINGS),
+        segmenter=Talkative(), scheduler="threads", workers=2,
+    )  # fmt: skip
+    said = [outcome.flags[0] for outcome in drain(work).outcomes]
+    assert said == ["the brightest is 100", "the brightest is 200"]
+    assert (warnings.showwarning, list(warnings.filters)) == before
+    assert not scale._loaded  # the model is not kept when the run is over
+
+
+def test_the_nearest_listener_hears_and_without_any_python_warns() -> None:
+    here, everywhere = [], []
+    listening = Warned(everywhere.append)
+    with hearing(here.append):
+        tell("one")
+        other = threading.Thread(target=tell, args=("two",))
+        other.start()
+        other.join()
+        tell("three")
+    tell("four")
+    listening.close()
+    assert (here, everywhere) == (["one", "three"], ["two", "four"])
+    with pytest.warns(LightSamWarning, match="five") as caught:
+        tell("five")
+    assert caught[0].filename == __file__
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of one's own: those of the package, a little changed."""
+    path = tmp_path_factory.mktemp("weights") / "mine.safetensors"
+    with safe_open(find_weights("lightsam")[0], "pt") as file:
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+        about = file.metadata()
+    name = next(name for name in tensors if name.endswith("bias"))
+    tensors[name] += 1e-4
+    save_file(tensors, path, metadata=about)
+    return path
+
+
+def test_workers_load_the_model_that_was_given_and_not_that_of_the_recipe(
+    checkpoint: Path, nuclei, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(checkpoint.parent)
+    segmenter = load_segmenter("./mine.safetensors", precision="float32", runtime="torch")
+    assert segmenter.source == str(checkpoint)
+    assert load_segmenter("lightsam").source == "lightsam"
+    source = write(tmp_path / "a.tif", nuclei[0][:64, :64])
+    work = segment_many(
+        [source], tmp_path / "out", Recipe(SETTINGS), segmenter=segmenter, scheduler="processes", workers=1
+    )
+    (outcome,) = drain(work).outcomes
+    assert (outcome.status, outcome.message) == ("written", "")
