@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
+import json
 import os
 import sys
 import threading
@@ -21,7 +24,8 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from napari_lightsam.batch import BatchSettings, segment_many
-from napari_lightsam.batch.inputs import BATCH_OUTPUTS, BATCH_RECORD, find_jobs
+from napari_lightsam.batch import run as run_module
+from napari_lightsam.batch.inputs import BATCH_OUTPUTS, BATCH_RECORD, _stem, find_jobs
 from napari_lightsam.batch.lists import read_list
 from napari_lightsam.batch.lock import LOCK, locked
 from napari_lightsam.batch.slide_source import SlidePlane
@@ -30,6 +34,7 @@ from napari_lightsam.cli import app
 from napari_lightsam.engine.linking import link_planes
 from napari_lightsam.engine.progress import drain
 from napari_lightsam.errors import ConfigError, FileError, LightSamError
+from napari_lightsam.formats.convert import read_objects
 from napari_lightsam.formats.images import read_image
 from napari_lightsam.formats.tables import measure_objects
 from test_batch import Thresholder, discs, run, tree, write
@@ -557,3 +562,136 @@ def test_options_of_the_command_go_before_those_of_the_recipe(
     wrong = CliRunner().invoke(app, arguments)
     assert wrong.exit_code == 2
     assert "line 2: Unknown name 'modus'" in wrong.stderr.replace("\n", " ")
+
+
+# --- what a file system or a list of files may come up with
+
+
+@pytest.fixture
+def forbidden(monkeypatch: pytest.MonkeyPatch):
+    """Make all below a folder unreadable, whoever runs the tests."""
+    places: list[str] = []
+
+    def guarded(real):
+        def ask(path, *args, **kwargs):
+            if isinstance(path, str | os.PathLike) and any(os.fspath(path).startswith(p) for p in places):
+                raise PermissionError(errno.EACCES, "Permission denied", os.fspath(path))
+            return real(path, *args, **kwargs)
+
+        return ask
+
+    for name in ("stat", "lstat", "open", "scandir", "listdir", "mkdir"):
+        monkeypatch.setattr(os, name, guarded(getattr(os, name)))
+    monkeypatch.setattr(io, "open", guarded(io.open))
+    return lambda path: places.append(os.fspath(path))
+
+
+LONG = "n" * 300
+
+
+@pytest.mark.parametrize(
+    "what", ["locked/a.tif", LONG, f"{LONG}.tif", f"{LONG}.csv", f"{LONG}*.tif", "locked"]
+)
+def test_names_that_cannot_be_looked_at_are_one_message(
+    data: Path, tmp_path: Path, forbidden, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    load = run_module.load_model
+    monkeypatch.setattr(
+        run_module, "load_model", lambda name, how: Thresholder() if name == "lightsam" else load(name, how)
+    )
+    (tmp_path / "locked").mkdir()
+    forbidden(tmp_path / "locked")
+    given = str(tmp_path / what)
+    with pytest.raises(FileError):
+        find_jobs([given], tmp_path / "out")
+    with pytest.raises(LightSamError):
+        read_image(given)
+    with pytest.raises(LightSamError):
+        read_objects(given)
+    for command in (
+        ["segment", given, "-o", "x"],
+        ["slide", given, "x.zarr"],
+        ["export", given, "--to", "roi"],
+        ["segment", str(data), "-o", given],
+        ["segment", str(data), "-o", "x", "--model", given],
+        ["evaluate", given],
+    ):
+        done = CliRunner().invoke(app, command)
+        assert isinstance(done.exception, SystemExit), (command, done.exception)
+        assert done.exit_code in (1, 2)
+        assert "error: " in done.stderr
+
+
+def test_an_unreadable_row_of_a_list_fails_alone(data: Path, tmp_path: Path, forbidden) -> None:
+    (tmp_path / "locked").mkdir()
+    forbidden(tmp_path / "locked")
+    listed = tmp_path / "list.csv"
+    listed.write_text(f"image\n{data / 'a.tif'}\n{tmp_path / 'locked' / 'b.tif'}\n{LONG}.tif\n")
+    report = run([listed], tmp_path / "out")
+    assert [outcome.status for outcome in report.outcomes] == ["written", "failed", "failed"]
+
+
+def test_a_subfolder_that_cannot_be_read_is_named(data: Path, tmp_path: Path, forbidden) -> None:
+    (data / "locked").mkdir()
+    forbidden(data / "locked")
+    report = run([data], tmp_path / "out")
+    assert [note for note in report.notes if "locked cannot be read (Permission denied)" in note]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text elsewhere")
+def test_a_folder_whose_name_is_no_text_is_segmented_too(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(bytes(tmp_path) + b"/data/\xff"))
+    write(folder / "a.tif")
+    report = run([tmp_path / "data"], tmp_path / "out")
+    assert [outcome.status for outcome in report.outcomes] == ["written"]
+    assert not report.problems
+    assert len(pd.read_csv(tmp_path / "out" / "images.csv")) == 1
+
+
+@pytest.mark.parametrize(
+    ("address", "stem"),
+    [
+        ("s3://b/a:b.zarr", "a_b~"),
+        ("s3://b/..\\..\\evil.zarr", ".._.._evil~"),
+        ("https://h/x?y.zarr", "x_y~"),
+        ("s3://b/con.zarr", "con~"),
+        ("s3://b/Com1.ome.zarr", "Com1~"),
+        ("s3://b/d.zarr", "d"),
+    ],
+)
+def test_names_of_addresses_are_safe_on_every_system(address: str, stem: str) -> None:
+    named = _stem(address)
+    assert named.startswith(stem)
+    assert ("~" in named) == ("~" in stem)
+    assert not set(named) & set('<>:"/\\|?*')
+
+
+def test_colour_that_is_none_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "two.tif", np.zeros((32, 32, 2), np.uint8), photometric="minisblack")
+    with pytest.raises(FileError, match=r"colour samples \(S\) are the last one, of 3 or 4"):
+        run([tmp_path / "two.tif"], tmp_path / "out", BatchSettings(axes="YXS"))
+
+
+def test_an_image_that_no_size_can_be_estimated_of_does_not_stop_the_others(
+    data: Path, tmp_path: Path
+) -> None:
+    class Faulty(Thresholder):
+        def estimate_object_size(self, plane, *, rgb):
+            self.looks += 1
+            if self.looks == 1:
+                raise IndexError
+            return super().estimate_object_size(plane, rgb=rgb)
+
+    assert run([data], tmp_path / "out", model=Faulty()).exit_code == 0
+
+
+def test_a_record_of_hashes_that_are_none_is_damaged(data: Path, tmp_path: Path) -> None:
+    run([data / "a.tif"], tmp_path / "out")
+    path = tmp_path / "out" / "a_labels.json"
+    record = json.loads(path.read_text())
+    record["outputs"] = {"a_labels.tif": ["x"]}
+    (tmp_path / "out" / ".a_labels.json.pending").write_text(json.dumps(record))
+    (tmp_path / "out" / "a_labels.tif").write_bytes(b"changed")
+    with pytest.raises(ConfigError, match="was changed since"):
+        run([data / "a.tif"], tmp_path / "out")

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import tempfile
 import threading
+import time
 import warnings
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -15,7 +21,7 @@ from safetensors.torch import save_file
 from napari_lightsam.batch import BatchSettings, Recipe, scale, segment_many
 from napari_lightsam.engine.config import EverythingConfig
 from napari_lightsam.engine.download import find_weights
-from napari_lightsam.engine.progress import drain
+from napari_lightsam.engine.progress import Progress, drain
 from napari_lightsam.engine.segmenter import load_segmenter
 from napari_lightsam.engine.warned import LightSamWarning, Warned, hearing, tell
 from test_batch import Thresholder, discs, write
@@ -97,3 +103,101 @@ def test_workers_load_the_model_that_was_given_and_not_that_of_the_recipe(
     )
     (outcome,) = drain(work).outcomes
     assert (outcome.status, outcome.message) == ("written", "")
+
+
+@pytest.mark.parametrize("end", ["cancelled", "fails"])
+def test_nothing_stays_of_a_batch_on_threads_that_does_not_end_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    sources = [write(tmp_path / f"{i}.tif") for i in range(6)]
+    model = Slow()
+    work = segment_many(
+        sources, tmp_path / "out", Recipe(SETTINGS), segmenter=model, scheduler="threads", workers=1
+    )
+    if end == "cancelled":
+        while next(work).stage != "segmenting images":
+            pass
+        assert list((tmp_path / "tmp").glob("lightsam-*"))
+        next(work)
+        work.close()
+    else:
+        monkeypatch.setattr("napari_lightsam.batch.run.attempt_job", fail)
+        with pytest.raises(ZeroDivisionError):
+            drain(work)
+    assert not list((tmp_path / "tmp").iterdir())
+    model.go_on.set()
+    time.sleep(0.3)
+    assert model.calls <= 2  # the one that was under way, not all that waited
+
+
+@dataclass
+class Slow(Thresholder):
+    """Waits until it is told to go on."""
+
+    go_on: threading.Event = field(default_factory=threading.Event)
+
+    def everything(self, plane: np.ndarray, *rest: object, **more: object) -> Generator:
+        self.go_on.wait(30)
+        return (yield from super().everything(plane, *rest, **more))
+
+
+def fail(batch: object, job: object) -> Generator:
+    yield Progress("failing", 0, 0)
+    raise ZeroDivisionError
+
+
+class LostCluster:
+    """A client whose scheduler ends after the first task."""
+
+    scheduler = SimpleNamespace(address="tcp://host:8786")
+
+    def scheduler_info(self, **_: object) -> dict:
+        return {"workers": {}}
+
+    def compute(self, tasks: list, **_: object) -> list:
+        return [LostFuture(task, number) for number, task in enumerate(tasks)]
+
+    def cancel(self, *_: object, **__: object) -> None:
+        raise OSError("nobody is there")
+
+
+class LostFuture:
+    def __init__(self, task: Any, number: int) -> None:
+        self.task, self.key, self.status = task, task.key, "cancelled" if number else "finished"
+
+    def add_done_callback(self, call: Any) -> None:
+        call(self)
+
+    def result(self) -> Any:
+        if self.status == "cancelled":
+            raise CancelledError
+        return self.task.compute(scheduler="sync")
+
+
+def test_of_a_batch_whose_cluster_is_lost_the_summary_is_written(tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    sources = [write(tmp_path / f"{i}.tif") for i in range(3)]
+    work = segment_many(
+        sources, tmp_path / "out", Recipe(SETTINGS), segmenter=Thresholder(), scheduler=LostCluster()
+    )
+    report = drain(work)
+    assert [outcome.status for outcome in report.outcomes] == ["written", "failed", "failed"]
+    assert "the same command goes on from what is finished" in report.outcomes[1].message
+    assert report.exit_code == 1
+    assert (tmp_path / "out" / "images.csv").exists()
+
+
+def test_a_script_without_its_guard_is_told_so(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from pathlib import Path\n"
+        "from napari_lightsam.batch.scale import Cancelled, Pool, delay\n"
+        "pool = Pool('processes', 1)\n"
+        "tasks = {'a': delay(len, 'a', 'abc')}\n"
+        "print([event for event in pool.run(tasks, Cancelled.inside(Path('.'))) if event])\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    assert 'If all do: Put what the script does under `if __name__ == "__main__":`' in done.stdout
+    assert "A worker process was about to begin the run anew" in done.stderr

@@ -557,3 +557,47 @@ def test_a_wrong_evaluation_is_one_message(
 
     assert done.exit_code == 2
     assert message in plain(done.stderr)
+
+
+# --- what ends a command early
+
+
+def test_ctrl_c_while_the_command_is_still_being_imported_is_no_traceback() -> None:
+    code = (
+        "import sys\n"
+        "class Impatient:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'napari_lightsam.cli.segment': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Impatient())\n"
+        "from napari_lightsam.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=500)
+    assert (done.returncode, done.stderr) == (130, "Stopped.\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (KeyboardInterrupt(), 130, "Stopped."),
+        (PermissionError(13, "Permission denied", "x/a.tif"), 1, "error: x/a.tif: Permission denied."),
+    ],
+    ids=["Ctrl-C", "a file"],
+)
+def test_what_no_function_expects_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, message: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("napari_lightsam.formats.convert.convert_files", fail)
+    done = CliRunner().invoke(app, ["export", "a.tif", "--to", "roi"])
+    assert (done.exit_code, done.stderr) == (code, f"{message}\n")
+
+
+def test_a_name_that_the_console_cannot_show_does_not_end_the_work(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "\u0394ctb.tif", np.eye(8, dtype=np.uint16))
+    done = lightsam_process(
+        "export", tmp_path / "\u0394ctb.tif", "--to", "tiff", PYTHONIOENCODING="cp1252", PYTHONUTF8="0"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "\\u0394ctb_labels.tif" in done.stdout

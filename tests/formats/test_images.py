@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import warnings
 import zlib
@@ -10,12 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from PIL import Image
 
 import napari_lightsam
 from napari_lightsam.engine.warned import LightSamWarning
 from napari_lightsam.errors import FileError
 from napari_lightsam.formats.images import ImageFile, read_image, read_info, read_pixel_size
+from napari_lightsam.formats.zarrs import find_zarr_labels, read_levels
 
 SAMPLES = Path(napari_lightsam.__file__).parent / "samples"
 
@@ -530,3 +533,64 @@ def test_a_czi_file_is_read_with_channels_and_calibration_and_a_cut_one_is_refus
     (tmp_path / "b.czi").write_bytes((tmp_path / "a.czi").read_bytes()[:3000])
     with pytest.raises(FileError, match="its reader is missing, or the file is damaged"):
         read_image(tmp_path / "b.czi")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint16"])
+def test_what_one_plane_does_not_know_another_may(dtype: str) -> None:
+    data = np.arange(24, dtype=dtype).reshape(2, 3, 4)
+    expected = data.max(axis=0)
+    if dtype == "float32":
+        data[1, 0, 0], data[:, 2, 3] = np.nan, np.nan
+        expected[0, 0], expected[2, 3] = 0, np.nan
+    image = ImageFile(path=Path("a.tif"), shape=data.shape, dtype=data.dtype, axes="ZYX", data=data)
+
+    np.testing.assert_array_equal(image.plane(z="max")[0], expected)
+
+
+def declare(folder: Path, shape: list[int], chunks: list[int]) -> Path:
+    """A zarr array of which there is no pixel."""
+    folder.mkdir()
+    about = {"zarr_format": 2, "shape": shape, "chunks": chunks, "dtype": "|u1", "compressor": None,
+             "fill_value": 0, "order": "C", "filters": None}  # fmt: skip
+    (folder / ".zarray").write_text(json.dumps(about))
+    return folder
+
+
+def test_chunks_that_reach_far_beyond_their_image_are_refused_before_they_are_unpacked(
+    tmp_path: Path,
+) -> None:
+    bomb = declare(tmp_path / "bomb.zarr", [64, 64], [40_000, 40_000])
+    for read in (read_image, read_info, read_levels):
+        with pytest.raises(FileError, match=r"chunks of 1\.5 GiB"):
+            read(bomb)
+    small = declare(tmp_path / "small.zarr", [64, 64], [4096, 4096])
+    whole = declare(tmp_path / "whole.zarr", [30_000, 30_000], [30_000, 30_000])
+    assert read_image(small).plane()[0].shape == (64, 64)
+    assert read_info(whole).shape == (30_000, 30_000)
+
+
+@pytest.mark.parametrize(
+    ("named", "found"),
+    [
+        (["nuclei"], "nuclei"),
+        (["original/0"], "original/0"),
+        (["/etc/x"], None),
+        (["../../../secret"], None),
+        (["\\\\host\\share"], None),
+        (["C:x"], None),
+        ([""], None),
+        ([["x"]], None),
+        ({"a": 1}, None),
+        (5, None),
+        ([], None),
+    ],
+    ids=str,
+)
+def test_labels_of_an_image_lie_inside_it(tmp_path: Path, named: object, found: str | None) -> None:
+    group = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=2)
+    group.create_group("labels").attrs["labels"] = named
+
+    labels = tmp_path / "a.zarr" / "labels"
+    assert find_zarr_labels(tmp_path / "a.zarr") == (found and labels / found)
+    zarr.open_group(labels, mode="r+").attrs["ome"] = [1]
+    assert find_zarr_labels(tmp_path / "a.zarr") is None

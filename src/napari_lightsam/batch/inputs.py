@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +29,8 @@ _ENDINGS = (*(format_.ending for format_ in FORMATS.values()), _OVERLAY)
 _SEARCHED = (*SUFFIXES, *vendors.SUFFIXES)
 _KINDS = ", ".join((*_SEARCHED, ZARR))
 
+_UNSAFE = re.compile(r'[\x00-\x1f<>:"/\\|?*]')  # in names on Windows
+_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 _LONGEST = 200  # bytes of a stem: file systems take 255 for a name, of which endings need up to 45
 
 BATCH_OUTPUTS = ("objects.csv", "images.csv", "report.html")
@@ -131,11 +134,14 @@ class Found:
         Results of earlier runs that lie among the inputs; they are not segmented.
     fact_names
         Further columns of the lists that were given, in their order.
+    unreadable
+        Folders that could not be looked into, and why.
     """
 
     jobs: tuple[Job, ...]
     ignored: tuple[Path, ...]
     fact_names: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
 
 
 def find_jobs(
@@ -172,6 +178,7 @@ def find_jobs(
     ignored: list[Path] = []
     given_lists: list[Path] = []
     facts: dict[str, None] = {}
+    unreadable: list[OSError] = []
     for given in inputs:
         text = os.fspath(given)
         if text.casefold().endswith(lists.SUFFIXES) and os.path.isfile(text):
@@ -180,7 +187,7 @@ def find_jobs(
                 facts.update(dict.fromkeys(name for name, _ in row.facts))
                 _add(jobs, _job(row.source, row.place, out, row.facts))
             continue
-        for source, place, chosen in _expand(text):
+        for source, place, chosen in _expand(text, unreadable):
             if isinstance(source, Path) and _is_own_result(source, out, chosen):
                 ignored.append(source)
             else:
@@ -188,7 +195,10 @@ def find_jobs(
     if not jobs:
         earlier = " other than results of earlier runs" if ignored else ""
         raise FileError(f"No images{earlier} were found in what was given ({_KINDS}).")
-    found = Found(tuple(_choose_series(jobs.values(), series)), tuple(ignored), tuple(facts))
+    found = Found(
+        tuple(_choose_series(jobs.values(), series)), tuple(ignored), tuple(facts),
+        tuple(f"the folder {error.filename} cannot be read ({error.strerror})" for error in unreadable),
+    )  # fmt: skip
     _guard(found, out, given_lists)
     return found
 
@@ -221,20 +231,19 @@ def _choose_series(jobs: Iterable[Job], series: int | Literal["all"] | None) -> 
             yield replace(job, series=i, base=job.base.with_name(name), image=image)
 
 
-def _expand(given: str) -> Iterator[tuple[Path | str, Path, Path | None]]:
+def _expand(given: str, unreadable: list[OSError]) -> Iterator[tuple[Path | str, Path, Path | None]]:
     """Each image with its subfolder in the output, and the folder it was found in (None: given by name)."""
     path = Path(given)
     if is_url(given) or is_zarr(path):
         named = path if path.name not in ("", "..") else path.resolve()  # "." has no name for its results
         yield given.rstrip("/") if is_url(given) else named, Path(), None
-    elif path.is_dir():
-        found = list(_walk(path))
+    elif os.path.isdir(path):
+        found = list(_walk(path, unreadable))
         if not found:
             raise FileError(f"No images were found in the folder {path} ({_KINDS}).")
         yield from ((file, file.parent.relative_to(path), path) for file in found)
-    elif path.exists() or path.is_symlink() or not glob.has_magic(given):
-        if not path.exists():
-            raise FileError(f"{path} does not exist. Check the name and the folder.")
+    elif os.path.lexists(path) or not glob.has_magic(given):
+        _check_there(path)
         yield path, Path(), None
     else:
         root = _fixed_part(path)
@@ -244,15 +253,24 @@ def _expand(given: str) -> Iterator[tuple[Path | str, Path, Path | None]]:
         yield from ((file, file.parent.relative_to(root), root) for file in found)
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def _check_there(path: Path) -> None:
+    try:
+        os.stat(path)
+    except (FileNotFoundError, ValueError):
+        raise FileError(f"{path} does not exist. Check the name and the folder.") from None
+    except OSError as error:
+        raise FileError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def _walk(folder: Path, unreadable: list[OSError]) -> Iterator[Path]:
     """Images below a folder; linked folders are not entered, so that no loop is walked."""
-    for parent, folders, files in os.walk(folder):
+    for parent, folders, files in os.walk(folder, onerror=unreadable.append):
         images = [f for f in folders if f.casefold().endswith(ZARR) and is_zarr(Path(parent, f))]
         folders[:] = sorted(f for f in folders if not f.startswith(".") and f not in images)
         for name in sorted([*files, *images]):
             file = Path(parent, name)
             kept = name in images or file.suffix.casefold() in _SEARCHED
-            if kept and not name.startswith(".") and (file.exists() or file.is_symlink()):
+            if kept and not name.startswith(".") and os.path.lexists(file):
                 yield file  # a dangling link is reported later
 
 
@@ -260,7 +278,7 @@ def _match(pattern: str, root: Path) -> Iterator[Path]:
     """Images that match a pattern, each once, even where linked folders lead around in circles."""
     seen: set[str] = set()
     for match in sorted(map(Path, glob.glob(pattern, recursive=True)), key=lambda m: (len(m.parts), m)):
-        kept = match.is_file() and match.suffix.casefold() in _SEARCHED
+        kept = os.path.isfile(match) and match.suffix.casefold() in _SEARCHED
         if not kept and not (match.suffix.casefold() == ZARR and is_zarr(match)):
             continue
         # Matches are plain within their folder: only a linked folder on the way can lead to one twice.
@@ -282,16 +300,23 @@ def _fixed_part(pattern: Path) -> Path:
 
 def _stem(source: Path | str) -> str:
     """Name of the outputs: that of the image without its ending, changed where it is too long or no text."""
-    path = source if isinstance(source, Path) else Path(source.rpartition("/")[2])
+    path = source if isinstance(source, Path) else Path(source.rpartition("/")[2] or source)
     stem = path.stem
     kinds = (".tif", ".tiff", ZARR)
     if stem.casefold().endswith(".ome") and path.suffix.casefold() in kinds:
         stem = stem[:-4]
     encoded = os.fsencode(stem)
-    if len(encoded) <= _LONGEST and printable(stem) == stem:
+    # A file of this computer has a name that it can have; the last part of an address may be anything.
+    safe = stem if isinstance(source, Path) else _UNSAFE.sub("_", stem)
+    if len(encoded) <= _LONGEST and printable(stem) == safe == stem and not _is_reserved(source, stem):
         return stem
-    kept = encoded[: _LONGEST - 9].decode("utf-8", "ignore")
+    kept = os.fsencode(safe)[: _LONGEST - 9].decode("utf-8", "ignore")
     return f"{kept or 'image'}~{hashlib.sha256(encoded).hexdigest()[:8]}"
+
+
+def _is_reserved(source: Path | str, stem: str) -> bool:
+    """Whether Windows takes a name for a device, whatever its ending."""
+    return not isinstance(source, Path) and _DEVICE.match(stem) is not None
 
 
 def printable(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,6 @@ from napari_lightsam.formats.atomic import written_whole
 from napari_lightsam.formats.export import FORMATS
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Mapping
 
 VERSION = 1
@@ -28,7 +28,10 @@ OVERLAY = "overlay"
 ALWAYS = ("tiff", "csv")
 """Formats that every batch writes."""
 
-_LARGEST_FILE = 1_000_000  # bytes; a recipe has a few hundred
+_LARGEST_FILE = 64_000  # bytes; a recipe has a few hundred
+_MOST_PARTS = 1000  # names and values
+_LONGEST = 4096  # characters of a value; the path of a checkpoint takes most
+_SHOWN = 10  # names in a message
 _MOST_BITS = 64
 _DEEPEST = 3  # values in lists in the recipe, and one more for what says better what is wrong
 _SETTINGS = {
@@ -77,10 +80,12 @@ class Recipe:
         if isinstance(given, str) or not all(isinstance(name, str) for name in given):
             raise ConfigError(f"outputs is a list of names; got {given!r}.")
         known = (*FORMATS, OVERLAY)
-        unknown = [name for name in given if name not in known]
+        unknown = list(dict.fromkeys(name for name in given if name not in known))
         if unknown:
+            more = " ..." if len(unknown) > _SHOWN else ""
             raise ConfigError(
-                f"No output is called {', '.join(map(repr, unknown))}; known are {', '.join(known)}."
+                f"No output is called {', '.join(map(repr, unknown[:_SHOWN]))}{more}; known are "
+                f"{', '.join(known)}."
             )
         if not isinstance(self.model, str) or not self.model.strip():
             raise ConfigError(
@@ -128,16 +133,18 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
     """
     path = Path(path)
     try:
-        if path.stat().st_size > _LARGEST_FILE:
+        with path.open("rb") as file:
+            content = file.read(_LARGEST_FILE + 1)
+        if len(content) > _LARGEST_FILE:
             raise FileError(f"{path} is too large for a recipe, which holds a few settings.")
-        text = path.read_text(encoding="utf-8-sig")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise FileError(f"{path} is no recipe: it is not text.") from None
     except OSError as error:
         raise FileError(f"{path} cannot be read: {error.strerror or error}.") from error
     recipe = parse_recipe(text, str(path))
     beside = path.parent / recipe.model
-    return dataclasses.replace(recipe, model=str(beside)) if beside.is_file() else recipe
+    return dataclasses.replace(recipe, model=str(beside)) if os.path.isfile(beside) else recipe
 
 
 def parse_recipe(text: str, where: str = "The recipe") -> Recipe:
@@ -240,10 +247,16 @@ def _read_yaml(text: str, where: str) -> dict[str, tuple[Any, int]]:
     """Values and their lines by name."""
     depth = 0
     try:
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        for n, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
+            if n > _MOST_PARTS:
+                raise ConfigError(f"{where}, line {_line(event)}: a recipe holds a few settings.")
             # Aliases can unfold to more than any memory, and settings have no use for them.
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
                 raise ConfigError(f"{where}, line {_line(event)}: references (& and *) are not accepted.")
+            if getattr(event, "tag", None) is not None:
+                raise ConfigError(f"{where}, line {_line(event)}: tags (!) are not accepted.")
+            if isinstance(event, yaml.ScalarEvent) and len(event.value) > _LONGEST:
+                raise ConfigError(f"{where}, line {_line(event)}: the value is too long.")
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > _DEEPEST:  # before time goes into what cannot be a recipe
                 raise ConfigError(f"{where}, line {_line(event)}: a recipe holds no lists within lists.")

@@ -59,7 +59,7 @@ def find_finished(
     problems: list[str] = []
     for job in jobs:
         wanted = job.wanted(overlay, exports)
-        present = [path for path in wanted if path.exists()]
+        present = [path for path in wanted if os.path.exists(path)]
         if not present:
             continue
         try:
@@ -67,7 +67,7 @@ def find_finished(
             problem = _difference(job, record, identity) or _change(job, record, present)
         except FileError as error:
             problem = f"{present[0]} has no usable record: {error}"
-        if problem and job.pending.exists() and _is_interrupted(job, present):
+        if problem and os.path.exists(job.pending) and _is_interrupted(job, present):
             continue
         if problem:
             problems.append(problem)
@@ -102,7 +102,7 @@ def clear_parts(jobs: Iterable[Job]) -> None:
 
 def remove(path: Path) -> None:
     """Remove an output, as far as the file system allows it; of a link the link alone."""
-    if path.is_dir() and not path.is_symlink():
+    if os.path.isdir(path) and not os.path.islink(path):
         shutil.rmtree(path, ignore_errors=True)
     else:
         with suppress(OSError):
@@ -128,7 +128,7 @@ def find_former(job: Job, outputs: Iterable[str]) -> dict[Path, str]:
     return {
         path: told[path.name]
         for path in job.outputs
-        if path.name in told and path.exists()
+        if path.name in told and os.path.exists(path)
         and (path.name in about_to_go or hash_file(path) == told[path.name])
     }  # fmt: skip
 

@@ -13,6 +13,7 @@ from napari_lightsam.batch.inputs import Job, find_jobs, printable
 from napari_lightsam.batch.lock import locked
 from napari_lightsam.batch.recipe import Recipe, read_recipe
 from napari_lightsam.batch.resume import Identity, clear_parts, find_finished
+from napari_lightsam.batch.scale import check_scheduler
 from napari_lightsam.batch.scale_images import run_jobs
 from napari_lightsam.batch.settings import BatchReport, BatchSettings, FileOutcome, load_model
 from napari_lightsam.batch.single import Batch, segment_job
@@ -105,6 +106,8 @@ def segment_many(
     >>> report.exit_code, report.outcomes[0].n_objects, report.outcomes[0].flags[0][:21]
     (0, 0, 'No objects were found')
     """
+    if scheduler is not None:
+        check_scheduler(scheduler)
     recipe = _recipe(recipe)
     settings, out = recipe.settings, Path(out)
     yield Progress("looking for images", 0, 0)
@@ -150,7 +153,8 @@ def _recipe(given: Recipe | str | os.PathLike[str] | None) -> Recipe:
 
 def _notes(found: Found) -> tuple[str, ...]:
     n = len(found.ignored)
-    return (f"{n} results of earlier runs among the inputs were passed over",) if n else ()
+    passed = (f"{n} results of earlier runs among the inputs were passed over",) if n else ()
+    return (*passed, *map(printable, found.unreadable))
 
 
 def _check_selections(jobs: Iterable[Job], settings: BatchSettings) -> set[Job]:
@@ -188,8 +192,8 @@ def _fix_size(
             with hearing(lambda _: None):  # told when their turn comes
                 subject = Subject.of(read_image(job.source, job.series), settings)
                 estimate = subject.estimate_size(segmenter)
-        except (LightSamError, MemoryError):
-            continue  # reported when its turn comes
+        except Exception:
+            continue  # of any kind, as in `attempt_job`, which reports it when its turn comes
         if estimate is not None:
             estimates.append(estimate)
     if not estimates:

@@ -12,11 +12,11 @@ import secrets
 import signal
 import threading
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import CancelledError, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import current_process, get_context
 from typing import TYPE_CHECKING, Any
 
 from napari_lightsam.errors import ConfigError, DeviceError, WeightsError
@@ -42,8 +42,18 @@ _runs: Counter[WorkerModel] = Counter()  # of this process that gave each of the
 _loading = threading.Lock()
 
 
+_GUARD = (
+    'Put what the script does under `if __name__ == "__main__":`, since each worker process reads the '
+    "script once more."
+)
+
+
 class WorkerLostError(DeviceError):
     """A task was given up because each worker that was at it died."""
+
+
+class SchedulerLostError(DeviceError):
+    """The scheduler of a cluster does not answer any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +156,12 @@ class Cancelled:
         return cls(folder / f"cancelled-{secrets.token_hex(4)}")
 
     def __call__(self) -> bool:
-        """Tell whether the run is to end."""
-        return self.path.exists()
+        """Tell whether the run is to end: the file is there, or its folder is gone with the run."""
+        return os.path.exists(self.path) or not os.path.isdir(self.path.parent)
 
     def announce(self) -> None:
         """Make the file."""
-        if self.path.parent.is_dir():
+        if os.path.isdir(self.path.parent):
             self.path.touch()
 
 
@@ -168,6 +178,8 @@ def check_scheduler(scheduler: Any) -> None:
     >>> check_scheduler("threads")
     """
     if isinstance(scheduler, str) and scheduler in LOCAL:
+        if scheduler == "processes" and _is_beginning():
+            raise ConfigError(f"A worker process was about to begin the run anew. {_GUARD}")
         return
     known = isinstance(scheduler, str) and scheduler.startswith(_ADDRESSES)
     if not known and not hasattr(scheduler, "scheduler_info"):
@@ -264,7 +276,7 @@ class Pool:
             self._client = None
 
     def _run_local(self, left: dict[str, Any], cancelled: Cancelled) -> Events:
-        breaks = 0
+        breaks, total = 0, len(left)
         while left and breaks < _TRIES:
             before = len(left)
             try:
@@ -276,7 +288,9 @@ class Pool:
             try:
                 yield from self._once({name: task}, cancelled)
             except BrokenProcessPool:
-                yield name, WorkerLostError("each worker that was at it died, perhaps for want of memory")
+                why = "each worker that was at it died, perhaps for want of memory"
+                hint = f". If all do: {_GUARD}" if len(left) == total and self.name == "processes" else ""
+                yield name, WorkerLostError(why + hint)
 
     def _once(self, tasks: dict[str, Any], cancelled: Cancelled) -> Events:
         """Compute on this machine, in a thread of its own, so that whoever waits can cancel."""
@@ -340,8 +354,12 @@ class Pool:
         """Compute on a cluster: dask itself gives the tasks of dead workers to others."""
         from distributed.scheduler import KilledWorker
 
+        lost = (OSError, CancelledError)  # what dask raises for a lost connection, and for its tasks
         news: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        futures = self._client.compute(list(left.values()), optimize_graph=False)
+        try:
+            futures = self._client.compute(list(left.values()), optimize_graph=False)
+        except OSError as error:
+            raise self._lost() from error
         names = {future.key: name for future, name in zip(futures, left, strict=True)}
         for future in futures:
             future.add_done_callback(news.put)
@@ -358,11 +376,27 @@ class Pool:
                     outcome = future.result()
                 except KilledWorker as error:
                     outcome = WorkerLostError(f"its workers died, perhaps for want of memory ({error})")
+                except lost as error:
+                    if future.status not in ("cancelled", "lost"):
+                        raise  # of the task itself
+                    raise self._lost() from error
                 yield names[future.key], outcome
         finally:
             if waiting:
                 cancelled.announce()
-                self._client.cancel(futures, asynchronous=False, force=True)
+                with suppress(*lost, TimeoutError):  # nobody is there to be told
+                    self._client.cancel(futures, asynchronous=False, force=True)
+
+    def _lost(self) -> SchedulerLostError:
+        return SchedulerLostError(
+            f"The connection to the dask scheduler at {self.name} was lost. Start it again; the same command "
+            "goes on from what is finished."
+        )
+
+
+def _is_beginning() -> bool:
+    """Whether this is a process that reads its script before it may start others."""
+    return bool(getattr(current_process(), "_inheriting", False))  # which Python itself goes by
 
 
 def _leave_ctrl_c() -> None:

@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_lightsam.batch.scale import Cancelled, Pool, WorkerLostError, WorkerModel, constant, delay
+from napari_lightsam.batch.scale import (
+    Cancelled,
+    Pool,
+    SchedulerLostError,
+    WorkerLostError,
+    WorkerModel,
+    constant,
+    delay,
+)
 from napari_lightsam.batch.settings import FileOutcome
 from napari_lightsam.batch.single import Batch
 from napari_lightsam.engine.progress import Progress, drain
@@ -83,7 +91,7 @@ def run_jobs(
     -------
     dict
         What became of each, by its place. Images that were not begun when a run had become hopeless (a full
-        disk) are missing.
+        disk) are missing. Those that a lost cluster did not do have failed.
 
     Raises
     ------
@@ -106,7 +114,7 @@ def run_jobs(
 def _run(
     pool: Pool, batch: Batch, model: WorkerModel, jobs: Mapping[int, Job], attempt: Attempt, folder: Path
 ) -> Work[dict[int, FileOutcome]]:
-    # A cluster drops by itself what is waiting; threads go on until they see the file, so it must stay.
+    # Workers that are still at a cancelled run see by the folder, too, that it is over.
     place = Path(tempfile.mkdtemp(prefix="lightsam-")) if pool.local else folder
     cancelled = Cancelled.inside(place)
     mark = secrets.token_hex(4)
@@ -132,9 +140,13 @@ def _run(
                         if outcome[1]:
                             cancelled.announce()
                 yield Progress("segmenting images", done, len(jobs))
+    except SchedulerLostError as error:
+        for i, job in jobs.items():
+            if i not in outcomes:
+                outcomes[i] = FileOutcome(job.source, "failed", message=str(error), image=job.image)
     finally:
-        if not pool.local:
+        if pool.local:
+            shutil.rmtree(place, ignore_errors=True)
+        else:
             cancelled.path.unlink(missing_ok=True)
-    if pool.local:
-        shutil.rmtree(place, ignore_errors=True)
     return outcomes

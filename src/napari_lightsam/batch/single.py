@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -119,7 +120,7 @@ def _read(job: Job, settings: BatchSettings) -> tuple[ImageFile, Subject, str]:
 
 def _state(job: Job) -> str | tuple[int, ...]:
     """Tell whether an image is what it was: the hash of folders and addresses, quicker signs of a file."""
-    if not isinstance(job.source, Path) or job.source.is_dir():
+    if not isinstance(job.source, Path) or os.path.isdir(job.source):
         return job.hash()
     try:
         stat = job.source.stat()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_lightsam.batch.lock import locked
-from napari_lightsam.batch.scale import Pool, WorkerModel
+from napari_lightsam.batch.scale import Pool, WorkerModel, check_scheduler
 from napari_lightsam.batch.settings import BatchSettings, load_model
 from napari_lightsam.batch.slide_blocks import Failed, Finished, SlidePlan
 from napari_lightsam.batch.slide_place import SlidePlace
@@ -159,6 +159,7 @@ def segment_slide(
     """
     settings = settings or BatchSettings()
     _check(settings, block, chunk, threads, scheduler)
+    check_scheduler(scheduler)
     out = Path(out)
     yield Progress("opening the image", 0, 0)
     plane = SlidePlane(image, settings) if isinstance(image, str | os.PathLike) else image

@@ -119,7 +119,7 @@ def describe_state(image: Any) -> str:
     if folder is None:
         return ""
     found = sorted(_stat(folder))
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         return f"{found[0][1]} bytes, changed at {found[0][2]} ns"
     digest = hashlib.sha256(repr(found).encode()).hexdigest()[:16]
     return f"{len(found)} files, {sum(size for _, size, _ in found)} bytes, names and times {digest}"
@@ -128,7 +128,7 @@ def describe_state(image: Any) -> str:
 def _stat(path: Path) -> Iterator[tuple[str, int, int]]:
     """Name, size and time of change of a file, or of all in a folder."""
     try:
-        if not path.is_dir():
+        if not os.path.isdir(path):
             facts = path.stat()
             yield path.name, facts.st_size, facts.st_mtime_ns
             return

@@ -15,7 +15,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from napari_lightsam.batch.histogram import Histogram
-from napari_lightsam.batch.inputs import BATCH_OUTPUTS, BATCH_RECORD
+from napari_lightsam.batch.inputs import BATCH_OUTPUTS, BATCH_RECORD, printable
 from napari_lightsam.batch.report import write_report
 from napari_lightsam.engine.progress import Progress
 from napari_lightsam.errors import ConfigError, FileError
@@ -131,7 +131,7 @@ def _publish(folder: Path, out: Path, *, overwrite: bool) -> tuple[Path, ...]:
 
     def may_replace(path: Path) -> bool:
         known = [*ours.get(path.name, []), *new.values()]
-        return path.is_file() and (overwrite or hash_file(path) in known)
+        return os.path.isfile(path) and (overwrite or hash_file(path) in known)
 
     tables = tuple(put_in_place(folder / name, out / name, may_replace) for name in BATCH_OUTPUTS)
     for name, path in zip(BATCH_OUTPUTS, tables, strict=True):
@@ -196,7 +196,9 @@ def _write_tables(folder: Path, out: Path, found: Found, report: BatchReport) ->
                     row |= _about(record, job, out)
                     row |= _copy_objects(job, record, rows, gathered)
                 except (FileError, OSError, csv.Error) as error:
-                    gathered.problems.append(f"the result of {job.source} cannot be read again: {error}")
+                    gathered.problems.append(
+                        printable(f"the result of {job.source} cannot be read again: {error}")
+                    )
             image_rows.writerow(row)
     return gathered
 
@@ -231,7 +233,7 @@ def _about(record: Record, job: Job, out: Path) -> dict[str, Any]:
         "pixel_size_y_um": row,
         "pixel_size_x_um": column,
         "pixel_size_source": record.pixel_size_source,
-        "labels": job.labels.relative_to(out).as_posix(),
+        "labels": printable(job.labels.relative_to(out).as_posix()),
         "input_sha256": record.input_sha256,
         "model": record.model,
         "version": record.version,

@@ -1,61 +1,35 @@
 """The `lightsam` command: it calls functions and decides nothing. Heavy imports wait for a command."""
 
-from typing import Annotated
+from __future__ import annotations
 
-import typer
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
-from napari_lightsam import __version__
-from napari_lightsam.cli import (
-    cache,
-    demo,
-    distil,
-    evaluate,
-    export,
-    info,
-    models,
-    quantize,
-    replay,
-    scale,
-    segment,
-    train,
-)
+if TYPE_CHECKING:
+    import typer
 
-app = typer.Typer(
-    name="lightsam",
-    help="Lightweight Segment Anything for microscopy.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.command("segment")(segment.segment)
-app.command("slide")(scale.slide)
-app.command("export")(export.export)
-app.command("replay")(replay.replay)
-app.command("demo")(demo.demo)
-app.command("info")(info.info)
-app.command("evaluate")(evaluate.evaluate)
-app.command("quantize")(quantize.quantize)
-app.command("train")(train.train)
-app.command("distil")(distil.distil)
-app.command("cache")(cache.cache)
-app.add_typer(models.app, name="models")
+    app: typer.Typer
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"lightsam {__version__}")
-        raise typer.Exit
+def __getattr__(name: str) -> Any:
+    if name != "app":
+        raise AttributeError(name)
+    from napari_lightsam.cli.commands import app
 
-
-@app.callback()
-def _root(
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)
-    ] = False,
-) -> None:
-    pass
+    return app
 
 
 def main() -> None:
-    """Run the command line."""
-    app()
+    """Run the command line; Ctrl-C ends it with exit code 130 from the first moment on."""
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(AttributeError, ValueError):  # what stands in for a console may be no text file
+                # A file or pipe on Windows knows few letters; a name must not end the work.
+                stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        from napari_lightsam.cli.commands import app
+
+        app()
+    except KeyboardInterrupt:
+        sys.stderr.write("Stopped.\n")
+        sys.exit(130)

@@ -113,10 +113,10 @@ def _models() -> Iterator[tuple[str, str]]:
     cache = cache_folder()
     for folder in search_folders():
         kind = "cache, downloads go here" if folder == cache else "LIGHTSAM_MODEL_PATH, searched first"
-        there = "" if folder.is_dir() else ", not there yet"
+        there = "" if os.path.isdir(folder) else ", not there yet"
         yield "Model folder", f"{folder} ({kind}{there})"
     own = local_folder()
-    yield "Your own models", f"{own}{'' if own.is_dir() else ' (not there yet)'}"
+    yield "Your own models", f"{own}{'' if os.path.isdir(own) else ' (not there yet)'}"
     for model in list_models():
         where = "in the package" if model.embedded else "available" if model.available else "not downloaded"
         yield f"  {model.name}", f"{where}{'. ' + model.problem if model.problem else ''}"

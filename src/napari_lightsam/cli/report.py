@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import sys
 import time
@@ -49,6 +50,15 @@ def reported(command: Callable[P, R]) -> Callable[P, R]:
             except LightSamError as error:
                 warn(f"error: {error}")
                 raise typer.Exit(exit_code(error)) from None
+            except OSError as error:
+                if error.errno in (errno.EPIPE, None):  # whoever read the output has gone; or none of a file
+                    raise
+                at = "" if error.filename is None else f"{error.filename}: "
+                warn(f"error: {at}{error.strerror}.")
+                raise typer.Exit(1) from None
+            except KeyboardInterrupt:
+                warn("Stopped.")
+                raise typer.Exit(130) from None
 
     return run
 

@@ -55,7 +55,7 @@ def find_file(file: RemoteFile) -> Path | None:
     problems = []
     for folder in search_folders():
         path = folder / file.name
-        if path.is_file():
+        if os.path.isfile(path):
             problem = problem_with(path, file)
             if not problem:
                 return path
@@ -117,7 +117,7 @@ def known_hash(file: RemoteFile, folder: Path) -> str | None:
         return file.hash
     for place in (cache_folder(), folder):
         pin = pin_path(file, place)
-        if pin.is_file():
+        if os.path.isfile(pin):
             try:
                 return f"sha256:{json.loads(pin.read_text(encoding='utf-8'))['sha256']}"
             except (OSError, ValueError, KeyError, TypeError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 import re
 from collections.abc import Mapping
@@ -98,7 +99,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
 def _sniff(path: Path) -> str:
     """Tell "safetensors", "zip" or "pickle" from the first bytes; refuse the rest in words."""
-    if path.is_dir():
+    if os.path.isdir(path):
         raise WeightsError(f"{path} is a folder; the path of a checkpoint file is needed.")
     try:
         size = path.stat().st_size

@@ -211,7 +211,7 @@ def import_weights(path: str | Path, name: str | None = None) -> Path:
         It is no file of a known model, or cannot be copied.
     """
     path = Path(path).expanduser()
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise WeightsError(f"There is no file {path}.")
     file = _file_of(path, name)
     target = place_in_cache(file)
@@ -239,7 +239,7 @@ def identify(path: str | Path) -> str | None:
 
 def _embedded_file(name: str) -> Path:
     path = _EMBEDDED_FOLDER / f"{name}.safetensors"
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise WeightsError(f"{path} is missing: the installation is incomplete. Install the package again.")
     return path
 
@@ -254,7 +254,7 @@ def _status(name: str, entry: ModelEntry, verify: bool) -> ModelStatus:
         except WeightsError as error:
             problems.append(str(error))
     for file in entry.files:
-        copies = [folder / file.name for folder in search_folders() if (folder / file.name).is_file()]
+        copies = [folder / file.name for folder in search_folders() if os.path.isfile(folder / file.name)]
         checked = [(copy, problem_with(copy, file, verify=verify)) for copy in copies]
         good = [copy for copy, problem in checked if not problem]
         paths.extend(good[:1])

@@ -78,7 +78,7 @@ def store_quantized(weights_hash: str, write: Callable[[Path], None]) -> Path:
                 os.fsync(stream.fileno())
         hashes = {file.name: file_hash(file, "sha256") for file in files}
         (part / _MANIFEST).write_text(json.dumps(hashes, indent=1) + "\n", encoding="utf-8")
-        if folder.exists():
+        if os.path.exists(folder):
             shutil.rmtree(folder)
         part.rename(folder)
     finally:

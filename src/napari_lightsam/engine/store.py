@@ -103,7 +103,7 @@ class EmbeddingStore:
     def get(self, key: str) -> Tensor | None:
         """Return a block's tokens as they were put, on the CPU; None where they are not, or damaged."""
         path = self._path(key)
-        if not path.is_file():
+        if not os.path.isfile(path):
             return None
         try:
             tokens = _read(path, key)

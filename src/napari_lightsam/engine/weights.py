@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -163,7 +164,7 @@ def _locate(name_or_path: str | Path) -> tuple[tuple[Path, ...], str | None]:
     if own is not None and own.local is not None:
         return (own.local,), None
     path = Path(name_or_path).expanduser()
-    looks_like_name = isinstance(name_or_path, str) and path.name == name and not path.exists()
+    looks_like_name = isinstance(name_or_path, str) and path.name == name and not os.path.exists(path)
     if looks_like_name and path.suffix not in {".pt", ".pth", ".safetensors", ".ckpt", ".bin"}:
         find_model(name)  # raises with the names that are known
     return (path,), None

@@ -110,7 +110,7 @@ def put_in_place(part: Path, path: Path, may_replace: Callable[[Path], bool]) ->
     refused: OSError | None = None
     for number in range(1, _MOST_NAMES + 1):
         target = path if number == 1 else path.with_stem(f"{path.stem} ({number})")
-        if target.exists() and not may_replace(target):
+        if os.path.exists(target) and not may_replace(target):
             continue
         try:
             _replace(part, target)
@@ -139,21 +139,21 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
         part.mkdir(parents=True)
         yield part
         for file in part.rglob("*"):
-            if file.is_file():
+            if os.path.isfile(file):
                 _flush(file)
-        if path.exists():
+        if os.path.exists(path):
             os.replace(path, aside)
         try:
             os.replace(part, path)
         except OSError:
-            if aside.exists():
+            if os.path.exists(aside):
                 os.replace(aside, path)
             raise
     except OSError as error:
         raise explain(path, error) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
-        if path.exists():
+        if os.path.exists(path):
             shutil.rmtree(aside, ignore_errors=True)
 
 
@@ -176,7 +176,7 @@ def check_writable(folder: Path) -> None:
 def explain(path: Path, error: OSError) -> WriteError:
     """Say in words why a file system refused an output."""
     reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
-    if isinstance(error, PermissionError) and path.is_file():
+    if isinstance(error, PermissionError) and os.path.isfile(path):
         reason = "permission denied. Close it where it is open in another program, or make it writable"
     return WriteError(f"{path} cannot be written: {reason}.", everywhere=error.errno in _EVERYWHERE)
 
@@ -187,7 +187,7 @@ def _replace(part: Path, path: Path) -> None:
         try:
             os.replace(part, path)
         except PermissionError:
-            if not path.is_file():
+            if not os.path.isfile(path):
                 raise
             time.sleep(wait)
         else:

@@ -12,6 +12,9 @@ from napari_lightsam.errors import FileError
 if TYPE_CHECKING:
     from pathlib import Path
 
+SAMPLES = (3, 4)
+"""Of a colour image."""
+
 _Info = TypeVar("_Info", bound="ImageInfo")
 
 COLOURS = ("red", "green", "blue")
@@ -200,13 +203,18 @@ class ImageInfo:
         Raises
         ------
         FileError
-            Not a letter for each dimension.
+            Not a letter for each dimension, or colour samples that are none.
         """
         if axes is None or axes == self.axes:
             return self
         if len(axes) != len(self.shape):
             raise FileError(
                 f"{self.path} has {len(self.shape)} dimensions, {self.shape}; the axes {axes} do not fit."
+            )
+        if "S" in axes and (axes[-1] != "S" or self.shape[-1] not in SAMPLES):
+            raise FileError(
+                f"{self.path} has the dimensions {self.shape}; the axes {axes} do not fit: colour samples "
+                "(S) are the last one, of 3 or 4."
             )
         return replace(self, axes=axes)
 

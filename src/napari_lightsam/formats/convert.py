@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,6 @@ from napari_lightsam.formats.guard import protect_inputs, refuse_clashes, refuse
 from napari_lightsam.formats.objects import Objects
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterable
 
     from napari_lightsam.engine.progress import Work
@@ -53,7 +53,7 @@ def read_objects(path: str | os.PathLike[str]) -> Objects:
         from napari_lightsam.formats.geojson import read_geojson
 
         return replace(read_geojson(path), name=path.name)
-    if path.is_dir():
+    if os.path.isdir(path):
         from napari_lightsam.formats.zarrs import read_zarr
 
         return _from_image(read_zarr(path))

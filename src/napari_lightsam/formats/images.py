@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +15,6 @@ from napari_lightsam.engine.warned import tell
 from napari_lightsam.errors import FileError
 from napari_lightsam.formats.axes import COLOURS, ImageInfo, PlaneSelection
 from napari_lightsam.formats.memory import check_fits
-
-if TYPE_CHECKING:
-    import os
 
 __all__ = [
     "SUFFIXES",
@@ -160,7 +158,8 @@ class ImageFile(ImageInfo):
         data = np.asarray(data[selection.index])
         if "Z" in roles and not depth:
             axis = roles.index("Z")
-            data = data.max(axis=axis)
+            # What could not be measured in one plane may be known from another.
+            data = np.fmax.reduce(data, axis=axis) if data.dtype.kind == "f" else data.max(axis=axis)
             del roles[axis]
         data = data.squeeze(tuple(i for i, role in enumerate(roles) if role == "1"))
         roles = [role for role in roles if role != "1"]
@@ -264,7 +263,7 @@ def _read_file(path: Path, *, pixels: bool, series: int | None) -> ImageInfo:
     except IsADirectoryError:
         raise FileError(f"{path} is a folder, not an image file.") from None
     except OSError as error:
-        if path.is_dir():  # Windows answers "permission denied" for a folder
+        if os.path.isdir(path):  # Windows answers "permission denied" for a folder
             raise FileError(f"{path} is a folder, not an image file.") from None
         raise FileError(f"{path} cannot be opened: {error.strerror or error}.") from error
     if not head:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 from napari_lightsam.errors import FileError
@@ -125,7 +126,7 @@ def check_replaceable(folder: Path) -> None:
     FileError
         There is a file of that name, or a folder that is no OME-Zarr label image.
     """
-    if not folder.exists():
+    if not os.path.exists(folder):
         return
     try:
         labels = "image-label" in json.loads((folder / ".zattrs").read_text(encoding="utf-8"))

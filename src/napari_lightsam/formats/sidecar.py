@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -148,6 +149,8 @@ def _checked(content: dict[str, Any]) -> Record:
         if not isinstance(value, _TYPES.get(field.name, (str,))):
             raise TypeError(repr(field.name))
         values[field.name] = value
+    if not all(isinstance(digest, str) for digest in values["outputs"].values()):
+        raise TypeError("'outputs'")
     if values["pixel_size"] is not None:
         row, column = map(float, values["pixel_size"])
         values["pixel_size"] = (row, column)
@@ -165,9 +168,9 @@ def hash_file(path: Path) -> str:
     FileError
         The file cannot be read.
     """
-    if path.is_dir():
+    if os.path.isdir(path):
         files = sorted(
-            (file.relative_to(path).as_posix(), file) for file in path.rglob("*") if file.is_file()
+            (file.relative_to(path).as_posix(), file) for file in path.rglob("*") if os.path.isfile(file)
         )
         listed = "".join(f"{name}\0{hash_file(file)}\n" for name, file in files)
         return hashlib.sha256(listed.encode()).hexdigest()

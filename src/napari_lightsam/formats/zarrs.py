@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from napari_lightsam.errors import FileError
 from napari_lightsam.formats.images import ImageFile
+from napari_lightsam.formats.memory import check_fits
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Mapping
 
 SUFFIX = ".zarr"
@@ -29,9 +30,12 @@ _MICROMETRES = {
     "millimeter": 1e3,
     "meter": 1e6,
 }
+_PLAIN = re.compile(r"(?!\.\.?$)[^\x00-\x1f/\\:]+")  # a name within a folder, on any system
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:(//|:)")  # one letter before the colon is a drive
 _FSSPEC = "pip install 'napari-lightsam[remote]'"
 _SIGNS = ("size", "ETag", "etag", "mtime", "LastModified", "Last-Modified", "updated", "created")
+_LARGEST_CHUNK = 256 << 20  # bytes, whatever the size of the array
+_MOST_BEYOND = 4  # times what lies inside the array
 _MOST_ASKED = 4096  # files of which a server that tells no sizes is asked one by one
 _AT_ONCE = 16
 
@@ -49,7 +53,7 @@ def is_url(path: object) -> bool:
 
 def is_zarr(path: Path) -> bool:
     """Tell whether a folder holds a zarr array or group."""
-    return path.is_dir() and any((path / mark).is_file() for mark in _MARKS)
+    return os.path.isdir(path) and any(os.path.isfile(path / mark) for mark in _MARKS)
 
 
 def read_zarr(path: str | os.PathLike[str]) -> ImageFile:
@@ -94,6 +98,7 @@ def read_zarr(path: str | os.PathLike[str]) -> ImageFile:
             ) from error
     else:
         array, axes = opened, _named_axes(opened)
+    _check_chunks(path, array)
     shape = tuple(array.shape)
     axes = axes or _guessed_axes(path, shape, str(array.dtype))
     if len(axes) != len(shape) or "Y" not in axes or "X" not in axes:
@@ -126,6 +131,7 @@ def read_levels(path: Path) -> list[Any]:
     """
     opened = _open(path)
     if not hasattr(opened, "keys"):
+        _check_chunks(path, opened)
         return [opened]
     try:
         scales = _ome(opened).get("multiscales")
@@ -135,15 +141,23 @@ def read_levels(path: Path) -> list[Any]:
         raise FileError(f"{path} has metadata that are damaged ({type(error).__name__}: {error}).") from error
     if not found or any(hasattr(one, "keys") for one in found):
         raise FileError(f"{path} is a zarr group without an image; give the array inside it.")
+    for one in found:
+        _check_chunks(path, one)
     return found
 
 
 def find_zarr_labels(path: Path) -> Path | None:
-    """Return the first label image inside an OME-Zarr image, or None where it has none."""
+    """Return the first label image inside an OME-Zarr image, or None where it names none inside itself."""
     if not is_zarr(path / "labels"):
         return None
-    names = _ome(_open(path / "labels")).get("labels") or []
-    return path / "labels" / str(names[0]) if names else None
+    try:
+        names = _ome(_open(path / "labels")).get("labels")
+    except AttributeError:  # metadata that are no names and values
+        return None
+    name = names[0] if isinstance(names, list) and names else None
+    if not isinstance(name, str) or not all(map(_PLAIN.fullmatch, name.split("/"))):
+        return None  # a path out of the folder, or to another computer
+    return path / "labels" / name
 
 
 def hash_url(url: str) -> str:
@@ -241,6 +255,19 @@ def _open(path: Path | str) -> Any:
         return zarr.open(path, mode="r")
     except Exception as error:  # stores and codecs raise many kinds for damaged metadata
         raise FileError(f"{path} cannot be read as zarr ({type(error).__name__}: {error}).") from error
+
+
+def _check_chunks(path: Path | str, array: Any) -> None:
+    """Refuse chunks that reach far beyond their array: they are unpacked whole to read a pixel of it."""
+    size = array.dtype.itemsize
+    chunk = math.prod(array.chunks) * size
+    inside = math.prod(map(min, array.chunks, array.shape)) * size
+    if chunk > max(_LARGEST_CHUNK, _MOST_BEYOND * inside):
+        raise FileError(
+            f"{path} has chunks of {chunk / 2**30:,.1f} GiB, of which {inside / 2**30:,.3f} GiB lie in the "
+            "image: it is damaged. Export it again."
+        )
+    check_fits(path, chunk)
 
 
 def _ome(group: Any) -> Mapping[str, Any]:

@@ -15,6 +15,7 @@ slice, movies frame by frame.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
@@ -148,7 +149,7 @@ def find_labelled(
         Images in ``images/`` without a label file: they are left out.
     """
     root = Path(folder)
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise FileError(f"{root} is not a folder; give a folder of images and label images.")
     if limit is not None and limit < 1:
         raise ConfigError(f"The limit is {limit}; it is a number of images per set, at least 1.")
@@ -249,7 +250,7 @@ class _Pair(NamedTuple):
 
 def _pairs(folder: Path) -> list[_Pair]:
     """All images with labels of one set, in the first layout that it has."""
-    if (folder / "images").is_dir() and (folder / "labels").is_dir():
+    if os.path.isdir(folder / "images") and os.path.isdir(folder / "labels"):
         return _pairs_of_folders(folder)
     files = {_stem(path): path for path in _image_files(folder)}
     if "image" in files and "labels" in files:
@@ -268,7 +269,7 @@ def _pairs_of_folders(folder: Path) -> list[_Pair]:
     pairs, missing = [], []
     for group, path in images:
         place = folder / "labels" / group
-        labels = {_stem(label): label for label in _image_files(place)} if place.is_dir() else {}
+        labels = {_stem(label): label for label in _image_files(place)} if os.path.isdir(place) else {}
         if _stem(path) in labels:
             pairs.append(_Pair(path, labels[_stem(path)], group))
         else:
@@ -288,7 +289,7 @@ def _stem(path: Path) -> str:
 
 
 def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and path.suffix.lower() != ZARR)
+    return sorted(path for path in folder.iterdir() if os.path.isdir(path) and path.suffix.lower() != ZARR)
 
 
 def _image_files(folder: Path) -> list[Path]:
@@ -296,7 +297,7 @@ def _image_files(folder: Path) -> list[Path]:
         path
         for path in folder.iterdir()
         if not path.name.startswith(".")
-        and (path.suffix.lower() in SUFFIXES if path.is_file() else path.suffix.lower() == ZARR)
+        and (path.suffix.lower() in SUFFIXES if os.path.isfile(path) else path.suffix.lower() == ZARR)
     )
 
 

@@ -7,6 +7,7 @@ crop is worked out once and kept, and steps neither make crops nor run the backb
 from __future__ import annotations
 
 import datetime
+import os
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -211,7 +212,7 @@ def _startable(start: str | Path) -> tuple[str, Mapping[str, Tensor]]:
             "model that was taught before."
         )
     paths = (Path(start),) if known is None else find_weights(str(start))
-    if not paths or not paths[0].is_file():
+    if not paths or not os.path.isfile(paths[0]):
         raise FileError(f"There is no model {start}; `lightsam models list` shows those that there are.")
     checkpoint = read_checkpoint(paths[0])
     base = str(start) if str(start) in MODELS else checkpoint.metadata.get("spec", "")

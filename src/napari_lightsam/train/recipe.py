@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,7 +117,7 @@ def claim_folder(folder: Path, kind: str, about: Mapping[str, Any]) -> None:
     """
     path = folder / _ABOUT
     wanted = {"kind": kind, **about}
-    if not path.exists():
+    if not os.path.exists(path):
         folder.mkdir(parents=True, exist_ok=True)
         with written_whole(path) as part:
             part.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
