@@ -165,3 +165,17 @@ def test_an_exercise_begins_anew_and_nothing_is_deleted(desk, folder):
 def test_a_folder_without_images_says_so(desk, tmp_path, notes):
     assert not desk.control.series.open(tmp_path)
     assert "No images were found" in notes[-1][1]
+
+
+def test_n_goes_on_from_the_layer_that_everything_was_segmented_into(desk, folder):
+    begin(desk, folder)
+    desk.control.annotator.remove_prompts()
+    assert desk.control.segment_everything()
+    desk.finish()
+    active = desk.viewer.layers.selection.active
+    assert active.name == "cell1 everything"
+    (press,) = (act for key, act in active.keymap.items() if str(key) == "N")
+    press(active)
+    settle(desk)
+    assert desk.control.series.done == 1
+    assert desk.control.series.current.source.name == "cell2.tif"

@@ -326,6 +326,7 @@ class Controller:
             return
         self.closed = True
         self._warned.close()
+        self.series.close()
         self.sessions.close()
         self.picking.stop()
         for part in (self.hover, self.checking, self.splitting, self.curating, self.everything):

@@ -14,6 +14,7 @@ from napari_lightsam.engine.progress import Progress
 from napari_lightsam.errors import FileError, LightSamError
 from napari_lightsam.plugin import layers
 from napari_lightsam.plugin.axes import METADATA_KEY, AxisRole, pixel_size
+from napari_lightsam.plugin.layers import Role
 from napari_lightsam.plugin.messages import report_error, report_info
 from napari_lightsam.plugin.request import sources
 from napari_lightsam.plugin.series_items import Item, find_items, newest_of
@@ -93,6 +94,16 @@ class Series:
         self._image: Hashable | None = None
         self._manner = _Manner()
         self._refused: set[Path] = set()
+        control.viewer.layers.events.inserted.connect(self._on_inserted)
+
+    def close(self) -> None:
+        """Let go of the viewer."""
+        self._control.viewer.layers.events.inserted.disconnect(self._on_inserted)
+
+    def _on_inserted(self, event: Any) -> None:
+        """Let N go on with a layer of results selected, too: *Segment everything* makes it the active one."""
+        if layers.ours(event.value).get("role") in (Role.OBJECTS, Role.EVERYTHING):
+            event.value.bind_key("N", lambda _: self.next() if self.items else None)
 
     @property
     def done(self) -> int:
