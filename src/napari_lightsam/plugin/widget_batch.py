@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_lightsam.plugin.widget_folded import FoldedSection
-from napari_lightsam.plugin.widget_parts import ProgressRow, enable, fill, wide
+from napari_lightsam.plugin.widget_parts import ProgressRow, enable, fill, show_if, wide
 
 if TYPE_CHECKING:
     from napari_lightsam.plugin.controller import Controller
@@ -157,7 +157,7 @@ class BatchSection(FoldedSection):
         self.where.setVisible(folder.source is not None)
         why_not = "" if folder.source is not None else "Choose the folder of images first."
         enable(self.button, why_not, "Segment all images, in the background. What is finished is skipped.")
-        self.result.setVisible(report is not None)
+        show_if(self.result, report is not None)
         if report is None:
             return
         enable(self.report_button, "" if report.tables else "There is none.", self.report_button.toolTip())
@@ -169,7 +169,7 @@ class BatchSection(FoldedSection):
 
     def _show_progress(self, progress: Any) -> None:
         self.row.show_progress(progress)
-        self.button.setVisible(progress is None)
+        show_if(self.button, progress is None)
 
     def finish(self) -> None:
         """Leave the activity dock."""

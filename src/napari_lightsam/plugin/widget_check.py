@@ -18,11 +18,12 @@ from qtpy.QtWidgets import (
 )
 
 from napari_lightsam.plugin.quality import SAMPLE, Verdict
-from napari_lightsam.plugin.widget_parts import enable
+from napari_lightsam.plugin.widget_parts import enable, rest_focus, show_if
 
 if TYPE_CHECKING:
     from napari_lightsam.plugin.controller import Controller
 
+_BACK = "Judge the object before this one again."
 _TIPS = {
     Verdict.CORRECT: "One object, and its outline is right.",
     Verdict.WRONG: "No object, or its outline is clearly off.",
@@ -79,7 +80,7 @@ class CheckBox(QWidget):
             button.setToolTip(_TIPS[verdict])
             button.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
             grid.addWidget(button, place // 2, place % 2)
-        self.back_button.setToolTip("Judge the object before this one again.")
+        self.back_button.setToolTip(_BACK)
         grid.addWidget(self.back_button, 2, 0, 1, 2)
         column.addWidget(self._answers)
         column.addWidget(self.field_button)
@@ -154,16 +155,22 @@ class CheckBox(QWidget):
             "" if asking else checking.why_not(),
             "Say of objects drawn at random what they are: that tells how good all of them are.",
         )
+        if asking:
+            rest_focus(self.seed)
         self.seed.setEnabled(not asking)
-        self.question.setVisible(asking)
-        self._answers.setVisible(asking)
+        show_if(self.question, asking)
+        show_if(self._answers, asking)
         if check is not None and asking and checking.current in check.sampled:
             number = check.sampled.index(checking.current) + 1
             said = dict(check.verdicts).get(checking.current)
             before = f" You said: {said}." if said else ""
             self.question.setText(f"{number} of {len(check.sampled)}: object {checking.current} is{before}")
-            self.back_button.setEnabled(number > 1)
-        self.field_button.setVisible(check is not None and not asking)
+            enable(
+                self.back_button,
+                "" if number > 1 else "This is the first one.",
+                _BACK,
+            )
+        show_if(self.field_button, check is not None and not asking)
         self.field_button.setText(
             "Done counting"
             if counting
@@ -176,7 +183,7 @@ class CheckBox(QWidget):
             if counting
             else "Search a part of the plane, placed at random, for missed objects."
         )
-        self._counts.setVisible(counting)
+        show_if(self._counts, counting)
         if checking.field is not None:
             for box, value in (
                 (self.missed, checking.field.missed),
@@ -199,4 +206,4 @@ class CheckBox(QWidget):
         if lines and self._checking.is_outdated:
             lines.append("⚠ The objects were changed since: this is what they were before.")
         self.result.setText("\n".join(lines))
-        self.result.setVisible(bool(lines))
+        show_if(self.result, bool(lines))

@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QComboBox, QFileDialog, QPushButton, QVBoxLayout, QWi
 
 from napari_lightsam.engine.download import list_models
 from napari_lightsam.engine.registry import find_model, known_models
-from napari_lightsam.plugin.widget_parts import ProgressRow, wide
+from napari_lightsam.plugin.widget_parts import ProgressRow, show_if, wide
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -71,7 +71,7 @@ class ModelChooser(QWidget):
         self.combo.setToolTip(describe(name) if name in status else name)
         chosen = status.get(name)
         self.available = chosen is None or chosen.available
-        self.download_button.setVisible(not self.available and not self.row.isVisibleTo(self))
+        show_if(self.download_button, not self.available and not self.row.isVisibleTo(self))
         if chosen is not None and not chosen.available:
             self.download_button.setText(f"Download ({_megabytes(chosen.size)})")
             self.download_button.setToolTip(_terms(chosen))

@@ -22,7 +22,7 @@ from napari_lightsam.plugin.widget_parts import enable, fill, wide
 from napari_lightsam.plugin.widget_table import ObjectModel, ObjectView
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from napari_lightsam.plugin.controller import Controller
 
@@ -61,6 +61,7 @@ class ObjectsSection(FoldedSection):
         self.model = ObjectModel()
         self.view = ObjectView(self.model)
         column.addWidget(self.view)
+        self.inner.setFocusProxy(self.view)
         self.hint = QLabel("Keys on the table: A accept, R redo, D delete, Ctrl+Z undo.")
         self.hint.setWordWrap(True)
         column.addWidget(self.hint)
@@ -130,13 +131,17 @@ class ObjectsSection(FoldedSection):
         self.view.deleted.connect(self.delete)
         self.view.undone.connect(curating.undo)
         self.view.repeated.connect(curating.redo)
-        self.merge_button.clicked.connect(lambda: curating.repairs.merge())
+        repairs = curating.repairs
+        for button, repair in (
+            (self.merge_button, repairs.merge),
+            (self.delete_button, self.delete),
+            (self.fill_button, repairs.fill_holes),
+            (self.smooth_button, repairs.smooth),
+            (self.small_button, lambda: repairs.remove_small(self.least.value())),
+        ):
+            button.clicked.connect(lambda _=False, repair=repair: self._repair(repair))
         self.split_button.clicked.connect(self.split)
-        self.delete_button.clicked.connect(self.delete)
-        self.fill_button.clicked.connect(lambda: curating.repairs.fill_holes())
-        self.smooth_button.clicked.connect(lambda: curating.repairs.smooth())
         self.redo_button.clicked.connect(self.redo)
-        self.small_button.clicked.connect(lambda: curating.repairs.remove_small(self.least.value()))
         self.least.valueChanged.connect(self._show)
         self._control.viewer.layers.selection.events.active.connect(self._on_active)
 
@@ -260,6 +265,14 @@ class ObjectsSection(FoldedSection):
         )
 
     # --- what the user does --------------------------------------------------------------------------
+
+    def _repair(self, repair: Callable[[], object]) -> None:
+        """Repair by a button; the keys are those of the table afterwards, whatever button is beside."""
+        window = self.window()
+        focused = None if window is None else window.focusWidget()
+        if focused is not None and self.isAncestorOf(focused):
+            self.view.setFocus()
+        repair()
 
     def _on_selection(self, *_: object) -> None:
         if self._filling:

@@ -120,8 +120,36 @@ def fill(combo: QComboBox, items: Sequence[tuple[str, Any]], chosen: Any) -> Non
 
 def enable(button: QWidget, why_not: str, tip: str) -> None:
     """Let a control be used, or have its tooltip say why it cannot be."""
+    if why_not:
+        rest_focus(button)
     button.setEnabled(not why_not)
     button.setToolTip(why_not or tip)
+
+
+def show_if(widget: QWidget, wanted: bool) -> None:
+    """Show or hide a part of the dock."""
+    if not wanted:
+        rest_focus(widget)
+    widget.setVisible(wanted)
+
+
+def rest_focus(leaving: QWidget) -> None:
+    """Take the keyboard's focus from a control that is about to be disabled or hidden.
+
+    Qt would pass it on to whatever control comes next, where the next key may do harm. It goes to what the
+    part of the dock around names as its focus proxy, such as a table, else to that part itself, where keys
+    do nothing and Tab goes on from.
+    """
+    window, around = leaving.window(), leaving.parentWidget()
+    focused = None if window is None else window.focusWidget()
+    if focused is None or around is None or not (focused is leaving or leaving.isAncestorOf(focused)):
+        return
+    part: QWidget | None = around
+    while part is not None and (proxy := part.focusProxy()) is None:
+        part = part.parentWidget()
+    if part is not None and proxy is not None and proxy.isVisible() and not leaving.isAncestorOf(proxy):
+        around = proxy
+    around.setFocus()
 
 
 def heading(text: str) -> QLabel:
@@ -211,7 +239,7 @@ class ProgressRow(QWidget):
 
     def finish(self) -> None:
         """Hide the row and leave the activity dock."""
-        self.setVisible(False)
+        show_if(self, False)
         self._stage, self._total, self._pace = "", 0, Pace()
         if self._activity is not None:
             activity, self._activity = self._activity, None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_lightsam.plugin import layers
-from napari_lightsam.plugin.widget_parts import ProgressRow, enable, fill, heading, wide
+from napari_lightsam.plugin.widget_parts import ProgressRow, enable, fill, heading, show_if, wide
 
 if TYPE_CHECKING:
     from napari_lightsam.engine.propagate import Direction
@@ -61,7 +61,7 @@ class StackSection(QWidget):
     def refresh(self, why_not: str) -> None:
         """Bring everything in step with the layers; `why_not` says why no run can be started."""
         self._why_not = why_not
-        self.setVisible(self._propagation.has_depth())
+        show_if(self, self._propagation.has_depth())
         self._show()
 
     def _show(self) -> None:
@@ -124,7 +124,7 @@ class RegionSection(QWidget):
         """Bring everything in step with the layers; `why_not` says why no run can be started."""
         box = self._region.box
         needed = self._region.is_needed()
-        self.setVisible(needed or self._region.is_running)
+        show_if(self, needed or self._region.is_running)
         if not needed or box is None:
             return
         y0, x0, y1, x1 = box

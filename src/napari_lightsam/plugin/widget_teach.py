@@ -23,7 +23,7 @@ from qtpy.QtWidgets import (
 
 from napari_lightsam.plugin.axes import NoPlane
 from napari_lightsam.plugin.widget_folded import FoldedSection
-from napari_lightsam.plugin.widget_parts import ProgressRow, enable, fill, wide
+from napari_lightsam.plugin.widget_parts import ProgressRow, enable, fill, show_if, wide
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -208,7 +208,7 @@ class TeachSection(FoldedSection):
 
     def _show_progress(self, progress: Any) -> None:
         self.row.show_progress(progress)
-        self.button.setVisible(progress is None)
+        show_if(self.button, progress is None)
         if progress is None:
             self.replace.setChecked(self._teaching.lesson.replace_model)  # to be ticked anew for each lesson
             self._show_result()
