@@ -274,3 +274,21 @@ def test_the_check_is_led_by_buttons(section, qtbot):
     section._curating.select([1])
     section.delete_button.click()
     qtbot.waitUntil(lambda: "changed since" in check.result.text(), timeout=10_000)
+
+
+def test_verdicts_are_given_by_the_keys_one_to_four(section, qtbot):
+    from qtpy.QtCore import Qt
+
+    check, checking = section.check, section._control.checking
+    check.start_button.click()
+    assert [button.text() for button in check.verdicts.values()] == [
+        "1 Correct", "2 Wrong", "3 Merged", "4 Split",
+    ]  # fmt: skip
+    qtbot.keyClick(section.view, Qt.Key.Key_2)
+    qtbot.keyClick(check.start_button, Qt.Key.Key_4)
+    qtbot.keyClick(section.view, Qt.Key.Key_7)
+    assert [str(verdict) for _, verdict in checking.check.verdicts] == ["wrong", "split"]
+    qtbot.keyClick(section.view, Qt.Key.Key_1)
+    assert checking.current is None
+    qtbot.keyClick(section.view, Qt.Key.Key_1)
+    assert len(checking.check.verdicts) == 3

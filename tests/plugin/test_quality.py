@@ -249,3 +249,39 @@ def test_only_objects_of_the_sample_are_judged():
     with pytest.raises(ValueError, match="not in the sample"):
         check.judge(6, Verdict.CORRECT)
     assert check.with_field(Field((0, 0, 9, 9), (None, None), 3, missed=1)).recall == Share(3, 4)
+
+
+def test_the_frame_of_the_field_is_seen_at_every_zoom(desk):
+    checking, camera = desk.control.checking, desk.viewer.scene.camera
+    camera.zoom = 60
+    checking.start(seed=3)
+    checking.pause()
+    checking.add_field()
+    frame = desk.viewer.layers["field to search"]
+    for zoom in (camera.zoom, 0.3, 40):
+        camera.zoom = zoom
+        assert 2 <= frame.edge_width[0] * camera.zoom <= 4
+    checking.end_field()
+    camera.zoom = 1
+
+
+def test_objects_are_judged_as_outlines_and_from_near(desk):
+    checking, curating, layer = desk.control.checking, desk.control.curating, desk.layer
+    curating.begin()
+    assert layer.contour in (1, 2)
+    checking.start(seed=3)
+    across = 6 * desk.viewer.scene.camera.zoom
+    assert across == pytest.approx(min(desk.viewer.canvas.size) / 5, rel=0.2)
+    other = desk.viewer.add_labels(layer.data.copy(), name="other")
+    curating.use_layer(other)
+    assert (layer.contour, other.contour > 0) == (0, True)
+    curating.hide()
+    assert other.contour == 0
+
+
+def test_the_outlines_that_a_user_wants_stay_as_they_are(desk):
+    desk.layer.contour = 5
+    desk.control.curating.begin()
+    assert desk.layer.contour == 5
+    desk.control.curating.hide()
+    assert desk.layer.contour == 5

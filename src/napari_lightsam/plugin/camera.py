@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 _LEAST_ON_SCREEN, _WANTED_ON_SCREEN = 16, 48  # pixels across: a smaller object is zoomed in on
 _FIELD_ON_SCREEN = 400  # fits into the smallest window
+_PART = 0.2  # of the window that an object takes when it is judged
 
 
 def show_plane(viewer: ViewerModel, labels: Labels, at: Sequence[int]) -> None:
@@ -33,6 +34,12 @@ def zoom_in_on(viewer: ViewerModel, length: float) -> None:
     camera = viewer.scene.camera
     if 0 < length * camera.zoom < _LEAST_ON_SCREEN:
         camera.zoom = _WANTED_ON_SCREEN / length
+
+
+def look_closely(viewer: ViewerModel, length: float) -> None:
+    """Zoom such that an object of this length in world units takes about a fifth of the window."""
+    if length > 0:
+        viewer.scene.camera.zoom = _PART * min(viewer.canvas.size) / length
 
 
 def fit(viewer: ViewerModel, length: float) -> None:

@@ -136,7 +136,7 @@ class Checking:
         elif self._is_there():
             if self._curating.table.row(label) is None:
                 self._curating.say(f"Object {label} is not there any more: was it wrong, merged or split?")
-            self._curating.go_to(label)
+            self._curating.go_to(label, closely=True)
         else:
             self._go_there(label)
         self.changed.emit()

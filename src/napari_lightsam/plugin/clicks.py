@@ -22,6 +22,7 @@ STILL = 5.0
 """Pixels on the screen that the mouse may move in a click; napari adds a point up to there."""
 
 _ON_SCREEN = 14  # pixels across
+_THIN, _THICK = 2.0, 4.0  # pixels on the screen: a line of less is not drawn at all on some sides
 
 
 def clicked(event: Any) -> Generator[None, None, bool]:
@@ -144,6 +145,7 @@ class Frames:
 
     def __init__(self, viewer: ViewerModel, owner: str, role: str, name: str) -> None:
         self._viewer, self._owner, self._role, self._name = viewer, owner, role, name
+        self._axes = -2, -1
 
     @property
     def layer(self) -> Shapes | None:
@@ -165,15 +167,16 @@ class Frames:
         if not boxes:
             self.hide()
             return
+        self._axes = axes
         corners = [_corners(low, high, axes) for low, high in boxes]
         shown = self.layer
         if shown is not None and layers.ours(shown)["on"] == str(labels.unique_id):
             shown.data = corners  # another layer for every step through a table would flicker
             shown.visible = True
+            self._on_zoom()
             return
         self.hide()
         active = self._viewer.layers.selection.active
-        zoom = self._viewer.scene.camera.zoom * float(np.mean(np.abs(labels.scale[-2:])))
         note = {"role": self._role, "owner": self._owner, "version": 1, "on": str(labels.unique_id)}
         shapes = self._viewer.add_shapes(
             corners,
@@ -182,16 +185,33 @@ class Frames:
             name=self._name,
             edge_color=SKY,
             face_color=[0, 0, 0, 0],
-            edge_width=2 / max(zoom, 1e-9),
+            edge_width=(_THIN + _THICK) / 2 * self._screen_pixel(labels),
             metadata={METADATA_KEY: note},
             **on_labels(labels),
         )
         shapes.editable = False
+        self._viewer.scene.camera.events.zoom.connect(self._on_zoom)
         if active is not None:
             self._viewer.layers.selection.active = active
 
+    def _screen_pixel(self, layer: Labels | Shapes) -> float:
+        """Return how long a pixel of the screen is, in those of a layer; along its coarser side."""
+        finest = min(abs(float(layer.scale[axis])) for axis in self._axes)
+        return 1 / max(self._viewer.scene.camera.zoom * finest, 1e-9)
+
+    def _on_zoom(self, event: Any = None) -> None:
+        """Keep the lines as thick on the screen as they were."""
+        shapes = self.layer
+        if shapes is None or not len(shapes.data):
+            return
+        pixel = self._screen_pixel(shapes)
+        if not _THIN <= shapes.edge_width[0] / pixel <= _THICK:
+            shapes.edge_width = (_THIN + _THICK) / 2 * pixel
+            shapes.current_edge_width = shapes.edge_width[0]  # this alone has napari draw them anew
+
     def hide(self) -> None:
         """Remove the boxes."""
+        self._viewer.scene.camera.events.zoom.disconnect(self._on_zoom)
         layer = self.layer
         if layer is not None:
             active = self._viewer.layers.selection.active

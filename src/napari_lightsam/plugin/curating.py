@@ -10,8 +10,9 @@ import numpy as np
 from psygnal import Signal
 
 from napari_lightsam.plugin import layers
-from napari_lightsam.plugin.camera import centre_on, show_plane, zoom_in_on
+from napari_lightsam.plugin.camera import centre_on, look_closely, show_plane, zoom_in_on
 from napari_lightsam.plugin.clicks import Frames, clicked
+from napari_lightsam.plugin.contoured import Contoured
 from napari_lightsam.plugin.layers import Role
 from napari_lightsam.plugin.messages import report_error
 from napari_lightsam.plugin.objects import (
@@ -90,6 +91,7 @@ class Curating:
         self._sliced: Place = ()  # what of the layer napari showed last
         self.repairs = Repairing(self)
         self._frames = Frames(viewer, self.owner, Role.SELECTED, "selected objects")
+        self._contoured, self._reviews = Contoured(viewer), False
         for emitter in self._emitters():
             emitter.connect(self._on_moved)
         viewer.layers.events.removed.connect(self._on_removed)
@@ -122,6 +124,7 @@ class Curating:
             labels.events.selected_label.connect(self._on_selected_label)
             labels.mouse_drag_callbacks.append(self._on_mouse)
             self._sliced = shown_place(labels, self.viewer)
+        self._show_contours()
         self.mark_outdated()
 
     def _let_go(self) -> None:
@@ -134,6 +137,7 @@ class Curating:
                 labels.mouse_drag_callbacks.remove(self._on_mouse)
         self._worker.cancel(Lane.MEASURE)
         self.layer_id, self.table, self.selected = None, empty_table(), ()
+        self._contoured.hide()  # nobody listens to the layer any more
         self._frames.hide()
 
     def use_all_planes(self, wanted: bool) -> None:
@@ -219,6 +223,8 @@ class Curating:
     def _on_set_data(self, event: Any) -> None:
         """Notice an undo, or another array; napari tells in the same way that it shows another plane."""
         former, self._sliced = self._sliced, shown_place(event.source, self.viewer)
+        if self._quiet:  # drawn anew by ourselves, with the same pixels
+            return
         if not self.all_planes or self._sliced == former:
             self.mark_outdated()
 
@@ -247,8 +253,16 @@ class Curating:
         if layer == self.layer_id:
             self.select([])
 
-    def go_to(self, label: int) -> None:
-        """Select an object and bring it into view: its plane, in the middle of the window."""
+    def go_to(self, label: int, *, closely: bool = False) -> None:
+        """Select an object and bring it into view: its plane, in the middle of the window.
+
+        Parameters
+        ----------
+        label
+            Of the object.
+        closely
+            Zoom in or out on it, so that its outline can be judged.
+        """
         self.select([label])
         labels = self.layer
         at = None if labels is None else nearest_pixel(labels.data, self.table, label)
@@ -260,7 +274,8 @@ class Curating:
         low, high = self.table.boxes[row]
         shown = np.isin(range(labels.ndim), self.axes)
         centre_on(self.viewer, labels, np.where(shown, (low + high - 1) / 2, at).tolist())
-        zoom_in_on(self.viewer, float(((high - low) * np.abs(labels.scale))[shown].max()))
+        zoom = look_closely if closely else zoom_in_on
+        zoom(self.viewer, float(((high - low) * np.abs(labels.scale))[shown].max()))
 
     def _show_frames(self) -> None:
         """Frame the selected objects that are on the plane on display."""
@@ -344,10 +359,24 @@ class Curating:
             labels.redo()
             self.results.timeline.repeat(Step(self.layer_id))
 
-    # --- end -----------------------------------------------------------------------------------------
+    # --- beginning and end ---------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Begin a review: objects are shown as outlines, so that what is beneath can be seen."""
+        self._reviews = True
+        self._show_contours()
+
+    def _show_contours(self) -> None:
+        labels = self.layer
+        if self._reviews and labels is not None:
+            with self._silent():
+                self._contoured.show(labels)
 
     def hide(self) -> None:
-        """Show no frames."""
+        """End the review: show no frames, and the layer as it was."""
+        self._reviews = False
+        with self._silent():
+            self._contoured.hide()
         self._frames.hide()
 
     def close(self) -> None:

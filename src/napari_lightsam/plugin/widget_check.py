@@ -53,7 +53,10 @@ class CheckBox(QWidget):
         self.seed.setAccessibleName("Seed of the random sample")
         self.question = QLabel()
         self.question.setWordWrap(True)
-        self.verdicts = {verdict: QPushButton(str(verdict).capitalize()) for verdict in Verdict}
+        self.verdicts = {
+            verdict: QPushButton(f"{number} {str(verdict).capitalize()}")
+            for number, verdict in enumerate(Verdict, 1)
+        }
         self.back_button = QPushButton("Back")
         self.field_button = QPushButton("Count missed objects")
         self.missed = QSpinBox()
@@ -77,7 +80,7 @@ class CheckBox(QWidget):
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setSpacing(3)
         for place, (verdict, button) in enumerate(self.verdicts.items()):
-            button.setToolTip(_TIPS[verdict])
+            button.setToolTip(f"{_TIPS[verdict]} (key {place + 1})")
             button.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
             grid.addWidget(button, place // 2, place % 2)
         self.back_button.setToolTip(_BACK)
@@ -134,6 +137,13 @@ class CheckBox(QWidget):
     def _judge(self, verdict: Verdict, checked: bool = False) -> None:
         self._checking.judge(verdict)
 
+    def judge_by(self, number: int) -> bool:
+        """Give the verdict of a number, from 1; tells whether an object is being judged and there is one."""
+        asking = self._checking.current is not None and 1 <= number <= len(self.verdicts)
+        if asking:
+            self._checking.judge(list(self.verdicts)[number - 1])
+        return asking
+
     def _field(self) -> None:
         if self._checking.field is None:
             self._checking.add_field()
@@ -164,7 +174,7 @@ class CheckBox(QWidget):
             number = check.sampled.index(checking.current) + 1
             said = dict(check.verdicts).get(checking.current)
             before = f" You said: {said}." if said else ""
-            self.question.setText(f"{number} of {len(check.sampled)}: object {checking.current} is{before}")
+            self.question.setText(f"{number} of {len(check.sampled)}: object {checking.current} is ... (keys 1 to 4){before}")
             enable(
                 self.back_button,
                 "" if number > 1 else "This is the first one.",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QItemSelectionModel, QModelIndex, QTimer
+from qtpy.QtCore import QEvent, QItemSelectionModel, QModelIndex, Qt, QTimer
+from qtpy.QtGui import QKeyEvent
 from qtpy.QtWidgets import (
     QComboBox,
     QGridLayout,
@@ -151,6 +152,7 @@ class ObjectsSection(FoldedSection):
         if wanted:
             self._on_active()
             self.refresh()
+            self._curating.begin()
             self._curating.measure()
         else:
             self._splitting.stop()
@@ -301,6 +303,23 @@ class ObjectsSection(FoldedSection):
         following = rows[-1] + 1 if rows[-1] + 1 < self.model.rowCount() else rows[0] - 1
         return self.model.label(following) if following >= 0 else None
 
+    def event(self, event: QEvent | None) -> bool:
+        """Keep napari's shortcuts from taking the keys of a check."""
+        if isinstance(event, QKeyEvent) and event.type() == QEvent.Type.ShortcutOverride:
+            if _digit(event) is not None and self._control.checking.current is not None:
+                event.accept()
+                return True
+        return bool(super().event(event))
+
+    def keyPressEvent(self, event: QKeyEvent | None) -> None:
+        """Take 1 to 4 as verdicts while objects are judged; other digits never reach a layer from here."""
+        digit = None if event is None else _digit(event)
+        if event is None or digit is None:
+            super().keyPressEvent(event)
+            return
+        self.check.judge_by(digit)
+        event.accept()
+
     def accept(self) -> None:
         """Accept the selected objects, and go to the next."""
         ids = self._curating.selected
@@ -337,3 +356,9 @@ class ObjectsSection(FoldedSection):
         """Let go of the viewer."""
         self._timer.stop()
         self._control.viewer.layers.selection.events.active.disconnect(self._on_active)
+
+
+def _digit(event: QKeyEvent) -> int | None:
+    """Return the digit of a key that is pressed alone."""
+    plain = not event.modifiers() & ~Qt.KeyboardModifier.KeypadModifier
+    return int(event.text()) if plain and event.text() in tuple("0123456789") else None

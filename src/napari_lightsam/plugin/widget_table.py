@@ -183,6 +183,8 @@ class ObjectView(QTableView):
         if action is not None:
             action.emit()
             event.accept()
+        elif event.text().isdigit():
+            event.ignore()  # the section around may be asking for a verdict
         elif event.text().isprintable() and event.text().strip() and not event.modifiers():
             event.accept()
         else:
