@@ -350,3 +350,19 @@ def test_clicks_made_during_a_run_are_previewed_again_after_it_and_no_second_run
     assert planes_of(stack.target()) == [2, 3, 4]
     preview = stack.control.annotator.preview
     np.testing.assert_allclose(ndimage.center_of_mass(preview.data[0] > 0), (18, 20))
+
+
+def test_an_object_that_is_taken_back_while_it_is_followed_is_written_nowhere(stack, follow):
+    labels = saved(stack)
+    follow.hold = 5
+    steps = []
+    stack.control.propagation.progress.connect(steps.append)
+    assert stack.control.propagate("forward")
+    stack.run_until(lambda: any(isinstance(step, Found) and step.plane == 4 for step in steps))
+    labels.undo()
+    follow.hold = None
+    stack.finish()
+    assert not labels.data.any()
+    assert "nothing was saved" in stack.control.status
+    labels.redo()
+    assert planes_of(labels) == [2]

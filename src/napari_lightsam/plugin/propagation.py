@@ -247,6 +247,12 @@ class Propagation:
             self._end(run)
             self._say("The layer of the object was deleted or moved meanwhile; nothing was saved.")
             return
+        if not run.holds_start:
+            self._end(run)
+            self._say(
+                f"Object {run.of.value} was taken back or deleted while it was followed; nothing was saved."
+            )
+            return
         if not step.fits(run.data):  # somebody wrote there since a moment ago
             self._submit(run, self._place(run, result))
             return

@@ -98,6 +98,11 @@ class Run:
         return view(self.data, place), place
 
     @property
+    def holds_start(self) -> bool:
+        """The object is still on the plane that the run started from."""
+        return bool((view(self.data, self.of.place) == self.of.value).any())
+
+    @property
     def here(self) -> int:
         """Number of the plane that the run starts from, in the Labels array."""
         number = self.of.place[self.at]
