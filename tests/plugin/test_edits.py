@@ -162,3 +162,10 @@ def test_a_merged_pair_is_split_by_the_model_at_two_clicks(new_desk, tiny):
     layer.undo()
     assert layer.data.tobytes() == data.tobytes()
     assert control.results.next_id(layer) == 6  # labels are never given twice
+
+
+@pytest.mark.parametrize(("columns", "apart"), [((2, 5), False), ((2, 6), True)])
+def test_a_merge_tells_whether_its_objects_hang_together(columns, apart):
+    data = np.zeros((9, 12), np.int32)
+    data[2:5, 2:5], data[5:8, columns[1] : columns[1] + 3], data[2:5, 8:11] = 1, 2, 3
+    assert Edits(Labels(data), WHOLE, (0, 1)).merge([1, 3, 2]).apart is apart

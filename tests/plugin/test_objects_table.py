@@ -292,3 +292,26 @@ def test_verdicts_are_given_by_the_keys_one_to_four(section, qtbot):
     assert checking.current is None
     qtbot.keyClick(section.view, Qt.Key.Key_1)
     assert len(checking.check.verdicts) == 3
+
+
+def test_the_status_tells_of_an_edit_that_was_taken_back_by_whatever_key(stack_desk):
+    desk, curating = stack_desk, stack_desk.curating
+    layer = desk.viewer.layers["stack"]
+    desk.viewer.dims.set_point(0, 6)
+    desk.finish(Lane.MEASURE)
+    curating.select([2])
+    curating.repairs.delete()
+    assert desk.control.status == "Object 2 deleted. Ctrl+Z takes it back."
+    layer.undo()  # as napari's own key does
+    assert desk.control.status == "Taken back: Object 2 deleted."
+    layer.redo()
+    assert desk.control.status == "Object 2 deleted. Ctrl+Z takes it back."
+
+
+def test_objects_that_do_not_touch_are_merged_with_a_word_about_it(stack_desk):
+    desk, curating = stack_desk, stack_desk.curating
+    desk.viewer.dims.set_point(0, 6)
+    desk.finish(Lane.MEASURE)
+    curating.select([2, 3])
+    curating.repairs.merge()
+    assert desk.control.status == "Objects 2, 3 merged into 2. They do not touch. Ctrl+Z takes it back."

@@ -285,3 +285,18 @@ def test_the_outlines_that_a_user_wants_stay_as_they_are(desk):
     assert desk.layer.contour == 5
     desk.control.curating.hide()
     assert desk.layer.contour == 5
+
+
+def test_the_status_follows_the_check_to_its_end(desk):
+    checking, control = desk.control.checking, desk.control
+    checking.start(seed=3)
+    assert "Press 1, 2, 3 or 4" in control.status
+    checking.pause()
+    assert control.status == "The check is paused: 0 of 30 judged."
+    checking.add_field()
+    checking.pause()
+    assert "does not count" in control.status
+    checking.add_field()
+    checking.set_missed(2)
+    checking.end_field()
+    assert control.status == "The field counts: 2 missed, 0 false."

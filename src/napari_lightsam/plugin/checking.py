@@ -100,12 +100,16 @@ class Checking:
     def resume(self) -> None:
         """Go on with the first object that was not judged."""
         check = self.check
+        self._curating.say("What is the framed object? Press 1, 2, 3 or 4, or a button below the table.")
         self._show(None if check is None else check.next)
 
     def pause(self) -> None:
         """Stop asking; what was answered is kept, and can be gone on with."""
+        asked, check = self.current is not None, self.check
         self.drop_field()
         self.current = self._awaited = None
+        if asked and check is not None:
+            self._curating.say(f"The check is paused: {len(check.verdicts)} of {len(check.sampled)} judged.")
         self.changed.emit()
 
     def step_back(self) -> None:
@@ -220,15 +224,20 @@ class Checking:
         check, field = self.check, self.field
         if field is not None and check is not None:
             self.drop_field()
+            self._curating.say(f"The field counts: {field.missed} missed, {field.false} false.")
             self._keep(check.with_field(field))
 
     def drop_field(self) -> None:
         """Give the counting up: a field that was not searched to its end tells nothing."""
         if self.field is not None:
-            self.field = None
-            self._clicks.stop()
-            self._frames.hide()
+            self._end_field()
+            self._curating.say("The field was not searched to its end and does not count.")
             self.changed.emit()
+
+    def _end_field(self) -> None:
+        self.field = None
+        self._clicks.stop()
+        self._frames.hide()
 
     def _on_clicks(self) -> None:
         if self.field is not None:
@@ -254,4 +263,5 @@ class Checking:
 
     def close(self) -> None:
         """End the counting; what was answered stays with the layer."""
-        self.drop_field()
+        if self.field is not None:
+            self._end_field()

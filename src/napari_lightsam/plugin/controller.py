@@ -134,7 +134,7 @@ class Controller:
         self.annotator.edited.connect(self.predict)  # before who saves the prompts: the answer comes first
         self.sessions = Sessions(self, deliver, self._say)
         self.series = Series(self, self._say)
-        self.batch = FolderBatch(self)
+        self.batch = FolderBatch(self, self._say)
         self.notes: list[str] = []
         self._warned = Warned(lambda text: deliver(lambda: self._on_warning(text)))
         self.pixel_size_um: float | None = None

@@ -225,6 +225,8 @@ class Curating:
         former, self._sliced = self._sliced, shown_place(event.source, self.viewer)
         if self._quiet:  # drawn anew by ourselves, with the same pixels
             return
+        if self._sliced == former:
+            self.repairs.look_again()
         if not self.all_planes or self._sliced == former:
             self.mark_outdated()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,10 +36,16 @@ class Edited:
         The objects that came of it; empty when they were deleted.
     changed
         Pixels that got another value.
+    apart
+        Objects were merged that do not touch.
+    sample
+        One of these pixels, with its values before and after: it tells whether the edit was taken back.
     """
 
     ids: tuple[int, ...]
     changed: int
+    apart: bool = False
+    sample: tuple[tuple[int, ...], int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,7 +103,27 @@ class Edits:
             raise LightSamError("Select at least two objects to merge them into one.")
         kept = min(ids) if keep is None or keep not in ids else keep
         steps = [_Step(self._pixels(label), kept) for label in ids if label != kept]
-        return self._apply(steps, (kept,))
+        apart = not self._hang_together(ids)
+        return replace(self._apply(steps, (kept,)), apart=apart)
+
+    def _hang_together(self, ids: Sequence[int]) -> bool:
+        """Tell whether one can go through objects from each to every other one, also over corners."""
+        reached, waiting = {ids[0]}, [ids[0]]
+        while waiting:
+            label = waiting.pop()
+            region = self._region(label)
+            if region is None:
+                continue
+            around = tuple(
+                slice(max(0, part.start - 1), part.stop + 1) if step is None else part
+                for part, step in zip(region, self._place, strict=True)
+            )
+            part = self._labels.data[around]
+            near = ndimage.binary_dilation(part == label, np.ones((3,) * part.ndim, bool))
+            found = set(np.unique(part[near]).tolist()) & set(ids) - reached
+            reached |= found
+            waiting.extend(found)
+        return reached == set(ids)
 
     def delete(self, ids: Iterable[int]) -> Edited:
         """Turn objects into background."""
@@ -219,11 +245,14 @@ class Edits:
                 f"This would change {changed:,} pixels in one step, {LARGEST_STEP:,} at most can be undone "
                 "quickly. Select fewer objects, or look at one plane only."
             )
+        sample = None
         if steps:
+            at = tuple(int(axis[0]) for axis in steps[0].index)
+            sample = at, int(self._labels.data[at]), steps[0].value
             index = tuple(np.concatenate(axis) for axis in zip(*(s.index for s in steps), strict=True))
             values = np.concatenate([np.full(len(step.index[0]), step.value) for step in steps])
             write_step(self._labels, index, values.astype(self._labels.data.dtype))
-        return Edited(ids, changed)
+        return Edited(ids, changed, sample=sample)
 
 
 def smooth_outline(mask: BoolArray) -> BoolArray:

@@ -16,6 +16,7 @@ from napari_lightsam.plugin.scope import Scope, stack_axis
 from napari_lightsam.plugin.worker import Lane
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from napari_lightsam.batch.recipe import Recipe
@@ -61,6 +62,8 @@ class FolderBatch:
     ----------
     control
         The controller, whose settings are used.
+    say
+        Shows a sentence in the status line.
 
     Attributes
     ----------
@@ -77,8 +80,8 @@ class FolderBatch:
     changed = Signal()
     progress = Signal(object)
 
-    def __init__(self, control: Controller) -> None:
-        self._control = control
+    def __init__(self, control: Controller, say: Callable[[str], object]) -> None:
+        self._control, self._say = control, say
         self.folder = Folder()
         self.report: BatchReport | None = None
         self._recipe: Recipe | None = None
@@ -110,13 +113,16 @@ class FolderBatch:
             Lane.BATCH, work, self._on_done, self._on_error, lambda step: self.progress.emit(step)
         )
         self.progress.emit(Progress("starting", 0, 0))
+        self._say("Segmenting the folder; you can go on working ...")
         return True
 
     def cancel(self) -> None:
         """Stop the run; what is finished is kept, and the next run goes on from there."""
         if self._control.worker.cancel(Lane.BATCH):
             self.progress.emit(None)
-            report_info(f"Stopped. Finished results are in {self.folder.results}; start again to go on.")
+            stopped = f"Stopped. Finished results are in {self.folder.results}; start again to go on."
+            report_info(stopped)
+            self._say(stopped)
             self.changed.emit()
 
     def save_recipe(self, path: Path) -> None:
@@ -156,6 +162,7 @@ class FolderBatch:
         objects = sum(outcome.n_objects or 0 for outcome in report.outcomes)
         done = len(report.outcomes) - len(failed)
         report_info(f"{done} images done, {objects} objects. Results are in {self.folder.results}.")
+        self._say(f"{done} images done, {len(failed)} failed. Results are in {self.folder.results}.")
         reasons = [*report.problems, *(f"{outcome.image}: {outcome.message}" for outcome in failed)]
         if reasons:
             more = f"\n... and {len(reasons) - _SHOWN} more" if len(reasons) > _SHOWN else ""
@@ -164,6 +171,7 @@ class FolderBatch:
 
     def _on_error(self, error: BaseException) -> None:
         self.progress.emit(None)
+        self._say("The folder could not be segmented: see the message.")
         report_error(error)
         self.changed.emit()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from napari_lightsam.errors import LightSamError
@@ -10,7 +11,7 @@ from napari_lightsam.plugin.messages import report_error, report_info
 from napari_lightsam.plugin.timeline import Step
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Sequence
 
     from napari.layers import Labels
 
@@ -29,12 +30,17 @@ class Repairing:
 
     def __init__(self, curating: Curating) -> None:
         self._curating = curating
+        self._last: _Last | None = None
 
     def merge(self) -> None:
         """Make one object of those selected."""
         ids = self._curating.selected
         self._edit(
-            lambda edits: edits.merge(ids), lambda done: f"{_names(ids)} merged into {done.ids[0]}.", ids
+            lambda edits: edits.merge(ids),
+            lambda done: (
+                f"{_names(ids)} merged into {done.ids[0]}.{' They do not touch.' if done.apart else ''}"
+            ),
+            ids,
         )
 
     def delete(self) -> None:
@@ -99,9 +105,35 @@ class Repairing:
             return
         self._curating.accept(ids, accepted=False)
         self._curating.results.timeline.note(Step(self._curating.layer_id))
+        if done.sample is not None:
+            self._last = _Last(self._curating.layer_id, sentence, *done.sample)
         self._curating.say(f"{sentence} Ctrl+Z takes it back.")
         self._curating.selected = done.ids
         self._curating.mark_outdated()
+
+    def look_again(self) -> None:
+        """Say so when the last edit was taken back or repeated, by whatever key of napari's."""
+        last, labels = self._last, self._curating.layer
+        if last is None or labels is None or last.layer != labels.unique_id:
+            return
+        now = int(labels.data[last.at])
+        if now == (last.before if last.stands else last.after):
+            self._last = replace(last, stands=not last.stands)
+            self._curating.say(
+                f"Taken back: {last.sentence}" if last.stands else f"{last.sentence} Ctrl+Z takes it back."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Last:
+    """The last edit: of which layer, what was said of it, and a pixel that tells whether it stands."""
+
+    layer: Hashable
+    sentence: str
+    at: tuple[int, ...]
+    before: int
+    after: int
+    stands: bool = True
 
 
 def _names(ids: Sequence[int]) -> str:

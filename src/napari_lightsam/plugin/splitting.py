@@ -84,7 +84,7 @@ class Splitting:
         self._curating, self._worker, self._inference, self._ask = curating, worker, inference, ask
         self.label: int | None = None
         self._layer: Hashable | None = None
-        keys = {"C": self.apply, "Shift-C": self.stop}
+        keys = {"C": self.apply, "Shift-C": self.give_up}
         self.clicks = Clicks(curating.viewer, curating.owner, Role.SPLIT, "one click in each part", keys)
         self.clicks.changed.connect(self.changed.emit)
         curating.viewer.layers.events.removed.connect(self._on_removed)
@@ -103,7 +103,7 @@ class Splitting:
         self.label, self._layer = selected[0], labels.unique_id
         layers.rely_on(labels)
         self.clicks.start(labels)
-        self._curating.say(f"Click once in each part of object {self.label}, then press C or Split again.")
+        self._curating.say(f"Click once in each part of object {self.label}, then press C or 'Split now'.")
         self.changed.emit()
 
     def stop(self) -> None:
@@ -112,6 +112,13 @@ class Splitting:
         self.label = None
         self.clicks.stop()
         self.changed.emit()
+
+    def give_up(self) -> None:
+        """Split nothing, and say so."""
+        label, active = self.label, self.is_active
+        self.stop()
+        if active:
+            self._curating.say(f"Object {label} was not split.")
 
     def apply(self) -> None:
         """Split the object at what was clicked, with the model's help where it can look at the image."""

@@ -155,7 +155,7 @@ class ObjectsSection(FoldedSection):
             self._curating.begin()
             self._curating.measure()
         else:
-            self._splitting.stop()
+            self._splitting.give_up()
             self._control.checking.pause()
             self._curating.hide()
 
