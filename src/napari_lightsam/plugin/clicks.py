@@ -197,7 +197,7 @@ class Frames:
     def _screen_pixel(self, layer: Labels | Shapes) -> float:
         """Return how long a pixel of the screen is, in those of a layer; along its coarser side."""
         finest = min(abs(float(layer.scale[axis])) for axis in self._axes)
-        return 1 / max(self._viewer.scene.camera.zoom * finest, 1e-9)
+        return 1 / max(float(self._viewer.scene.camera.zoom) * finest, 1e-9)
 
     def _on_zoom(self, event: Any = None) -> None:
         """Keep the lines as thick on the screen as they were."""

@@ -174,7 +174,9 @@ class CheckBox(QWidget):
             number = check.sampled.index(checking.current) + 1
             said = dict(check.verdicts).get(checking.current)
             before = f" You said: {said}." if said else ""
-            self.question.setText(f"{number} of {len(check.sampled)}: object {checking.current} is ... (keys 1 to 4){before}")
+            self.question.setText(
+                f"{number} of {len(check.sampled)}: object {checking.current} is ... (keys 1 to 4){before}"
+            )
             enable(
                 self.back_button,
                 "" if number > 1 else "This is the first one.",

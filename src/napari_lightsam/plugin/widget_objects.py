@@ -305,10 +305,14 @@ class ObjectsSection(FoldedSection):
 
     def event(self, event: QEvent | None) -> bool:
         """Keep napari's shortcuts from taking the keys of a check."""
-        if isinstance(event, QKeyEvent) and event.type() == QEvent.Type.ShortcutOverride:
-            if _digit(event) is not None and self._control.checking.current is not None:
-                event.accept()
-                return True
+        if (
+            isinstance(event, QKeyEvent)
+            and event.type() == QEvent.Type.ShortcutOverride
+            and _digit(event) is not None
+            and self._control.checking.current is not None
+        ):
+            event.accept()
+            return True
         return bool(super().event(event))
 
     def keyPressEvent(self, event: QKeyEvent | None) -> None:
