@@ -10,6 +10,7 @@ import pytest
 from napari.utils.interactions import mouse_press_callbacks, mouse_release_callbacks
 
 from napari_lightsam.errors import FileError
+from napari_lightsam.plugin.layers import input_key
 from napari_lightsam.plugin.made import Made, made_objects, made_with_area
 from napari_lightsam.plugin.prompts import ObjectPrompt
 from napari_lightsam.plugin.worker import Lane
@@ -30,8 +31,9 @@ def test_a_saved_object_remembers_how_it_was_made(desk):
     labels = desk.target()
     (made,) = made_objects(labels).values()
     assert made == Made(
-        "prompt", 0.9, ObjectPrompt(((30.0, 20.0, True),)), 1, 121, (2, None, None), "lightsam"
-    )
+        "prompt", 0.9, ObjectPrompt(((30.0, 20.0, True),)), 1, 121, (2, None, None), "lightsam",
+        weights_hash="0" * 64, inputs=((input_key(desk.viewer.layers["image"]), None),),
+    )  # fmt: skip
     assert Made.from_plain(json.loads(json.dumps(made.to_plain()))) == made
 
 
@@ -55,7 +57,7 @@ def test_the_prompts_of_our_own_object_come_back_and_its_pixels_are_replaced(des
     desk.commit()
     labels = desk.target()
     before = labels.data.copy()
-    assert desk.control.single.correct(labels, 1)
+    assert desk.control.suggested.correct(labels, 1)
     desk.finish(Lane.PROMPT)
     assert prompts_shown(desk) == [(30.0, 20.0, "positive")]
     assert desk.control.single.answer.masks()[0].area == np.count_nonzero(before == 1)
@@ -74,7 +76,7 @@ def test_the_mask_of_somebody_elses_object_becomes_the_prompt(desk, tiny):
     desk.open(np.zeros((60, 60)))
     given = desk.viewer.add_labels(np.zeros((60, 60), np.int32))
     given.data[10:30, 10:30], given.data[40:50, 40:50] = 7, 9
-    assert desk.control.single.correct(given, 7, (15, 15))
+    assert desk.control.suggested.correct(given, 7, (15, 15))
     desk.finish(Lane.PROMPT)
     np.testing.assert_array_equal(tiny.predicted[-1][3].to_array()[0], given.data == 7)
     assert prompts_shown(desk) == [(15.0, 15.0, "positive")]
@@ -95,7 +97,7 @@ def test_an_object_that_was_painted_on_is_corrected_from_its_pixels(desk):
     labels = desk.target()
     labels.brush_size = 5
     labels.paint((30, 25), 1)
-    assert desk.control.single.correct(labels, 1)
+    assert desk.control.suggested.correct(labels, 1)
     desk.finish(Lane.PROMPT)
     assert desk.control.annotator.correction.mask.area == np.count_nonzero(labels.data == 1)
 
@@ -105,16 +107,16 @@ def test_a_correction_ends_when_its_object_is_gone_or_another_plane_is_shown(des
     desk.click(0, 30, 20)
     desk.commit()
     labels = desk.target()
-    desk.control.single.correct(labels, 1)
+    desk.control.suggested.correct(labels, 1)
     desk.finish(Lane.PROMPT)
     labels.undo()
     assert desk.commit().ids == (2,)
     assert "deleted meanwhile" in notes[-1][1]
-    desk.control.single.correct(labels, 2)
+    desk.control.suggested.correct(labels, 2)
     desk.viewer.dims.set_current_step(0, 1)
     desk.finish()
     assert desk.control.annotator.correction is None
-    assert not desk.control.single.correct(labels, 2)
+    assert not desk.control.suggested.correct(labels, 2)
     assert "no object 2 on this plane" in notes[-1][1]
 
 
@@ -207,25 +209,25 @@ def test_prompts_come_from_another_layer_or_a_table_that_napari_saved(desk, note
     desk.open(np.zeros((3, 60, 60)), axis_labels=("z", "y", "x"))
     desk.viewer.dims.set_current_step(0, 1)
     seeds = desk.viewer.add_points([[1, 10, 10], [1, 40, 40], [2, 5, 5]])
-    single = desk.control.single
-    assert single.take_from(seeds)
+    suggested = desk.control.suggested
+    assert suggested.take_from(seeds)
     desk.finish(Lane.PROMPT)
     assert [prompt.points[0][:2] for prompt in desk.control.single.answer.prompts] == [(10, 10), (40, 40)]
     seeds.save(str(tmp_path / "seeds.csv"))
     desk.control.annotator.clear()
-    assert single.take_from(tmp_path / "seeds.csv")
+    assert suggested.take_from(tmp_path / "seeds.csv")
     assert prompts_shown(desk) == [(1, 10.0, 10.0, "positive"), (1, 40.0, 40.0, "positive")]
     box = np.array([[1, 10, 10], [1, 10, 30], [1, 30, 30], [1, 30, 10]]) - [0, 0.5, 0.5]
     shapes = desk.viewer.add_shapes([box], shape_type="rectangle")
     shapes.save(str(tmp_path / "boxes.csv"))
     for source in (shapes, tmp_path / "boxes.csv"):
-        assert single.take_from(source)
+        assert suggested.take_from(source)
         assert [prompt.box for prompt in desk.control.annotator.read_prompts()] == [(10, 10, 30, 30)]
     desk.viewer.dims.set_current_step(0, 0)
-    assert not single.take_from(seeds)
+    assert not suggested.take_from(seeds)
     assert "no points or boxes on this plane" in notes[-1][1]
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
-    assert not single.take_from(tmp_path / "other.csv")
+    assert not suggested.take_from(tmp_path / "other.csv")
     assert "columns axis-0, axis-1" in notes[-1][1]
 
 
@@ -237,9 +239,10 @@ def test_objects_of_a_run_are_noted_with_their_scores(desk):
     found = made_objects(labels)
     assert {made.source for made in found.values()} == {"auto"}
     assert found[2] == Made(
-        "auto", pytest.approx(0.8), area=49, plane=(None, None), model="tiny", object_size=7
-    )
-    assert desk.control.single.correct(labels, 2)
+        "auto", pytest.approx(0.8), area=49, plane=(None, None), model="tiny", object_size=7,
+        weights_hash="0" * 64, inputs=((input_key(desk.viewer.layers["image"]), None),),
+    )  # fmt: skip
+    assert desk.control.suggested.correct(labels, 2)
     desk.finish()
     desk.commit()
     assert made_objects(labels)[2].source == "prompt"

@@ -64,7 +64,7 @@ def test_a_ragged_object_of_another_tool_is_mended_by_one_click_and_no_other_pix
     others = np.where(given == wanted, 0, given)
     labels = real.viewer.add_labels(given.copy())
     before = (given == wanted) & target
-    assert real.control.single.correct(labels, wanted)
+    assert real.control.suggested.correct(labels, wanted)
     real.finish(Lane.PROMPT)
     assert real.commit().ids == (wanted,)
     found = labels.data == wanted

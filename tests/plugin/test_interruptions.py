@@ -86,7 +86,7 @@ def test_a_correction_without_a_change_leaves_nothing_to_undo(desk):
     desk.click(30, 20)
     desk.commit()
     labels = desk.target()
-    desk.control.single.correct(labels, 1)
+    desk.control.suggested.correct(labels, 1)
     desk.finish(Lane.PROMPT)
     assert desk.commit().written == 0
     assert "stays as it was" in desk.control.status

@@ -154,7 +154,7 @@ def test_many_prompts_are_read_with_as_few_looks_at_the_transforms_as_one(desk, 
     found = read_points(given, image, desk.control.annotator.plane())
     assert len(asked) < 10
     np.testing.assert_allclose([point[:2] for point in found], places, atol=1e-9)
-    assert desk.control.single.take_from(given)
+    assert desk.control.suggested.take_from(given)
     desk.finish()
     assert len(desk.control.single.answer.prompts) == 300
     answered = [p.points[0][:2] for p in desk.control.single.answer.prompts]

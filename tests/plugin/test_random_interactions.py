@@ -81,7 +81,7 @@ class Use(RuleBasedStateMachine):
     @rule(choice=st.integers(0, 100))
     def correct(self, choice):
         present = np.unique(self.labels.data)[1:]
-        assert self.desk.control.single.correct(self.labels, int(present[choice % len(present)]))
+        assert self.desk.control.suggested.correct(self.labels, int(present[choice % len(present)]))
 
     @rule()
     def commit(self):

@@ -113,7 +113,7 @@ def test_a_corrected_object_is_replaced_itself_after_another_choice_of_objects(d
     desk.open(np.zeros((60, 60)))
     labels = run(desk)
     before = labels.data.copy()
-    assert desk.control.single.correct(labels, 2)
+    assert desk.control.suggested.correct(labels, 2)
     desk.finish()
     fewer(desk)
     assert np.array_equal(labels.data, before)

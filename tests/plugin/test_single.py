@@ -225,7 +225,7 @@ def test_layers_that_cannot_be_written_are_refused_in_words(desk, notes):
         assert words in notes[-1][1]
         assert "new layer" in notes[-1][1]
     levels = desk.viewer.add_labels([np.zeros((60, 60), int), np.zeros((30, 30), int)], multiscale=True)
-    assert not desk.control.single.correct(levels, 1)
+    assert not desk.control.suggested.correct(levels, 1)
     assert "multiscale" in notes[-1][1]
 
 
@@ -291,7 +291,7 @@ def test_points_of_a_file_are_objects_of_their_own_and_later_clicks_are_not(desk
     desk.open(np.zeros((60, 80)))
     table = tmp_path / "points.csv"
     table.write_text("axis-0,axis-1\n20,20\n20,60\n")
-    assert desk.control.single.take_from(table)
+    assert desk.control.suggested.take_from(table)
     desk.finish()
     annotator = desk.control.annotator
     assert len(desk.control.single.answer.masks()) == 2

@@ -91,7 +91,7 @@ def test_the_widget_asks_before_an_object_is_replaced_and_names_what_is_correcte
     assert not control.single.replace_same
     control.annotator.clear()
     qtbot.waitUntil(lambda: not click.commit_button.isEnabled(), timeout=10_000)
-    assert control.single.correct(viewer.layers["cells objects"], 1)
+    assert control.suggested.correct(viewer.layers["cells objects"], 1)
     qtbot.waitUntil(click.commit_button.isEnabled, timeout=10_000)
     assert click.correct_button.isChecked()
     assert click.commit_button.text() == "Replace object 1 (C)"

@@ -27,6 +27,7 @@ from napari_lightsam.plugin.sessions import Sessions
 from napari_lightsam.plugin.shown import Shown
 from napari_lightsam.plugin.single import SingleObjects
 from napari_lightsam.plugin.splitting import Splitting
+from napari_lightsam.plugin.suggested import Suggested
 from napari_lightsam.plugin.targets import Targets
 from napari_lightsam.plugin.teaching import Teaching
 from napari_lightsam.plugin.typical import TypicalObject
@@ -62,6 +63,8 @@ class Controller:
         What is segmented now: image, plane, inputs, model and object size.
     single
         Outlines prompted objects, and saves them.
+    suggested
+        Prompts for saved objects, from layers and files, and for objects that look alike.
     picking
         Takes saved objects up again.
     hover
@@ -116,7 +119,12 @@ class Controller:
             lambda: self.pixel_size_um,
             self._mention,
         )
-        self.picking = Picking(self.annotator, self.targets, lambda: self.results.target, self.single.correct)
+        self.suggested = Suggested(
+            self.single, self.annotator, self.worker, self.inference, self.results, self._say
+        )
+        self.picking = Picking(
+            self.annotator, self.targets, lambda: self.results.target, self.suggested.correct
+        )
         self.hover = Hover(self)
         self._targets = Targets(self.results)
         self.everything = Everything(self.shown, self.worker, self.inference, self._targets, self._say)
@@ -234,7 +242,7 @@ class Controller:
     def find_similar(self) -> bool:
         """Look for objects like the outlined or last saved one; tells whether that could be started."""
         try:
-            return self.single.find_similar(self.shown.request(), self.shown.settings)
+            return self.suggested.find_similar(self.shown.request(), self.shown.settings)
         except NoPlane as reason:
             report_info(str(reason))
             return False

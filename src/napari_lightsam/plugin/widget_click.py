@@ -150,7 +150,7 @@ class ClickSection(QWidget):
         for layer in () if image is None else prompt_sources.sources(control.viewer, image):
             action = menu.addAction(layer.name)
             assert action is not None
-            action.triggered.connect(lambda _=False, layer=layer: control.single.take_from(layer))
+            action.triggered.connect(lambda _=False, layer=layer: control.suggested.take_from(layer))
         action = menu.addAction("a CSV file ...")
         assert action is not None
         action.triggered.connect(self._open_table)
@@ -158,7 +158,7 @@ class ClickSection(QWidget):
     def _open_table(self) -> None:
         path, _ = QFileDialog.getOpenFileName(self, "Points or shapes saved by napari", "", "Tables (*.csv)")
         if path:
-            self._control.single.take_from(path)
+            self._control.suggested.take_from(path)
 
     def _choose_target(self) -> None:
         self._control.results.target = self.target_combo.currentData()

@@ -347,7 +347,7 @@ class ObjectsSection(FoldedSection):
         labels, ids = self._curating.layer, self._curating.selected
         if labels is not None and len(ids) == 1:
             self._curating.go_to(ids[0])
-            self._control.single.correct(labels, ids[0])
+            self._control.suggested.correct(labels, ids[0])
 
     def split(self) -> None:
         """Begin to split the current object, or split it at what was clicked."""
