@@ -77,3 +77,25 @@ def test_the_button_that_gives_way_to_a_progress_bar_passes_its_focus_to_no_othe
         section.row.cancel_button.setFocus()
         section._show_progress(None)
         assert not isinstance(widget.focusWidget(), QPushButton)
+
+
+def test_a_section_that_is_opened_comes_into_view_and_folds_those_in_which_nothing_goes_on(widget, qtbot):
+    from qtpy.QtCore import QPoint
+
+    widget.resize(310, 420)
+
+    def top(section):
+        return section.toggle.mapTo(widget.area.viewport(), QPoint(0, 0)).y()
+
+    for section in (widget.teach, widget.batch, widget.objects):
+        section.expand(False)
+        section.toggle.click()
+        bottom = widget.area.viewport().height() - section.toggle.height()
+        qtbot.waitUntil(lambda section=section, bottom=bottom: 0 <= top(section) <= bottom, timeout=5000)
+        shown = [s for s in (widget.teach, widget.batch, widget.objects) if s.is_expanded]
+        assert shown == [section]
+        qtbot.wait(50)
+        assert 0 <= top(section) <= max(0, bottom + section.toggle.height() - section.height())
+    widget.objects.check.start_button.click()
+    widget.batch.toggle.click()
+    assert widget.objects.is_expanded  # the check goes on there

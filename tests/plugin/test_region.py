@@ -351,3 +351,22 @@ def test_all_planes_are_refused_in_a_polygon_with_the_way_out(desk, notes):
     desk.control.everything.choose(replace(desk.control.everything.choices, scope=Scope.STACK))
     assert not desk.control.segment_everything()
     assert "rectangle" in notes[-1][1]
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        ((290, 390, 310, 410), (225, 325, 375, 475)),  # little: more around it
+        ((0, 0, 20, 20), (0, 0, 150, 150)),  # as far as the image goes
+        ((590, 100, 600, 280), (450, 100, 600, 280)),
+        ((0, 0, 600, 800), (200, 300, 400, 500)),  # much: its middle
+    ],
+)
+def test_work_here_takes_at_least_a_useful_part_around_the_middle_of_the_window(
+    desk, tiny, monkeypatch, shown, expected
+):
+    monkeypatch.setattr(region, "LEAST_SIDE", 150)
+    desk.open(lazy([]), contrast_limits=(0, 255))
+    monkeypatch.setattr(region, "visible_region", lambda image, plane: shown)
+    assert desk.control.region.use_visible()
+    assert desk.control.region.box == expected

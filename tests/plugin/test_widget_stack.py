@@ -68,10 +68,14 @@ def test_a_large_image_says_where_it_is_worked_on_and_lets_that_be_changed(
     section.visible.click()
     assert control.region.box == (30, 40, 70, 80)
     asked = []
-    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "all"), ""))
+    offered = []
+    monkeypatch.setattr(
+        QFileDialog, "getSaveFileName", lambda *a: offered.append(a[2]) or (str(tmp_path / "all"), "")
+    )
     monkeypatch.setattr(control.region, "segment_whole", lambda *given: asked.append(given[-1]))
     section.whole.click()
     assert asked == [tmp_path / "all.zarr"]
+    assert offered[0].endswith("image_labels.ome.zarr")
     control.region._unfinished[control.annotator.image.unique_id] = tmp_path / "begun.zarr"
     section.refresh("")
     assert section.whole.text() == "Go on with begun.zarr"

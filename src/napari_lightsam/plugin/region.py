@@ -47,6 +47,9 @@ LARGEST_LAZY_PLANE = 16_000_000
 SIDE = 4096
 """Pixels a side of a work region that nobody drew, at most: the middle of what the window shows."""
 
+LEAST_SIDE = 2048
+"""The same at least, as far as the image goes: who looks closely wants to look beside as well."""
+
 
 
 def needs_region(image: Image, plane: Plane) -> bool:
@@ -139,19 +142,22 @@ class WorkRegion:
             return
         note = layers.ours(image).get("work_region")
         if needs_region(image, plane) and (note is None or tuple(note["axes"]) != plane.axes):
-            self._set(image, plane, _middle(visible_region(image, plane)))
+            self._set(image, plane, _around(visible_region(image, plane), plane))
 
     def use_visible(self) -> bool:
-        """Work on what the window shows; tells whether that was possible, and a message says why not."""
+        """Work on what the window shows, and around it where that is little; tells whether it was possible.
+
+        A message says why not.
+        """
         try:
             image, plane = self._whole()
         except NoPlane as reason:
             report_info(str(reason))
             return False
         shown = visible_region(image, plane)
-        region = _middle(shown)
+        region = _around(shown, plane)
         self._set(image, plane, region)
-        if region != shown:
+        if max(shown[2] - shown[0], shown[3] - shown[1]) > SIDE:
             report_info(f"The window shows more than {SIDE} pixels a side: its middle is the work region.")
         return True
 
@@ -363,11 +369,11 @@ class _Whole:
     stop: threading.Event
 
 
-def _middle(box: Region) -> Region:
-    """Return a region of at most `SIDE` pixels a side around the same centre."""
+def _around(box: Region, plane: Plane) -> Region:
+    """Return a region of a plane, of `LEAST_SIDE` to `SIDE` pixels a side, around the centre of a box."""
     sides = []
-    for low, high in ((box[0], box[2]), (box[1], box[3])):
-        length = min(high - low, SIDE)
-        start = low + (high - low - length) // 2
+    for low, high, extent in zip(box[:2], box[2:], plane.shape, strict=True):
+        length = min(max(high - low, LEAST_SIDE), SIDE, extent)
+        start = min(max(0, (low + high - length) // 2), extent - length)
         sides.append((start, start + length))
     return sides[0][0], sides[1][0], sides[0][1], sides[1][1]

@@ -115,6 +115,11 @@ class BatchSection(FoldedSection):
         batch.progress.connect(self._show_progress)
         batch.changed.connect(self._show)
 
+    @property
+    def is_at_work(self) -> bool:
+        """A folder is being segmented."""
+        return self._batch.is_running
+
     # --- choices -------------------------------------------------------------------------------------
 
     def _choose_folder(self) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QPushButton, QScrollArea, QVBoxLayout, QWidget
 
 from napari_lightsam.plugin.widget_look import as_heading
 
 
 class FoldedSection(QWidget):
     """A bold heading, and under it what a press on the heading shows.
+
+    A section that is opened by a press comes into view, and folds those beside it in which nothing goes on:
+    on a small screen the dock holds hardly more than one.
 
     Parameters
     ----------
@@ -46,11 +50,20 @@ class FoldedSection(QWidget):
         outer.addWidget(self.inner)
         self._fold(False)
         self.toggle.toggled.connect(self.expand)
+        self.toggle.clicked.connect(self._on_press)
+        self._soon = QTimer(self)
+        self._soon.setSingleShot(True)
+        self._soon.timeout.connect(self._come_into_view)
 
     @property
     def is_expanded(self) -> bool:
         """The section is shown."""
         return bool(self.toggle.isChecked())
+
+    @property
+    def is_at_work(self) -> bool:
+        """Something goes on in the section that the user may want to watch."""
+        return False
 
     def expand(self, wanted: bool = True) -> None:
         """Show or hide the section."""
@@ -60,3 +73,23 @@ class FoldedSection(QWidget):
         self.toggle.setChecked(wanted)
         self.toggle.setText(f"{'▾' if wanted else '▸'}  {self._title}")
         self.inner.setVisible(wanted)
+
+    def _on_press(self, opened: bool) -> None:
+        if not opened:
+            return
+        around = self.parentWidget()
+        for other in [] if around is None else around.children():
+            if not isinstance(other, FoldedSection) or other is self:
+                continue
+            if other.is_expanded and not other.is_at_work:
+                other.expand(False)
+        self._soon.start()  # once the dock is laid out anew
+
+    def _come_into_view(self) -> None:
+        """Scroll as little as shows all of the section, and in any case its heading."""
+        area = self.parentWidget()
+        while area is not None and not isinstance(area, QScrollArea):
+            area = area.parentWidget()
+        if area is not None and self.is_expanded:
+            for part in (self.inner, self.toggle):
+                area.ensureWidgetVisible(part, 0, 0)

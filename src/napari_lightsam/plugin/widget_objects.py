@@ -146,6 +146,12 @@ class ObjectsSection(FoldedSection):
         self.least.valueChanged.connect(self._show)
         self._control.viewer.layers.selection.events.active.connect(self._on_active)
 
+    @property
+    def is_at_work(self) -> bool:
+        """An object is being split or judged, or missed ones are counted."""
+        checking = self._control.checking
+        return self._splitting.is_active or checking.current is not None or checking.field is not None
+
     def expand(self, wanted: bool = True) -> None:
         """Show or hide the section; hidden, nothing is measured."""
         super().expand(wanted)

@@ -163,6 +163,11 @@ class SeriesSection(FoldedSection):
         self.show_combo.activated.connect(self._show)
         return grid
 
+    @property
+    def is_at_work(self) -> bool:
+        """A series is being annotated."""
+        return bool(self._series.items)
+
     def _open_folder(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Folder of images")
         if folder:

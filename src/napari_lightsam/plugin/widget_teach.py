@@ -138,6 +138,11 @@ class TeachSection(FoldedSection):
         self.show_button.clicked.connect(lambda: self._teaching.show_on_image())
         self._teaching.progress.connect(self._show_progress)
 
+    @property
+    def is_at_work(self) -> bool:
+        """A lesson is under way."""
+        return self._teaching.is_running
+
     # --- choices -------------------------------------------------------------------------------------
 
     def _choose(self, _: Any = None) -> None:
