@@ -301,3 +301,47 @@ def test_a_real_lesson_gives_a_model_that_the_chooser_offers_and_that_can_be_rep
     assert "Replace it" in widget.teach.button.toolTip()
     widget.teach.replace.setChecked(True)
     assert widget.teach.button.isEnabled()
+
+
+def test_a_layer_that_nobody_corrected_is_asked_about_before_it_is_learned_from(widget, qtbot, teacher):
+    from napari_lightsam.plugin.axes import METADATA_KEY
+    from napari_lightsam.plugin.made import Made, note_made
+
+    _, layer = lay_out(widget, qtbot)
+    layer.metadata[METADATA_KEY] = {"role": "everything"}
+    note_made(layer, 7, Made("auto", 0.9, area=100, plane=(None, None)))
+    widget.teach.button.click()
+    assert "'Segment everything' found them" in widget.teach.question.text()
+    assert widget.teach.question.isVisible()
+    assert not widget.controller.teaching.is_running
+    widget.teach.button.click()  # all the same
+    wait(qtbot, widget)
+    assert len(teacher.asked) == 1
+    assert not widget.teach.question.isVisible()
+    assert "The last lesson took" in widget.teach.in_all.text()
+
+
+def test_a_layer_that_was_corrected_is_learned_from_at_once(widget, qtbot, teacher):
+    from napari_lightsam.plugin.axes import METADATA_KEY
+    from napari_lightsam.plugin.made import Made, note_made
+
+    _, layer = lay_out(widget, qtbot)
+    layer.metadata[METADATA_KEY] = {"role": "everything"}
+    note_made(layer, 7, Made("auto", 0.9, area=99, plane=(None, None)))  # a pixel was added since
+    widget.teach.button.click()
+    wait(qtbot, widget)
+    assert len(teacher.asked) == 1
+
+
+def test_the_time_left_is_that_of_the_whole_lesson(widget):
+    from napari_lightsam.plugin.lesson_time import LessonTime
+
+    clock = LessonTime(30, config.STAGES)
+    test, look, learn, again = config.STAGES
+    for step, now in (((test, 0, 3), 0), ((test, 1, 3), 1), ((look, 0, 40), 9), ((learn, 0, 0), 20)):
+        widget.teach.row.show_progress(clock.note(Progress(*step), now))
+        assert ("left" in widget.teach.row.text.text()) == (step[0] == learn)
+    assert widget.teach.row.text.text() == "Training, about 39 s left"
+    widget.teach.row.show_progress(clock.note(Progress(again, 1, 3), 52))
+    assert widget.teach.row.text.text() == "Testing what was learned, about 9 s left"
+    widget.teach.row.finish()

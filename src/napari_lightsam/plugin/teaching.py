@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,15 +11,17 @@ import numpy as np
 from psygnal import Signal
 
 from napari_lightsam.engine.local import check_name, local_models
-from napari_lightsam.engine.progress import Progress, Work, relay
+from napari_lightsam.engine.progress import Progress, Work, drain, relay
 from napari_lightsam.engine.registry import ALIASES, MODELS, known_models
 from napari_lightsam.errors import ConfigError
 from napari_lightsam.model.spec import ObjectFrame
 from napari_lightsam.plugin import layers
 from napari_lightsam.plugin.axes import METADATA_KEY, NoPlane, Plane
 from napari_lightsam.plugin.layers import Role
+from napari_lightsam.plugin.lesson_time import LessonTime
 from napari_lightsam.plugin.loading import import_training
 from napari_lightsam.plugin.messages import report_error, report_info
+from napari_lightsam.plugin.objects import describe, measure
 from napari_lightsam.plugin.places import view
 from napari_lightsam.plugin.prompts import read_boxes
 from napari_lightsam.plugin.worker import Lane, Worker
@@ -86,14 +89,19 @@ class Teaching:
         Signal(object): `Progress` of the lesson under way, or None when it ended.
     taught
         Signal(str): the model of this name exists now.
+    asked
+        Signal(str): what the user should think of before the lesson; another `start` goes on all the same.
     lesson
         What the next lesson is.
     last
         The last finished lesson, or None.
+    took
+        Seconds that it took in all.
     """
 
     progress = Signal(object)
     taught = Signal(str)
+    asked = Signal(str)
 
     def __init__(
         self, viewer: ViewerModel, worker: Worker, inference: Inference, say: Callable[[str], object]
@@ -101,6 +109,8 @@ class Teaching:
         self._viewer, self._worker, self._inference, self._say = viewer, worker, inference, say
         self.lesson = Lesson()
         self.last: Taught | None = None
+        self.took: float | None = None
+        self._asked_about: Hashable | None = None  # layer of which the user knows that it is uncorrected
         self._deciding = threading.Lock()  # whether a lesson is cancelled or saved
         self._saving = threading.Event()  # of the latest lesson: it is too late to cancel it
 
@@ -173,11 +183,15 @@ class Teaching:
         except NoPlane as error:
             report_info(str(error))
             return False
+        question = self._uncorrected(request)
+        if question:
+            self.asked.emit(question)
+            return False
         lesson, self._saving = self.lesson, threading.Event()
         work = self._work(request, model, lesson, labels, regions, name)
         self._worker.submit(
             Lane.TEACH,
-            self._until_saved(work, self._saving),
+            self._until_saved(work, self._saving, 60 * lesson.minutes),
             lambda result: self._on_done(Taught(result, request.plane)),
             self._on_error,
             self.progress.emit,
@@ -185,6 +199,25 @@ class Teaching:
         self.progress.emit(Progress("starting", 0, 0))
         self._say("Teaching the model; you can go on working meanwhile.")
         return True
+
+    def _uncorrected(self, request: PlaneRequest) -> str:
+        """Ask for corrections, once for each layer, where none were made: own mistakes teach nothing."""
+        layer = layers.by_id(self._viewer, self.lesson.labels)
+        image = layers.by_id(self._viewer, request.plane.layer)
+        place = None if layer is None or image is None else layers.place_in(layer, image, request.plane)
+        if layer is None or place is None or layer.unique_id == self._asked_about:
+            return ""
+        note = layers.ours(layer)
+        if note.get("role") != Role.EVERYTHING or note.get("accepted"):
+            return ""
+        table = describe(drain(measure(layer.data, place)), layer)
+        if not len(table) or set(table.sources) != {"auto"}:
+            return ""
+        self._asked_about = layer.unique_id
+        return (
+            f"All {len(table)} objects are as 'Segment everything' found them: the model would learn its own "
+            "mistakes. Correct what is wrong first. If everything is right, press 'Teach' again."
+        )
 
     def _read(self, request: PlaneRequest) -> tuple[NDArray[Any], tuple[Region, ...] | None, str]:
         """Copy what may change while the lesson goes on: labels and rectangles."""
@@ -232,17 +265,24 @@ class Teaching:
         self._inference.forget(result.name)  # on the worker's thread, as all that concerns it
         return result
 
-    def _until_saved(self, work: Work[FineTuned], saving: threading.Event) -> Work[FineTuned]:
-        """Pass a lesson on, noting on the worker's thread when its model is about to be saved."""
-        from napari_lightsam.train.config import SAVING
+    def _until_saved(
+        self, work: Work[FineTuned], saving: threading.Event, learning: float
+    ) -> Work[FineTuned]:
+        """Pass a lesson on with the time left, noting in the worker when its model is about to be saved."""
+        import_training()
+        from napari_lightsam.train.config import SAVING, STAGES
+
+        begun, clock = time.monotonic(), LessonTime(learning, STAGES)
 
         def note(step: Progress) -> Progress:
             if step.stage == SAVING:
                 with self._deciding:
                     saving.set()
-            return step
+            return clock.note(step, time.monotonic())
 
-        return relay(work, note)
+        result = yield from relay(work, note)
+        self.took = time.monotonic() - begun
+        return result
 
     def cancel(self) -> None:
         """Stop the lesson; nothing is kept. One that is being saved, or has ended, is not lost."""

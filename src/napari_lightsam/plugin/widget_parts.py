@@ -24,6 +24,7 @@ from qtpy.QtWidgets import (
 
 from napari_lightsam.engine.progress import Progress
 from napari_lightsam.plugin.axes import AxisRole
+from napari_lightsam.plugin.lesson_time import Timed
 from napari_lightsam.plugin.prompts import COLOURS, NEGATIVE, POSITIVE
 
 if TYPE_CHECKING:
@@ -208,6 +209,8 @@ class ProgressRow(QWidget):
             return
         now = time.monotonic()
         left = self._pace.note(now, progress)
+        if isinstance(progress, Timed):  # who does the work knows better than its counts tell
+            left = "" if progress.left is None else f"about {in_words(progress.left)} left"
         if progress.stage == self._stage and now - self._shown < 0.1 and progress.done < progress.total:
             return  # repainting more often would cost more than it tells
         self._stage, self._shown = progress.stage, now
@@ -274,7 +277,18 @@ class Pace:
         if gone < self._LEAST or made <= 0 or step.total < step.done:
             return ""
         left = gone / made * (step.total - step.done)
-        return f"about {left:.0f} s left" if left < 100 else f"about {left / 60:.0f} min left"
+        return f"about {in_words(left)} left"
+
+
+def in_words(seconds: float) -> str:
+    """Say how long something takes.
+
+    Examples
+    --------
+    >>> in_words(99), in_words(150)
+    ('99 s', '2 min')
+    """
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 class AxisQuestions(QWidget):

@@ -23,7 +23,7 @@ from qtpy.QtWidgets import (
 
 from napari_lightsam.plugin.axes import NoPlane
 from napari_lightsam.plugin.widget_folded import FoldedSection
-from napari_lightsam.plugin.widget_parts import ProgressRow, enable, fill, show_if, wide
+from napari_lightsam.plugin.widget_parts import ProgressRow, enable, fill, in_words, show_if, wide
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,10 +68,15 @@ class TeachSection(FoldedSection):
         column.addLayout(self._build_form())
         self.button = QPushButton("Teach")
         self.row = ProgressRow("LightSAM lesson", self._teaching.cancel, tip="Stop now. Nothing is kept.")
+        self.question = QLabel()
+        self.question.setWordWrap(True)
+        self.question.setVisible(False)
+        column.addWidget(self.question)
         column.addWidget(self.button)
         column.addWidget(self.row)
         column.addWidget(self._build_result())
         self._connect()
+        self._show_time()
 
     # --- layout --------------------------------------------------------------------------------------
 
@@ -102,6 +107,9 @@ class TeachSection(FoldedSection):
         self.minutes.setValue(self._teaching.lesson.minutes)
         self.minutes.setToolTip("How long it learns. Five minutes are a good start; you can go on working.")
         form.addRow("Time", self.minutes)
+        self.in_all = QLabel()
+        self.in_all.setWordWrap(True)
+        form.addRow(self.in_all)
         self._form = form
         return form
 
@@ -130,6 +138,7 @@ class TeachSection(FoldedSection):
     def _connect(self) -> None:
         for combo in (self.labels, self.regions):
             combo.activated.connect(self._choose)
+        self.labels.activated.connect(lambda _: self.question.setVisible(False))
         self.name.textChanged.connect(self._choose)
         self.replace.toggled.connect(self._choose)
         self.minutes.valueChanged.connect(self._choose)
@@ -137,6 +146,7 @@ class TeachSection(FoldedSection):
         self.use_button.clicked.connect(self._use)
         self.show_button.clicked.connect(lambda: self._teaching.show_on_image())
         self._teaching.progress.connect(self._show_progress)
+        self._teaching.asked.connect(self._ask)
 
     @property
     def is_at_work(self) -> bool:
@@ -211,9 +221,23 @@ class TeachSection(FoldedSection):
         self.picture.show_array(result.picture.draw())
         self.result.setVisible(True)
 
+    def _ask(self, question: str) -> None:
+        self.question.setText(f"⚠ {question}")
+        self.question.setVisible(True)
+
+    def _show_time(self) -> None:
+        """Say before the start what comes on top of the time to learn."""
+        took = self._teaching.took
+        text = "It learns for so long; looking at the image and two tests on the held-out part come on top."
+        last = "" if took is None else f" The last lesson took {in_words(took)} in all."
+        self.in_all.setText(text + last)
+
     def _show_progress(self, progress: Any) -> None:
         self.row.show_progress(progress)
         show_if(self.button, progress is None)
+        if progress is not None:
+            self.question.setVisible(False)
+        self._show_time()
         if progress is None:
             self.replace.setChecked(self._teaching.lesson.replace_model)  # to be ticked anew for each lesson
             self._show_result()

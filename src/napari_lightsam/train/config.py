@@ -124,5 +124,8 @@ TEACHING = TrainConfig(
 )
 """What teaching an existing model with a few corrected images takes: minutes, no checks on the way."""
 
+STAGES = ("testing as it is", "looking at the images", "training", "testing what was learned")
+"""Stages of a lesson that take time, in their order."""
+
 SAVING = "saving"
 """Stage of a lesson's last `Progress`: the step after it writes the files, and nothing interrupts it."""

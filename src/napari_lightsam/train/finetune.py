@@ -26,7 +26,7 @@ from napari_lightsam.engine.segmenter import load_segmenter
 from napari_lightsam.errors import ConfigError, FileError
 from napari_lightsam.formats.atomic import check_writable
 from napari_lightsam.model.spec import ObjectFrame
-from napari_lightsam.train.config import SAVING, TEACHING, TrainConfig
+from napari_lightsam.train.config import SAVING, STAGES, TEACHING, TrainConfig
 from napari_lightsam.train.corrections import Corrected, Division, divide, numbered
 from napari_lightsam.train.crops import Batch, CropMaker
 from napari_lightsam.train.datasets import find_labelled, read_labelled
@@ -151,7 +151,7 @@ def finetune(
     assert isinstance(frame, ObjectFrame)
     held = HeldOut.of(corrected, division)
     first = load_segmenter(start, device="cpu", precision="float32", runtime="torch")
-    before, found_before = yield from held.judge(first, "testing as it is")
+    before, found_before = yield from held.judge(first, STAGES[0])
     with tempfile.TemporaryDirectory(prefix="lightsam-") as folder:
         images = _training_images(corrected, division)
         model = start_model(tensors, config.seed)
@@ -168,7 +168,7 @@ def finetune(
         trained = yield from train(model, kept, [], config, folder, frozen=(_BACKBONE,), workers=0)
         trial = export_weights(trained.checkpoint, Path(folder) / "trial.safetensors", spec=base)
         second = load_segmenter(trial, device="cpu", precision="float32", runtime="torch")
-        after, found_after = yield from held.judge(second, "testing what was learned")
+        after, found_after = yield from held.judge(second, STAGES[3])
         check_gain(before, after, division)
         picture = Picture(held.image, held.labels, found_before, found_after)
         facts = _facts(corrected, division, first, before, after, trained.steps)
@@ -258,7 +258,7 @@ def _keep_features(model: Sam, crops: CropMaker, count: int) -> Work[_Kept]:
     model.eval()
     batches = []
     for step in range(count):
-        yield Progress("looking at the images", step, count)
+        yield Progress(STAGES[1], step, count)
         batch = crops[step]
         with torch.no_grad(), half_precision(batch.frames.device):
             features = backbone.forward_features(batch.frames)

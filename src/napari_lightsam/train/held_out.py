@@ -129,7 +129,7 @@ class HeldOut:
         yield Progress(stage, 0, 3)
         config = EverythingConfig(object_size=self.object_size)
         embedding = Embedding(self.plane, self.object_size, segmenter.weights_hash)
-        found = yield from _as_stage(segmenter.everything(embedding, config=config), stage, 1)
+        found = yield from _as_stage(segmenter.everything(embedding, config=config), stage, 0)
         objects = choose_objects(self.labels, _MOST_ASKED)
         clicks = yield from _as_stage(click_rounds(segmenter, embedding, self.labels, objects, 0), stage, 1)
         exact = np.random.default_rng(0)  # draws nothing that counts: the boxes are drawn without error

@@ -25,7 +25,7 @@ from napari_lightsam.model.build import (
     sam_state_dict,
 )
 from napari_lightsam.model.encoders import forget_attention_biases
-from napari_lightsam.train.config import TrainConfig
+from napari_lightsam.train.config import STAGES, TrainConfig
 from napari_lightsam.train.devices import half_precision, move_batch, own_random, sum_in_order
 from napari_lightsam.train.journal import CHECKS, LOSSES, Journal
 from napari_lightsam.train.optim import Optimizer
@@ -190,7 +190,7 @@ def _steps(
             run.save(done)
         if done % config.check_every == 0 and done != run.steps:
             checks.append((done, run.check(validation, done)))
-        yield Progress("training", done, run.steps or 0)
+        yield Progress(STAGES[2], done, run.steps or 0)
     run.save(step)
     checks.append((step, run.check(validation, step)))
     return Trained(run.export(), step, tuple(checks))
