@@ -381,24 +381,6 @@ def test_one_sample_of_a_colour_image_can_be_chosen() -> None:
         assert not rgb
 
 
-@pytest.mark.parametrize(
-    ("choice", "names"),
-    [({"channel": 1}, ("GFP",)), ({"channel": ("2", 0)}, ("2", "DAPI"))],
-    ids=["one", "two"],
-)
-def test_chosen_channels_keep_their_names(stack: Path, choice: dict, names: tuple[str, ...]) -> None:
-    info = read_info(stack)
-
-    assert info.name_channels(info.select(**choice, z=0, time=0)) == names
-
-
-def test_samples_of_colour_are_called_red_green_blue() -> None:
-    info = read_info(SAMPLES / "nuclei_histology.tif")
-
-    assert info.name_channels(info.select()) == ("red", "green", "blue")
-    assert info.name_channels(info.select(channel=2)) == ("blue",)
-
-
 # --- files that are not what they seem
 
 

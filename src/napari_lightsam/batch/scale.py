@@ -217,7 +217,7 @@ class Pool:
             raise ConfigError(f"At least one worker is needed; got {workers}.")
         self.local = isinstance(scheduler, str) and scheduler in LOCAL
         self.name = scheduler if isinstance(scheduler, str) else str(scheduler.scheduler.address)
-        self.workers = workers or _cores()
+        self.workers = workers or count_cores()
         self._executor: ProcessPoolExecutor | None = None
         self._client: Any = None
         self._opened = False
@@ -230,7 +230,7 @@ class Pool:
         """Return with how many threads each worker's model computes unless told; None: as this process."""
         if self.name == "threads":
             return None
-        return max(1, _cores() // self.workers) if self.local else 1
+        return max(1, count_cores() // self.workers) if self.local else 1
 
     def run(self, tasks: Mapping[str, Any], cancelled: Cancelled) -> Events:
         """Do tasks; closing the iterator cancels what is not done.
@@ -404,7 +404,8 @@ def _leave_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _cores() -> int:
+def count_cores() -> int:
+    """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

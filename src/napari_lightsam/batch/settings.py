@@ -6,7 +6,7 @@ import sys
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from napari_lightsam.engine.config import EverythingConfig
+from napari_lightsam.engine.config import EverythingConfig, Precision, RuntimeName
 from napari_lightsam.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_lightsam.engine.segmenter import Segmenter
-
-Precision = Literal["auto", "float32", "bfloat16", "float16", "int8"]
-Runtime = Literal["auto", "torch", "openvino"]
 
 _MOST_CHANNELS = 3
 
@@ -83,7 +80,7 @@ class BatchSettings:
         "`lightsam quantize`)",
         "auto",
     )
-    runtime: Runtime = _setting(  # noqa: RUF009
+    runtime: RuntimeName = _setting(  # noqa: RUF009
         "auto (openvino on the CPU where it runs the model, else torch), torch or openvino",
         "auto",
     )
@@ -95,7 +92,7 @@ class BatchSettings:
         _check_choice("series", self.series, lambda v: v == "all" or _is_count(v), "a number from 0, or all")
         _check_choice("axes", self.axes, _is_axes, "different letters of T, C, Z, Y, X and S, with Y and X")
         _check_choice("pixel_size", self.pixel_size, _is_size, "one or two positive numbers of micrometres")
-        for name, kinds in (("precision", Precision), ("runtime", Runtime)):
+        for name, kinds in (("precision", Precision), ("runtime", RuntimeName)):
             value = getattr(self, name)
             if value not in get_args(kinds):
                 raise ConfigError(f"Unknown {name} {value!r}; choose one of {', '.join(get_args(kinds))}.")

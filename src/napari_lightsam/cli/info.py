@@ -68,12 +68,12 @@ def installed(package: str) -> str | None:
 def _hardware() -> Iterator[tuple[str, str]]:
     import torch
 
+    from napari_lightsam.batch.scale import count_cores
     from napari_lightsam.engine.runtime import choose_device
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     probes = ((name, getattr(torch.cpu, probe, None)) for name, probe in _CPU_PROBES.items())
     features = [name for name, probe in probes if probe is not None and probe()]
-    yield "CPU", f"{platform.processor() or platform.machine()}, {cores} cores usable"
+    yield "CPU", f"{platform.processor() or platform.machine()}, {count_cores()} cores usable"
     yield "CPU features", ", ".join(features) or torch.backends.cpu.get_cpu_capability()
     yield "torch threads", str(torch.get_num_threads())
     for i in range(torch.cuda.device_count()):

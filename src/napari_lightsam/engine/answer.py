@@ -149,7 +149,7 @@ class _Question:
         kept: list[Mask] = []
         for _, part, k in ordered:
             mask = part.mask(k)
-            if mask.area and all(_iou(mask, other) < _SAME_OBJECT for other in kept):
+            if mask.area and all(mask.iou_with(other) < _SAME_OBJECT for other in kept):
                 kept.append(mask)
             if len(kept) == _MOST_CANDIDATES:
                 break
@@ -163,13 +163,3 @@ class _Question:
         diameter = part.diameters * np.sqrt(part.level.scale[0] * part.level.scale[1])
         octaves = np.maximum(np.log2(frame.smallest / diameter), np.log2(diameter / frame.largest))
         return np.asarray(0.5 * part.cut + 0.25 * np.maximum(octaves, 0), np.float32)
-
-
-def _iou(a: Mask, b: Mask) -> float:
-    y0, x0, y1, x1 = (f(p, q) for f, p, q in zip((max, max, min, min), a.box, b.box, strict=True))
-    if y1 <= y0 or x1 <= x0:
-        return 0.0
-    crops = (m.crop[y0 - m.box[0] : y1 - m.box[0], x0 - m.box[1] : x1 - m.box[1]] for m in (a, b))
-    first, second = crops
-    shared = int(np.count_nonzero(first & second))
-    return shared / (a.area + b.area - shared)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from _typeshed import DataclassInstance
 
+Precision = Literal["auto", "float32", "bfloat16", "float16", "int8"]
+RuntimeName = Literal["auto", "torch", "openvino"]
 Mode = Literal["auto", "object-aware", "hierarchical", "grid"]
 
 _MORE = 0.5  # of the usual thresholds: what a balance of 1 goes down to

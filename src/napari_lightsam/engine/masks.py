@@ -91,6 +91,31 @@ class Mask:
         plane[y0:y1, x0:x1] = self.crop
         return plane
 
+    def part(self, box: tuple[int, int, int, int]) -> BoolArray:
+        """Return what lies in a box (y0, x0, y1, x1), as a bool plane of the box's shape."""
+        out = np.zeros((box[2] - box[0], box[3] - box[1]), bool)
+        y0, x0 = max(box[0], self.box[0]), max(box[1], self.box[1])
+        y1, x1 = min(box[2], self.box[2]), min(box[3], self.box[3])
+        if y1 > y0 and x1 > x0:
+            crop = self.crop[y0 - self.box[0] : y1 - self.box[0], x0 - self.box[1] : x1 - self.box[1]]
+            out[y0 - box[0] : y1 - box[0], x0 - box[1] : x1 - box[1]] = crop
+        return out
+
+    def iou_with(self, other: Mask) -> float:
+        """Return the intersection over union with another mask; 0 where both are empty.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> Mask((0, 0), np.ones((2, 3), bool)).iou_with(Mask((0, 1), np.ones((2, 3), bool)))
+        0.5
+        """
+        y0, x0, y1, x1 = (f(p, q) for f, p, q in zip((max, max, min, min), self.box, other.box, strict=True))
+        if y1 <= y0 or x1 <= x0:
+            return 0.0
+        shared = int(np.count_nonzero(self.part((y0, x0, y1, x1)) & other.part((y0, x0, y1, x1))))
+        return shared / (self.area + other.area - shared)
+
     def cleaned(self, keep: tuple[float, float] | None = None) -> Mask:
         """Return the mask as one 8-connected object without small holes.
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from napari_lightsam.engine.openvino_decoder import decoder_graph, proposal_graph
 from napari_lightsam.engine.openvino_encoder import FRAME_UNIT, encoder_graph
 from napari_lightsam.engine.quantized import NOT_QUANTIZED, encoder_identity, find_quantized
-from napari_lightsam.engine.runtime import Device, Precision, waves
+from napari_lightsam.engine.runtime import Device, waves
 from napari_lightsam.errors import ConfigError, DeviceError, LightSamError
 from napari_lightsam.model.sam import PromptTensors
 from napari_lightsam.model.spec import TINY_VIT_WIDTHS
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_lightsam.engine.config import Precision
     from napari_lightsam.engine.resample import FloatArray
     from napari_lightsam.engine.weights import LoadedModel
     from napari_lightsam.model.sam import Sam

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from napari_lightsam.engine.level import Level
 
 
-def lattice(level: Level, spacing: float) -> NDArray[np.float64]:
-    """Return an even lattice (rows, columns, 2) over the whole plane, in image pixels.
+def lattice_axes(level: Level, spacing: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the rows and the columns of an even lattice over the whole plane, in image pixels.
 
     Parameters
     ----------
@@ -22,11 +22,6 @@ def lattice(level: Level, spacing: float) -> NDArray[np.float64]:
     spacing
         Distance of neighbours in frame pixels, rounded so that the lattice fills each axis.
     """
-    return np.stack(np.meshgrid(*lattice_axes(level, spacing), indexing="ij"), axis=-1)
-
-
-def lattice_axes(level: Level, spacing: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the rows and the columns that the lattice of `lattice` stands on, in image pixels."""
     rows, columns = (
         (np.arange(count) + 0.5) * length / count - 0.5
         for length, count in (

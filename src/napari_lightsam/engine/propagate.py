@@ -270,7 +270,7 @@ class _Run:
 
     def trust_in_model(self, start: int, given: Mask) -> float:
         """Return how well the model outlines the object where its outline is known."""
-        return overlap(self.ask(self.embed(start), given), given)
+        return self.ask(self.embed(start), given).iou_with(given)
 
     def ask(self, embedding: Embedding, near: Mask) -> Mask:
         """Ask the model for the object that lies about where a mask is."""
@@ -319,7 +319,7 @@ def within_band(answer: Mask, carried: Mask) -> Mask:
     y0, x0, y1, x1 = carried.box
     box = (y0 - reach, x0 - reach, y1 + reach, x1 + reach)
     known = np.pad(carried.crop, reach)
-    said = _cut(answer, box)
+    said = answer.part(box)
     steps = np.ones((3, 3), bool)
     outer = ndimage.binary_dilation(known, steps, iterations=reach)
     # a thin object has no inside that is far from its edge: its axis stays all the same
@@ -335,21 +335,3 @@ def innermost(mask: Mask) -> tuple[float, float]:
     depth = ndimage.distance_transform_edt(np.pad(mask.crop, 1))
     row, column = np.unravel_index(int(depth.argmax()), depth.shape)
     return float(mask.offset[0] + row - 1), float(mask.offset[1] + column - 1)
-
-
-def overlap(one: Mask, other: Mask) -> float:
-    """Return the intersection over union of two masks."""
-    shared = int(np.count_nonzero(_cut(one, other.box) & other.crop))
-    union = one.area + other.area - shared
-    return shared / union if union else 0.0
-
-
-def _cut(mask: Mask, box: tuple[int, int, int, int]) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
-    """Return the part of a mask in a box, bool of the box's shape."""
-    out = np.zeros((box[2] - box[0], box[3] - box[1]), bool)
-    y0, x0 = max(box[0], mask.box[0]), max(box[1], mask.box[1])
-    y1, x1 = min(box[2], mask.box[2]), min(box[3], mask.box[3])
-    if y1 > y0 and x1 > x0:
-        part = mask.crop[y0 - mask.box[0] : y1 - mask.box[0], x0 - mask.box[1] : x1 - mask.box[1]]
-        out[y0 - box[0] : y1 - box[0], x0 - box[1] : x1 - box[1]] = part
-    return out

@@ -5,12 +5,13 @@ from __future__ import annotations
 import gc
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Protocol, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from napari_lightsam.engine.config import Precision, RuntimeName
 from napari_lightsam.engine.warned import tell
 from napari_lightsam.errors import ConfigError, DeviceError
 from napari_lightsam.model.build import reduce_precision
@@ -18,9 +19,6 @@ from napari_lightsam.model.sam import PromptTensors, Sam
 
 if TYPE_CHECKING:
     from napari_lightsam.engine.resample import FloatArray
-
-Precision = Literal["auto", "float32", "bfloat16", "float16", "int8"]
-RuntimeName = Literal["auto", "torch", "openvino"]
 
 _MEMORY_WORDS = ("not enough memory", "out of memory", "can't allocate memory")
 _SELF_TEST_SIDE = 256

@@ -16,7 +16,7 @@ from napari_lightsam.engine.level import BLOCK, Block, BlockCache, Embedding, Le
 from napari_lightsam.engine.masks import Mask, Masks
 from napari_lightsam.engine.prompts import check_prompts
 from napari_lightsam.engine.proposals import as_proposals
-from napari_lightsam.engine.runtime import Device, Precision, Runtime, RuntimeName, choose_device
+from napari_lightsam.engine.runtime import Device, Runtime, choose_device
 from napari_lightsam.engine.scales import pyramid
 from napari_lightsam.errors import PromptError
 from napari_lightsam.model.spec import ModelSpec, ObjectFrame
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
+    from napari_lightsam.engine.config import Precision, RuntimeName
     from napari_lightsam.engine.everything import EverythingConfig, Segmentation
     from napari_lightsam.engine.merge import LabelArray
     from napari_lightsam.engine.progress import Progress

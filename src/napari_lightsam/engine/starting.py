@@ -12,20 +12,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from napari_lightsam.engine.openvino import OpenVinoRuntime, first_line, why_not
-from napari_lightsam.engine.runtime import (
-    Device,
-    ForwardingRuntime,
-    Precision,
-    Runtime,
-    RuntimeName,
-    TorchRuntime,
-)
+from napari_lightsam.engine.runtime import Device, ForwardingRuntime, Runtime, TorchRuntime
 from napari_lightsam.engine.warned import tell
 from napari_lightsam.errors import LightSamError
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+    from napari_lightsam.engine.config import Precision, RuntimeName
     from napari_lightsam.engine.weights import LoadedModel
 
 __all__ = ["StartingRuntime", "make_runtime"]

@@ -218,16 +218,6 @@ class ImageInfo:
             )
         return replace(self, axes=axes)
 
-    def name_channels(self, selection: PlaneSelection) -> tuple[str, ...]:
-        """Name each channel or colour sample of a selected plane, in the order of its last axis."""
-        colour = "S" in self.axes
-        n = 3 if colour else dict(zip(selection.roles, self.shape, strict=True)).get("C", 1)
-        names = self._names(n)
-        numbers = selection.channels if selection.channels is not None else tuple(range(3 if colour else 1))
-        if not names and len(numbers) == 1 and n == 1:
-            return ("",)
-        return tuple(names[i] if names and names[i] else f"ch{i}" for i in numbers)
-
 
 @dataclass(frozen=True, slots=True)
 class PlaneSelection:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_lightsam.errors import ImageError
-from napari_lightsam.formats.atomic import written_whole
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -95,26 +93,8 @@ def draw_outlines(
     return canvas
 
 
-def write_overlay(
-    path: str | os.PathLike[str],
-    image: NDArray[Any],
-    labels: NDArray[Any],
-) -> None:
-    """Write `draw_overlay` as a PNG file, never half.
-
-    Raises
-    ------
-    ImageError
-        Image and labels differ in size.
-    FileError
-        The file cannot be written.
-    """
-    with written_whole(Path(path)) as part:
-        save_overlay(part, image, labels)
-
-
 def save_overlay(path: Path, image: NDArray[Any], labels: NDArray[Any]) -> None:
-    """Write an overlay as `write_overlay` does, but directly to a file that has no name yet."""
+    """Write `draw_overlay` as PNG to a file that has no name yet."""
     from PIL import Image
 
     Image.fromarray(draw_overlay(image, labels)).save(path, format="PNG")

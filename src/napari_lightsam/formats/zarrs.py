@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_lightsam.errors import FileError
+from napari_lightsam.formats.axes import SAMPLES
 from napari_lightsam.formats.images import ImageFile
 from napari_lightsam.formats.memory import check_fits
 
@@ -21,7 +22,6 @@ SUFFIX = ".zarr"
 
 _MARKS = ("zarr.json", ".zarray", ".zgroup")
 _LETTERS = {"t": "T", "time": "T", "c": "C", "channel": "C", "z": "Z", "y": "Y", "x": "X"}
-_COLOURS = (3, 4)  # samples of a colour image in a plain array
 _MICROMETRES = {
     "micrometer": 1.0,
     "micron": 1.0,
@@ -326,7 +326,7 @@ def _letters(names: list[str | None]) -> str:
 
 
 def _guessed_axes(path: Path | str, shape: tuple[int, ...], dtype: str) -> str:
-    colour = len(shape) >= 3 and shape[-1] in _COLOURS and dtype == "uint8"
+    colour = len(shape) >= 3 and shape[-1] in SAMPLES and dtype == "uint8"
     axes = "YXS" if colour else "YX"
     missing = len(shape) - len(axes)
     if missing not in (0, 1):

@@ -328,18 +328,9 @@ def _masks(segmenter: Segmenter, case: _Case) -> list[Mask]:
 
 
 def _agreement(expected: list[Mask], found: list[Mask]) -> float:
-    return float(np.mean([_iou(a, b) for a, b in zip(expected, found, strict=True)]))
-
-
-def _iou(a: Mask, b: Mask) -> float:
-    """IoU of two masks; two empty ones agree."""
-    y0, x0, y1, x1 = (f(p, q) for f, p, q in zip((max, max, min, min), a.box, b.box, strict=True))
-    shared = 0
-    if y1 > y0 and x1 > x0:
-        first, second = (m.crop[y0 - m.box[0] : y1 - m.box[0], x0 - m.box[1] : x1 - m.box[1]] for m in (a, b))
-        shared = int(np.count_nonzero(first & second))
-    either = a.area + b.area - shared
-    return shared / either if either else 1.0
+    # Two empty masks agree.
+    return float(np.mean([a.iou_with(b) if a.area or b.area else 1.0
+                          for a, b in zip(expected, found, strict=True)]))  # fmt: skip
 
 
 def _ap_change(
