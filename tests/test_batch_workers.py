@@ -18,7 +18,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from napari_lightsam.batch import BatchSettings, Recipe, scale, segment_many
+from napari_lightsam.batch import BatchSettings, Recipe, segment_many, worker_model
 from napari_lightsam.engine.config import EverythingConfig
 from napari_lightsam.engine.download import find_weights
 from napari_lightsam.engine.progress import Progress, drain
@@ -57,7 +57,7 @@ def test_what_is_said_of_an_image_stays_with_it_where_threads_work_at_once(tmp_p
     said = [outcome.flags[0] for outcome in drain(work).outcomes]
     assert said == ["the brightest is 100", "the brightest is 200"]
     assert (warnings.showwarning, list(warnings.filters)) == before
-    assert not scale._loaded  # the model is not kept when the run is over
+    assert not worker_model._loaded  # the model is not kept when the run is over
 
 
 def test_the_nearest_listener_hears_and_without_any_python_warns() -> None:

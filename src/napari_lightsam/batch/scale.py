@@ -6,12 +6,12 @@ and a worker that dies costs no more than the tasks it was at.
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import secrets
 import signal
 import threading
-from collections import Counter
 from concurrent.futures import CancelledError, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, suppress
@@ -19,13 +19,11 @@ from dataclasses import dataclass
 from multiprocessing import current_process, get_context
 from typing import TYPE_CHECKING, Any
 
-from napari_lightsam.errors import ConfigError, DeviceError, WeightsError
+from napari_lightsam.errors import ConfigError, DeviceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
     from pathlib import Path
-
-    from napari_lightsam.engine.segmenter import Segmenter
 
     Events = Generator[tuple[str, Any] | None, None, None]
 
@@ -36,11 +34,6 @@ _ADDRESSES = ("tcp://", "tls://", "ucx://", "inproc://")
 _TRIES = 2  # times that workers die before anything is done, after which tasks are tried one by one
 _BEAT = 0.2  # seconds, after which whoever waits is let go to see whether it was cancelled
 _PATIENCE = 0.5  # seconds that a cancelled run waits for its tasks to notice
-
-_loaded: dict[WorkerModel, Segmenter] = {}
-_runs: Counter[WorkerModel] = Counter()  # of this process that gave each of them
-_loading = threading.Lock()
-
 
 _GUARD = (
     'Put what the script does under `if __name__ == "__main__":`, since each worker process reads the '
@@ -54,88 +47,6 @@ class WorkerLostError(DeviceError):
 
 class SchedulerLostError(DeviceError):
     """The scheduler of a cluster does not answer any more."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerModel:
-    """A model as every worker loads it, once per process.
-
-    Attributes
-    ----------
-    name
-        Of the registry, or path of a checkpoint.
-    device, precision, runtime
-        As in `load_segmenter`; never `auto`, so that all workers compute alike.
-    weights_hash
-        sha256 of the weights that a worker must find under that name.
-    threads
-        Threads that the model computes with in a worker; None: those of the process that it runs in.
-    """
-
-    name: str
-    device: str
-    precision: str
-    runtime: str
-    weights_hash: str
-    threads: int | None = None
-
-    @classmethod
-    def of(cls, segmenter: Segmenter, threads: int | None = None) -> WorkerModel:
-        """Describe a loaded model, and keep it for tasks of this process until it is forgotten."""
-        model = cls(
-            segmenter.source,
-            segmenter.device,
-            segmenter.precision,
-            segmenter.runtime_name,
-            segmenter.weights_hash,
-            threads,
-        )
-        with _loading:
-            _loaded[model] = segmenter
-            _runs[model] += 1
-        return model
-
-    def load(self) -> Segmenter:
-        """Return the model of this process, loading it at the first call.
-
-        Raises
-        ------
-        WeightsError
-            If the name stands for other weights here, or none.
-        DeviceError
-            If the device or runtime is not available here.
-        """
-        with _loading:
-            if self not in _loaded:
-                for other in [one for one in _loaded if not _runs[one]]:
-                    del _loaded[other]  # a worker serves one run after the other
-                _loaded[self] = self._load()
-            return _loaded[self]
-
-    def forget(self) -> None:
-        """Give up the model of a run that computes nothing here any more; `load` would load it again."""
-        with _loading:
-            _runs[self] -= 1
-            if _runs[self] <= 0:
-                del _runs[self]
-                _loaded.pop(self, None)
-
-    def _load(self) -> Segmenter:
-        if self.threads is not None:
-            os.environ["OMP_NUM_THREADS"] = str(self.threads)  # OpenVINO is compiled for so many, too
-            import torch
-
-            torch.set_num_threads(self.threads)
-        from napari_lightsam.engine.segmenter import load_segmenter
-
-        settings: dict[str, Any] = {"precision": self.precision, "runtime": self.runtime}
-        segmenter = load_segmenter(self.name, device=self.device, **settings)
-        if segmenter.weights_hash != self.weights_hash:
-            raise WeightsError(
-                f"A worker found other weights under the name {self.name!r} than this process did. Give the "
-                "path of a checkpoint that all of them can read, or install the same version everywhere."
-            )
-        return segmenter
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +131,7 @@ class Pool:
         self.workers = workers or count_cores()
         self._executor: ProcessPoolExecutor | None = None
         self._client: Any = None
-        self._opened = False
+        self._opened = self._gone = False
         if not self.local:
             self._opened = isinstance(scheduler, str)
             self._client = _connect(scheduler) if self._opened else scheduler
@@ -272,8 +183,13 @@ class Pool:
         """End the processes of this pool, and leave a cluster that was entered by its address."""
         self._drop_processes()
         if self._opened and self._client is not None:
+            log = logging.getLogger("distributed")
+            level = log.level
+            if self._gone:  # what was to be said about it was said; dask shows how its own attempts end
+                log.setLevel(logging.CRITICAL)
             self._client.close()
             self._client = None
+            log.setLevel(level)
 
     def _run_local(self, left: dict[str, Any], cancelled: Cancelled) -> Events:
         breaks, total = 0, len(left)
@@ -388,6 +304,7 @@ class Pool:
                     self._client.cancel(futures, asynchronous=False, force=True)
 
     def _lost(self) -> SchedulerLostError:
+        self._gone = True
         return SchedulerLostError(
             f"The connection to the dask scheduler at {self.name} was lost. Start it again; the same command "
             "goes on from what is finished."

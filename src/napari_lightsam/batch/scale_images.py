@@ -15,12 +15,12 @@ from napari_lightsam.batch.scale import (
     Pool,
     SchedulerLostError,
     WorkerLostError,
-    WorkerModel,
     constant,
     delay,
 )
 from napari_lightsam.batch.settings import FileOutcome
 from napari_lightsam.batch.single import Batch
+from napari_lightsam.batch.worker_model import WorkerModel
 from napari_lightsam.engine.progress import Progress, drain
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_lightsam.batch.lock import locked
-from napari_lightsam.batch.scale import Pool, WorkerModel, check_scheduler
+from napari_lightsam.batch.scale import Pool, check_scheduler
 from napari_lightsam.batch.settings import BatchSettings, load_model
 from napari_lightsam.batch.slide_blocks import Failed, Finished, SlidePlan
 from napari_lightsam.batch.slide_place import SlidePlace
@@ -23,6 +23,7 @@ from napari_lightsam.batch.slide_record import RECORD
 from napari_lightsam.batch.slide_seams import count_left
 from napari_lightsam.batch.slide_source import SlidePlane, describe_state
 from napari_lightsam.batch.slide_stages import compare_blocks, draw_labels, make_copies, segment_blocks
+from napari_lightsam.batch.worker_model import WorkerModel
 from napari_lightsam.engine.progress import Progress
 from napari_lightsam.errors import ConfigError, FileError
 from napari_lightsam.formats.atomic import check_writable

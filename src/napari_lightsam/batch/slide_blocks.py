@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from napari_lightsam.batch.scale import Cancelled, WorkerModel
+    from napari_lightsam.batch.scale import Cancelled
+    from napari_lightsam.batch.worker_model import WorkerModel
     from napari_lightsam.engine.config import EverythingConfig
     from napari_lightsam.engine.image import Plane
     from napari_lightsam.engine.level import Block, Level

@@ -18,9 +18,9 @@ from napari_lightsam.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from napari_lightsam.batch.scale import WorkerModel
     from napari_lightsam.batch.settings import BatchSettings
     from napari_lightsam.batch.slide_place import SlidePlace
+    from napari_lightsam.batch.worker_model import WorkerModel
     from napari_lightsam.engine.image import ArrayLike, Plane
     from napari_lightsam.engine.level import Level
     from napari_lightsam.engine.progress import Work
