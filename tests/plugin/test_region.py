@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import replace
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from napari_lightsam.batch import BatchSettings, segment_slide
 from napari_lightsam.batch.slide_record import read_record
 from napari_lightsam.engine.masks import Mask
 from napari_lightsam.engine.progress import Progress, drain
-from napari_lightsam.errors import LightSamError
+from napari_lightsam.errors import FileError, LightSamError
 from napari_lightsam.formats.geojson import read_geojson
 from napari_lightsam.formats.ome_zarr import create_levels
 from napari_lightsam.formats.roi import read_rois
@@ -370,3 +371,13 @@ def test_work_here_takes_at_least_a_useful_part_around_the_middle_of_the_window(
     monkeypatch.setattr(region, "visible_region", lambda image, plane: shown)
     assert desk.control.region.use_visible()
     assert desk.control.region.box == expected
+
+
+def test_a_refused_run_on_the_whole_image_names_no_option_of_the_command_line(desk, notes, tmp_path):
+    desk.open(lazy([]), contrast_limits=(0, 255))
+    found = FileError("a.zarr was changed since it was written. Use --overwrite, or another output.")
+    running = region._Whole("image", None, tmp_path / "a.zarr", threading.Event())
+    desk.control.region._on_error(running, found)
+    message = notes[-1][1]
+    assert "--" not in message
+    assert message.endswith("Choose another name, or remove a.zarr first.")

@@ -406,3 +406,16 @@ def test_a_window_without_opengl_says_what_works_without_it(qtbot, tiny, monkeyp
     assert made.notes.isVisible() != there
     assert ("lightsam segment" in made.notes.text()) != there
     made.shut_down()
+
+
+def test_a_labels_layer_that_nothing_can_be_saved_into_is_named_below_the_list(widget, viewer, qtbot):
+    import dask.array as da
+
+    viewer.add_image(np.zeros((60, 60)), name="cells")
+    ready(qtbot, widget)
+    assert not widget.click.refused.isVisible()
+    viewer.add_labels(da.zeros((60, 60), dtype=np.int32), name="theirs")
+    qtbot.waitUntil(widget.click.refused.isVisible, timeout=10_000)
+    assert widget.click.refused.text() == "Not in the list: theirs"
+    for part in (widget.click.refused, widget.click.target_combo):
+        assert "loaded lazily" in part.toolTip()

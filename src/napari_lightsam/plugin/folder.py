@@ -11,7 +11,7 @@ from napari_lightsam.engine.progress import Progress
 from napari_lightsam.errors import ConfigError, LightSamError
 from napari_lightsam.plugin.axes import AxisRole, NoPlane, pixel_size
 from napari_lightsam.plugin.loading import load
-from napari_lightsam.plugin.messages import report_error, report_info, report_warning
+from napari_lightsam.plugin.messages import report_error, report_info, report_warning, reworded
 from napari_lightsam.plugin.scope import Scope, stack_axis
 from napari_lightsam.plugin.worker import Lane
 
@@ -172,7 +172,7 @@ class FolderBatch:
     def _on_error(self, error: BaseException) -> None:
         self.progress.emit(None)
         self._say("The folder could not be segmented: see the message.")
-        report_error(error)
+        report_error(reworded(error, "Choose another folder with 'Save into ...', or remove those results."))
         self.changed.emit()
 
 

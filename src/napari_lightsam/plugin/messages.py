@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 from napari_lightsam.errors import LightSamError
+
+_OPTION = re.compile(r"Use --overwrite[^.]*\.")
 
 
 def report_error(error: BaseException) -> None:
@@ -13,6 +17,27 @@ def report_error(error: BaseException) -> None:
         show_error(str(error))
     else:
         notification_manager.receive_error(type(error), error, error.__traceback__)
+
+
+def reworded(error: BaseException, instead: str) -> BaseException:
+    """Have an error of the batch say what to do in the widget, where it names an option of the command line.
+
+    Parameters
+    ----------
+    error
+        Of a run; its type stays.
+    instead
+        The sentence that takes the place of the one with the option.
+
+    Examples
+    --------
+    >>> from napari_lightsam.errors import FileError
+    >>> str(reworded(FileError("a.zarr is there. Use --overwrite, or another output."), "Take another name."))
+    'a.zarr is there. Take another name.'
+    """
+    if isinstance(error, LightSamError):
+        error.args = (_OPTION.sub(instead, str(error)),)
+    return error
 
 
 def report_warning(sentence: str) -> None:

@@ -17,7 +17,7 @@ from napari_lightsam.plugin import layers
 from napari_lightsam.plugin.axes import METADATA_KEY, NoPlane, full_plane, level0
 from napari_lightsam.plugin.colours import GREEN
 from napari_lightsam.plugin.layers import Role
-from napari_lightsam.plugin.messages import report_error, report_info
+from napari_lightsam.plugin.messages import report_error, report_info, reworded
 from napari_lightsam.plugin.prompts import STRETCH, Placing
 from napari_lightsam.plugin.scope import drawn_polygons, is_box, region_of, visible_region
 from napari_lightsam.plugin.whole import WholePlane, begun, open_read_only
@@ -334,7 +334,7 @@ class WorkRegion:
         # one that was begun with other settings would be refused again
         self._end(whole, goes_on=not isinstance(error, ConfigError))
         self._say("The whole image could not be segmented: see the message.")
-        report_error(error)
+        report_error(reworded(error, f"Choose another name, or remove {whole.path.name} first."))
 
     def _on_whole(self, whole: _Whole, report: SlideReport | None) -> None:
         complete = report is not None and not report.failed

@@ -19,8 +19,9 @@ from qtpy.QtWidgets import (
 )
 
 from napari_lightsam.plugin import layers, prompt_sources
+from napari_lightsam.plugin.axes import NoPlane
 from napari_lightsam.plugin.prompts import NEGATIVE, POSITIVE
-from napari_lightsam.plugin.results import refusal
+from napari_lightsam.plugin.refused import refused_labels
 from napari_lightsam.plugin.widget_hover import HoverBox
 from napari_lightsam.plugin.widget_parts import draw_icon, enable, fill, wide
 
@@ -114,7 +115,11 @@ class ClickSection(QWidget):
         column.addWidget(self.same_box)
         column.addWidget(self.commit_button)
         column.addLayout(second)
+        self.refused = QLabel()
+        self.refused.setWordWrap(True)
+        self.refused.setVisible(False)
         column.addLayout(form)
+        column.addWidget(self.refused)
         column.addWidget(self.replace_box)
         return column
 
@@ -205,7 +210,7 @@ class ClickSection(QWidget):
         )
         items = [(_NEW_LAYER, None), *((layer.name, layer.unique_id) for layer in control.targets())]
         fill(self.target_combo, items, control.results.target)
-        self.target_combo.setToolTip(self._target_tip())
+        self._show_refused()
         self.show_tool()
 
     def _show_outline(self) -> None:
@@ -230,10 +235,19 @@ class ClickSection(QWidget):
         value = correction.value if correction is not None else same if control.single.replace_same else None
         self.commit_button.setText("Save object (C)" if value is None else f"Replace object {value} (C)")
 
-    def _target_tip(self) -> str:
-        """Say what the list holds, and why other Labels layers are not in it."""
-        reasons = [refusal(labels) for labels in layers.user_labels(self._control.viewer)]
-        return "\n".join(["The Labels layer that objects are saved into.", *filter(None, reasons)])
+    def _show_refused(self) -> None:
+        """Name the Labels layers that one may look for in the list in vain; the tooltips say why."""
+        annotator = self._control.annotator
+        try:
+            plane, image = annotator.plane(), annotator.image
+        except NoPlane:
+            image = None
+        refused = [] if image is None else refused_labels(self._control.viewer, image, plane)
+        self.refused.setText(f"Not in the list: {', '.join(name for name, _ in refused)}")
+        reasons = "\n".join(why for _, why in refused)
+        self.refused.setToolTip(reasons)
+        self.refused.setVisible(bool(refused))
+        self.target_combo.setToolTip(f"The Labels layer that objects are saved into.\n{reasons}".strip())
 
     def show_tool(self) -> None:
         """Show which tool the mouse holds."""

@@ -100,7 +100,7 @@ class RegionSection(QWidget):
         self.where.setWordWrap(True)
         column.addWidget(self.where)
         self.visible = QPushButton("Work here")
-        self.visible.setToolTip("Work on what the window shows: 2048 to 4096 pixels a side around its middle.")
+        self.visible.setToolTip("Work on what the window shows: 2048 to 4096 pixels around its middle.")
         self.visible.clicked.connect(lambda: self._region.use_visible())
         self.drawn = wide(QComboBox())
         self.drawn.setAccessibleName("Work in an area")
