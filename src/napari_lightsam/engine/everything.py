@@ -209,9 +209,8 @@ def _advice(count: int, embedding: Embedding, segmenter: Segmenter, size: float 
         return f"No objects were found: {what}. Choose another channel or plane, or check exposure and focus."
     seen = f" {spec.title} was trained on {spec.trained_on}." if spec.trained_on else ""
     return (
-        "No objects were found. Give the object size in pixels (draw a box around one object or measure it), "
-        "check the channel and the focus, try the image with inverted contrast, or prompt objects by "
-        f"clicks.{seen}"
+        "No objects were found. Give the object size in pixels, check the channel and the focus, outline "
+        f"objects by clicks, or try a copy of the image with its contrast inverted.{seen}"
     )
 
 

@@ -231,7 +231,7 @@ def _plane(control: Controller) -> dict[str, Any]:
     axis = stack_axis(image, plane) if control.everything.choices.scope is Scope.STACK else None
     if axis is not None and plane.roles[axis] is AxisRole.TIME:
         raise ConfigError(
-            "'All planes' of this image are its time points, and a batch segments one of each file. Choose "
+            "In this image 'all planes' are its time points, and a batch segments one of each file. Choose "
             "'this plane' and show the time point that is wanted, or segment them one after the other: "
             "`lightsam segment --time 0`, `--time 1`, ..., each into a folder of its own."
         )
