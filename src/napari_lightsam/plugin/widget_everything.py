@@ -26,7 +26,7 @@ from napari_lightsam.plugin.axes import AxisRole, NoPlane, level0, roles_of
 from napari_lightsam.plugin.scope import Scope, add_region, stack_axis
 from napari_lightsam.plugin.widget_folded import FoldedSection
 from napari_lightsam.plugin.widget_lengths import LengthBox
-from napari_lightsam.plugin.widget_parts import ProgressRow, fill, wide
+from napari_lightsam.plugin.widget_parts import ProgressRow, fill, show_if, wide
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -296,7 +296,7 @@ class EverythingSection(QWidget):
 
     def _show_run(self, progress: Any) -> None:
         self.row.show_progress(progress)
-        self.button.setVisible(progress is None)
+        show_if(self.button, progress is None)
         self._show_count()
 
     def _show_count(self) -> None:

@@ -21,7 +21,7 @@ from qtpy.QtWidgets import (
 
 from napari_lightsam.plugin.messages import report_info
 from napari_lightsam.plugin.widget_folded import FoldedSection
-from napari_lightsam.plugin.widget_parts import enable, fill, wide
+from napari_lightsam.plugin.widget_parts import enable, fill, show_if, wide
 
 if TYPE_CHECKING:
     from napari_lightsam.plugin.controller import Controller
@@ -95,7 +95,7 @@ class SessionRow(QWidget):
             missing,
             "Copy a paragraph for a paper, with versions, settings and references.",
         )
-        self.restore_button.setVisible(self._control.sessions.unsaved is not None)
+        show_if(self.restore_button, self._control.sessions.unsaved is not None)
 
 
 class SeriesSection(FoldedSection):
