@@ -234,6 +234,27 @@ def test_ctrl_c_ends_with_what_is_finished_and_no_parts(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege there")
+def test_a_run_can_be_stopped_while_files_are_looked_at_and_says_which_image_it_is_at(
+    data: Path, tmp_path: Path
+) -> None:
+    def stages(**options: object) -> list[str]:
+        found: list[str] = []
+        work = segment_many([data], tmp_path / "out", segmenter=Thresholder(), **options)
+        drain(work, lambda step: found.append(step.stage))
+        return found
+
+    first, second = stages(), stages()
+    n = sum(stage == "looking at the images" for stage in first)
+    assert n > 1
+    assert first.count("looking for finished results") == second.count("looking for finished results") == n
+    images = {stage.partition(": ")[0] for stage in first if ": " in stage}
+    assert len(images) == n
+    named = {
+        stage.partition(": ")[0] for stage in stages(scheduler="threads", overwrite=True) if ": " in stage
+    }
+    assert named == images
+
+
 def test_links_in_circles_are_walked_once(data: Path, tmp_path: Path) -> None:
     (data / "sub" / "up").symlink_to(data, target_is_directory=True)
     (data / "self.tif").symlink_to(data / "self.tif")

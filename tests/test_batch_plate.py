@@ -27,6 +27,7 @@ from napari_lightsam.batch.lock import LOCK
 from napari_lightsam.batch.settings import BatchSettings
 from napari_lightsam.engine.config import EverythingConfig
 from napari_lightsam.engine.progress import drain
+from napari_lightsam.errors import FileError
 from napari_lightsam.samples import read_sample
 
 RECIPE = Recipe(BatchSettings(EverythingConfig(object_size=26), channel=0, z="max"), outputs=("roi",))
@@ -159,6 +160,43 @@ def test_the_table_of_all_objects_is_what_regionprops_measures(plate, done) -> N
         expected_size = np.sqrt(row_size * column_size)
         np.testing.assert_allclose(rows["pixel_size_um"], expected_size, rtol=1e-9)
     assert set(table["plane"].astype(str)) == {"0", "max"}
+
+
+def test_a_colour_image_gives_the_same_objects_with_and_without_a_channel(
+    plate, done, segmenter, tmp_path: Path
+) -> None:
+    recipe = Recipe(BatchSettings(EverythingConfig(object_size=26)))
+    drain(segment_many([plate[0] / "histology.png"], tmp_path, recipe, segmenter=segmenter))
+
+    name = "histology_labels.tif"
+    assert tifffile.imread(done[0] / name).max() > 5
+    np.testing.assert_array_equal(tifffile.imread(done[0] / name), tifffile.imread(tmp_path / name))
+
+
+@pytest.mark.parametrize(("channel", "fitting"), [(1, {"A/well", "histology"}), ("GFP", {"A/well"})], ids=str)
+def test_images_without_the_chosen_channel_fail_alone(plate, tmp_path: Path, channel, fitting: set) -> None:
+    from test_batch import Thresholder
+
+    recipe = Recipe(BatchSettings(EverythingConfig(object_size=26), channel=channel, z="max"))
+    report = drain(segment_many([plate[0]], tmp_path / "out", recipe, segmenter=Thresholder()))
+
+    done = {o.image.partition(".")[0] for o in report.outcomes if o.status == "written"}
+    assert done == fitting
+    messages = {o.image: o.message for o in report.outcomes if o.status == "failed"}
+    assert len(messages) == len(GOOD) + len(BROKEN) - len(fitting)
+    assert "B/well.tif has no channel" in messages["B/well.tif"]
+    assert report.exit_code == 1
+
+
+def test_a_channel_that_no_image_has_is_refused_before_any_work(plate, tmp_path: Path) -> None:
+    from test_batch import Thresholder
+
+    model = Thresholder()
+    recipe = Recipe(BatchSettings(EverythingConfig(object_size=26), channel="Cy5", z="max"))
+    with pytest.raises(FileError, match="no channel 'Cy5'"):
+        drain(segment_many([plate[0]], tmp_path / "out", recipe, segmenter=model))
+    assert model.calls == 0
+    assert not (tmp_path / "out").exists()
 
 
 class _Page(HTMLParser):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,7 @@ from napari_lightsam.errors import ConfigError, FileError, ImageError
 from napari_lightsam.formats.convert import convert_files, find_stem, read_objects
 from napari_lightsam.formats.export import FORMATS, export_objects, find_format, parse_formats, write_objects
 from napari_lightsam.formats.objects import Objects
+from napari_lightsam.formats.sidecar import Record, write_record
 from napari_lightsam.formats.tables import measure_objects
 
 
@@ -189,3 +193,56 @@ def test_the_stem_is_that_of_the_image() -> None:
     names = ["a_labels.tif", "a_rois.zip", "a_labels.ome.zarr", "a_objects.geojson", "a.ome.tif", "a.png"]
     assert {find_stem(Path(name)) for name in names} == {"a"}
     assert find_stem(Path("_labels.tif")) == "_labels"
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_largest_ids_take_no_more_memory_than_others_in_any_format(tmp_path: Path, name: str) -> None:
+    labels = np.zeros((64, 64), np.uint32)
+    labels[2:9, 3:7], labels[20:30, 20:30] = 300_000_000, 2**32 - 1
+    path = FORMATS[name].output(tmp_path / "a")
+    tracemalloc.start()
+    objects = Objects(labels)
+    write_objects(path, replace(objects, table=objects.measured()), name)
+    back = None if name in ("csv", "coco") else read_objects(path).labels
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert peak < 100e6
+    if back is not None:
+        np.testing.assert_array_equal(back, labels)
+    elif name == "csv":
+        assert pd.read_csv(path)["label"].tolist() == [300_000_000, 2**32 - 1]
+    else:
+        assert [one["label"] for one in json.loads(path.read_text())["annotations"]] == [
+            300_000_000,
+            2**32 - 1,
+        ]
+
+
+@pytest.mark.parametrize("name", ["roi", "geojson"])
+@pytest.mark.parametrize("filled", [True, False], ids=["objects", "empty"])
+def test_outlines_know_the_planes_and_the_calibration_of_their_labels(
+    tmp_path: Path, name: str, filled: bool
+) -> None:
+    for axes, shape in (("YX", (9, 8)), ("ZYX", (4, 9, 8)), ("TYX", (1, 9, 8)), ("TZYX", (3, 4, 9, 8))):
+        labels = np.zeros(shape, np.int32)
+        labels.reshape(-1, 9, 8)[0, 2:4, 3:6] = 5 * filled
+        path = FORMATS[name].output(tmp_path / axes)
+        write_objects(path, Objects(labels, axes, (0.5, 0.25), 2.0 if "Z" in axes else None))
+
+        back = read_objects(path)
+        assert (back.axes, back.pixel_size) == (axes, (0.5, 0.25))
+        assert back.z_step == (2.0 if "Z" in axes else None)
+        np.testing.assert_array_equal(back.labels, labels)
+
+
+def test_coco_names_the_image_and_not_the_labels_of_a_batch(tmp_path: Path, small: np.ndarray) -> None:
+    write_objects(tmp_path / "x_labels.tif", Objects(small))
+    record = {"version": "1", "input": "x.czi", "input_sha256": "", "settings": {}, "model": "", "device": "",
+              "model_sha256": "", "precision": "", "runtime": "", "object_size": None, "n_objects": 1,
+              "object_size_estimated": False, "pixel_size": None, "pixel_size_source": "",
+              "outputs": {"x_labels.tif": ""}}  # fmt: skip
+    write_record(tmp_path / "x_labels.json", Record(**record))
+    drain(convert_files([tmp_path / "x_labels.tif"], ["coco"]))
+
+    assert json.loads((tmp_path / "x_coco.json").read_text())["images"][0]["file_name"] == "x.czi"

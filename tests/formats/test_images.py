@@ -375,10 +375,19 @@ def test_a_plain_plane_is_a_stack_of_one() -> None:
 def test_one_sample_of_a_colour_image_can_be_chosen() -> None:
     image = read_image(SAMPLES / "nuclei_histology.tif")
 
-    for channel in (1, "green"):
+    for i, channel in enumerate(("red", "green", "blue")):
         plane, rgb = image.plane(channel=channel)
-        np.testing.assert_array_equal(plane, image.data[..., 1])
+        np.testing.assert_array_equal(plane, image.data[..., i])
         assert not rgb
+
+
+@pytest.mark.parametrize("channel", [0, 2, "1", (0, 1)], ids=str)
+def test_the_number_of_a_channel_takes_all_of_a_colour_image(channel: object) -> None:
+    image = read_image(SAMPLES / "nuclei_histology.tif")
+
+    plane, rgb = image.plane(channel=channel)
+    assert rgb
+    np.testing.assert_array_equal(plane, image.data[..., :3])
 
 
 # --- files that are not what they seem

@@ -72,6 +72,16 @@ def test_channel_plane_and_time_point_are_set(tmp_path: Path, axes: str, positio
     assert len(set(zipfile.ZipFile(tmp_path / "a.zip").namelist())) == 2
 
 
+def test_in_a_plain_stack_a_roi_is_set_to_its_slice(tmp_path: Path) -> None:
+    labels = np.zeros((3, 5, 5), int)
+    labels[:, 1:3, 1:3] = 8
+    write_objects(tmp_path / "a.zip", Objects(labels, "ZYX"))
+
+    found = rois(tmp_path / "a.zip")
+    assert [one.position for one in found] == [1, 2, 3]
+    assert not any(one.c_position or one.z_position or one.t_position for one in found)
+
+
 @pytest.mark.parametrize("axes", ["YX", "ZYX", "TYX", "TZYX"])
 def test_rois_come_back_as_the_labels_they_were(tmp_path: Path, awkward: np.ndarray, axes: str) -> None:
     labels = np.stack([awkward, awkward[::-1], awkward * 0, awkward // 9]).reshape(2, 2, *awkward.shape)

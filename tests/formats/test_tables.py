@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 import warnings
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import tifffile
 from skimage.draw import disk, ellipse
@@ -152,3 +154,17 @@ def test_single_pixels_and_lines_are_measured_quietly() -> None:
 def test_arrays_that_do_not_fit_are_refused(labels: np.ndarray, plane: np.ndarray | None) -> None:
     with pytest.raises(ImageError, match=r"shape"):
         measure_objects(labels, plane)
+
+
+def test_ids_of_any_size_are_measured_like_small_ones(discs: np.ndarray) -> None:
+    ids = np.array([0, 300_000_000, 2**32 - 1], np.uint32)
+    values = np.arange(discs.size, dtype=np.float64).reshape(discs.shape)
+    tracemalloc.start()
+    large = measure_objects(ids[discs], values, pixel_size=(0.5, 0.25))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert peak < 50e6
+    assert large["label"].tolist() == ids[1:].tolist()
+    small = measure_objects(discs, values, pixel_size=(0.5, 0.25))
+    pd.testing.assert_frame_equal(large.drop(columns="label"), small.drop(columns="label"))

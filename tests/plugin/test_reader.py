@@ -9,6 +9,8 @@ from napari.components import ViewerModel
 
 from napari_lightsam import open_and_segment, segment_everything
 from napari_lightsam.errors import FileError
+from napari_lightsam.formats.export import write_objects
+from napari_lightsam.formats.objects import Objects
 from napari_lightsam.plugin.layers import ours
 from napari_lightsam.plugin.reader import get_reader
 
@@ -83,6 +85,21 @@ def test_several_planes_and_no_choice_is_one_clear_error(tmp_path):
     tifffile.imwrite(tmp_path / "s.tif", np.zeros((4, 64, 64), "u1"), imagej=True, metadata={"axes": "ZYX"})
     with pytest.raises(FileError, match="planes"):
         open_and_segment(ViewerModel(), tmp_path / "s.tif")
+
+
+@pytest.mark.parametrize("name", ["a_rois.zip", "a.geojson"])
+@pytest.mark.parametrize("id_", [7, 0, 2**32 - 1], ids=str)
+def test_outlines_lie_on_the_image_that_they_were_made_from(tmp_path, name, id_):
+    labels = np.zeros((4, 9, 9), np.uint32)
+    labels[1, 2:5, 3:6] = id_
+    write_objects(tmp_path / name, Objects(labels, "ZYX", (0.5, 0.25), 2.0))
+    viewer = ViewerModel()
+    (layer,) = viewer.open(tmp_path / name, plugin="napari-lightsam")
+
+    np.testing.assert_array_equal(layer.data, labels)
+    assert tuple(layer.scale) == (2.0, 0.5, 0.25)
+    assert [str(unit) for unit in layer.units] == ["micrometer"] * 3
+    assert layer.axis_labels == ("z", "y", "x")
 
 
 @pytest.mark.parametrize("path", ["a.tif", "a.png", "folder", "lightsam"])

@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_lightsam.batch.settings import BatchSettings
+from napari_lightsam.engine.progress import Progress
 from napari_lightsam.errors import ConfigError, FileError
 from napari_lightsam.formats.sidecar import Record, hash_file, read_record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
     from napari_lightsam.batch.inputs import Job
+    from napari_lightsam.engine.progress import Work
 
 _SHOWN = 5
 _PART = re.compile(r"\.(.+)\.[0-9a-f]{8}\.(part|old)")  # as `formats.atomic` calls them
@@ -41,9 +43,9 @@ class Identity:
 
 
 def find_finished(
-    jobs: Iterable[Job], identity: Identity, *, overlay: bool, exports: tuple[str, ...] = ()
-) -> dict[Job, Record]:
-    """Find the jobs that are done already.
+    jobs: Sequence[Job], identity: Identity, *, overlay: bool, exports: tuple[str, ...] = ()
+) -> Work[dict[Job, Record]]:
+    """Find the jobs that are done already; a generator of `Progress`, as all their files are hashed.
 
     Returns
     -------
@@ -57,7 +59,8 @@ def find_finished(
     """
     finished: dict[Job, Record] = {}
     problems: list[str] = []
-    for job in jobs:
+    for i, job in enumerate(jobs):
+        yield Progress("looking for finished results", i, len(jobs))
         wanted = job.wanted(overlay, exports)
         present = [path for path in wanted if os.path.exists(path)]
         if not present:

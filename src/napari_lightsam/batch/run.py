@@ -23,11 +23,12 @@ from napari_lightsam.engine.progress import Progress, relay
 from napari_lightsam.engine.warned import hearing
 from napari_lightsam.errors import FileError, LightSamError
 from napari_lightsam.formats.atomic import WriteError, check_writable
+from napari_lightsam.formats.axes import OpenChoiceError
 from napari_lightsam.formats.images import read_image, read_info
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from napari_lightsam.batch.inputs import Found
     from napari_lightsam.engine.progress import Work
@@ -89,7 +90,7 @@ def segment_many(
     ------
     FileError
         Before any work: an input is missing, has several channels, planes or time points of which none is
-        chosen, or the output folder cannot be written or is in use.
+        chosen, no input has what is chosen, or the output folder cannot be written or is in use.
     ConfigError
         Before any work: the recipe is wrong, or outputs clash with each other, with inputs, with other
         results, or with files of others.
@@ -113,7 +114,7 @@ def segment_many(
     yield Progress("looking for images", 0, 0)
     found = find_jobs(sources, out, settings.series, reserved=RESERVED)
     check_record(out)
-    damaged = _check_selections(found.jobs, settings)
+    unfit = yield from _check_selections(found.jobs, settings)
     yield Progress("loading the model", 0, 1)
     segmenter = segmenter or load_model(recipe.model, settings)
     version, plain = napari_lightsam.__version__, settings.to_plain()
@@ -123,17 +124,22 @@ def segment_many(
         clear_parts(found.jobs)
         finished: Mapping[Job, Record] = {}
         if not overwrite:
-            finished = find_finished(found.jobs, identity, overlay=recipe.overlay, exports=recipe.exports)
+            finished = yield from find_finished(
+                found.jobs, identity, overlay=recipe.overlay, exports=recipe.exports
+            )
         for job in finished:
             job.pending.unlink(missing_ok=True)
-        readable = [job for job in found.jobs if job not in damaged]
+        readable = [job for job in found.jobs if job not in unfit]
         size = yield from _fix_size(segmenter, settings, readable, finished)
         batch = Batch(segmenter, recipe, identity, size.value, overwrite)
         if scheduler is None:
             outcomes = yield from _run_all(batch, found.jobs, finished)
         else:
             left = {i: job for i, job in enumerate(found.jobs) if job not in finished}
-            done = yield from run_jobs(batch, left, attempt_job, out, (scheduler, workers, threads))
+            try:
+                done = yield from run_jobs(batch, left, attempt_job, out, (scheduler, workers, threads))
+            finally:
+                clear_parts(found.jobs)  # of workers that were ended
             outcomes = tuple(
                 _skipped(batch, job, finished[job]) if job in finished else done.get(i) or _failed(job, _LEFT)
                 for i, job in enumerate(found.jobs)
@@ -157,18 +163,36 @@ def _notes(found: Found) -> tuple[str, ...]:
     return (*passed, *map(printable, found.unreadable))
 
 
-def _check_selections(jobs: Iterable[Job], settings: BatchSettings) -> set[Job]:
-    """Refuse open choices of channel or plane before any work; return the files that cannot be read."""
-    damaged = set()
-    for job in jobs:
+def _check_selections(jobs: Sequence[Job], settings: BatchSettings) -> Work[set[Job]]:
+    """Refuse open choices of channel or plane before any work, and choices that fit no file at all.
+
+    Returns
+    -------
+    unfit
+        The files that cannot be read, or have not what was chosen; each fails when its turn comes.
+    """
+    unfit: set[Job] = set()
+    misfit: FileError | None = None
+    z = "max" if settings.link else settings.z
+    fits = False
+    for i, job in enumerate(jobs):
+        yield Progress("looking at the images", i, len(jobs))
         try:
             info = read_info(job.source, job.series)
         except FileError:
-            damaged.add(job)  # reported when its turn comes
+            unfit.add(job)
             continue
-        info = info.with_axes(settings.axes)
-        info.select(settings.channel, "max" if settings.link else settings.z, settings.time)
-    return damaged
+        try:
+            info.with_axes(settings.axes).select(settings.channel, z, settings.time)
+            fits = True
+        except OpenChoiceError:
+            raise
+        except FileError as error:
+            unfit.add(job)
+            misfit = misfit or error
+    if misfit is not None and not fits:
+        raise misfit
+    return unfit
 
 
 def _fix_size(
@@ -247,5 +271,5 @@ def _failed(job: Job, message: str) -> FileOutcome:
 def _numbered(work: Work[T], job: Job, index: int, total: int) -> Work[T]:
     """Pass progress on: that of the file where there is one, else that of the batch."""
     return relay(
-        work, lambda step: step if total == 1 else Progress(f"{job.name}: {step.stage}", index, total)
+        work, lambda step: step if total == 1 else Progress(f"{job.image}: {step.stage}", index, total)
     )

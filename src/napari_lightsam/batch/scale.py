@@ -10,19 +10,21 @@ import logging
 import os
 import queue
 import secrets
-import signal
 import threading
-from concurrent.futures import CancelledError, ProcessPoolExecutor
+import time
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from multiprocessing import current_process, get_context
+from multiprocessing import current_process
 from typing import TYPE_CHECKING, Any
 
+from napari_lightsam.batch.processes import Processes
 from napari_lightsam.errors import ConfigError, DeviceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
+    from concurrent.futures import Executor
     from pathlib import Path
 
     Events = Generator[tuple[str, Any] | None, None, None]
@@ -33,7 +35,8 @@ LOCAL = ("threads", "processes")
 _ADDRESSES = ("tcp://", "tls://", "ucx://", "inproc://")
 _TRIES = 2  # times that workers die before anything is done, after which tasks are tried one by one
 _BEAT = 0.2  # seconds, after which whoever waits is let go to see whether it was cancelled
-_PATIENCE = 0.5  # seconds that a cancelled run waits for its tasks to notice
+_PATIENCE = 1.0  # seconds that a cancelled run waits for its processes to notice
+_FAR = 5.0  # and for the workers of a cluster, which it cannot end
 
 _GUARD = (
     'Put what the script does under `if __name__ == "__main__":`, since each worker process reads the '
@@ -129,7 +132,7 @@ class Pool:
         self.local = isinstance(scheduler, str) and scheduler in LOCAL
         self.name = scheduler if isinstance(scheduler, str) else str(scheduler.scheduler.address)
         self.workers = workers or count_cores()
-        self._executor: ProcessPoolExecutor | None = None
+        self._processes: Processes | None = None
         self._client: Any = None
         self._opened = self._gone = False
         if not self.local:
@@ -145,6 +148,9 @@ class Pool:
 
     def run(self, tasks: Mapping[str, Any], cancelled: Cancelled) -> Events:
         """Do tasks; closing the iterator cancels what is not done.
+
+        When it is closed, no worker of this machine writes any more: processes that do not notice soon are
+        ended, threads come to their next step.
 
         Parameters
         ----------
@@ -221,9 +227,9 @@ class Pool:
 
         def compute() -> None:
             callback = (None, None, None, finished, None)
-            how: dict[str, Any] = {"scheduler": self.name, "num_workers": self.workers, "chunksize": 1}
+            how: dict[str, Any] = {"scheduler": self.name, "pool": executor, "chunksize": 1}
             if self.name == "processes":
-                how |= {"pool": executor, "optimize_graph": False}  # else dask joins tasks under other names
+                how["optimize_graph"] = False  # else dask joins tasks under other names
             try:
                 dask.compute(*tasks.values(), **how, callbacks=[callback])
             except BaseException as error:
@@ -231,7 +237,8 @@ class Pool:
             else:
                 news.put(None)
 
-        executor = self._processes() if self.name == "processes" else None
+        threads = ThreadPoolExecutor(self.workers, "lightsam-task") if self.name == "threads" else None
+        executor = threads or self._start_processes()
         thread = threading.Thread(target=compute, name="lightsam-tasks", daemon=True)
         thread.start()
         try:
@@ -251,20 +258,30 @@ class Pool:
             raise
         except BaseException:
             cancelled.announce()
-            self._drop_processes()
+            self._end_processes()
+            if threads is not None:
+                threads.shutdown(wait=True, cancel_futures=True)
             thread.join(_PATIENCE)
             raise
+        finally:
+            if threads is not None:
+                threads.shutdown(wait=False)
 
-    def _processes(self) -> ProcessPoolExecutor:
+    def _start_processes(self) -> Executor:
         """Return the worker processes; they stay from one stage of a run to the next, with their models."""
-        if self._executor is None:
-            self._executor = ProcessPoolExecutor(self.workers, get_context("spawn"), _leave_ctrl_c)
-        return self._executor
+        if self._processes is None:
+            self._processes = Processes(self.workers)
+        return self._processes.executor
 
     def _drop_processes(self) -> None:
-        if self._executor is not None:
-            self._executor.shutdown(wait=False, cancel_futures=True)
-            self._executor = None
+        if self._processes is not None:
+            self._processes.close()
+            self._processes = None
+
+    def _end_processes(self) -> None:
+        if self._processes is not None:
+            self._processes.end(_PATIENCE)
+            self._processes = None
 
     def _run_distributed(self, left: dict[str, Any], cancelled: Cancelled) -> Events:
         """Compute on a cluster: dask itself gives the tasks of dead workers to others."""
@@ -300,6 +317,10 @@ class Pool:
         finally:
             if waiting:
                 cancelled.announce()
+                until = time.monotonic() + _FAR
+                with suppress(queue.Empty):
+                    for _ in range(waiting):
+                        news.get(timeout=max(0.0, until - time.monotonic()))
                 with suppress(*lost, TimeoutError):  # nobody is there to be told
                     self._client.cancel(futures, asynchronous=False, force=True)
 
@@ -314,11 +335,6 @@ class Pool:
 def _is_beginning() -> bool:
     """Whether this is a process that reads its script before it may start others."""
     return bool(getattr(current_process(), "_inheriting", False))  # which Python itself goes by
-
-
-def _leave_ctrl_c() -> None:
-    """Leave Ctrl-C to the process that began the run: it tells its workers when to end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def count_cores() -> int:

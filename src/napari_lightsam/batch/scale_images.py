@@ -21,7 +21,7 @@ from napari_lightsam.batch.scale import (
 from napari_lightsam.batch.settings import FileOutcome
 from napari_lightsam.batch.single import Batch
 from napari_lightsam.batch.worker_model import WorkerModel
-from napari_lightsam.engine.progress import Progress, drain
+from napari_lightsam.engine.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -62,11 +62,18 @@ class RemoteBatch:
 
 
 def segment_remotely(batch: RemoteBatch, job: Job) -> tuple[FileOutcome, str] | None:
-    """Segment one image in a worker; None when the run was cancelled before it began."""
+    """Segment one image in a worker; None when the run was cancelled before it was done."""
     if batch.cancelled():
         return None
     here = Batch(batch.model.load(), batch.recipe, batch.identity, batch.size, batch.overwrite)
-    return drain(batch.attempt(here, job))
+    with closing(batch.attempt(here, job)) as work:
+        while not batch.cancelled():
+            try:
+                next(work)
+            except StopIteration as stop:
+                done: tuple[FileOutcome, str] = stop.value
+                return done
+    return None
 
 
 def run_jobs(
@@ -124,14 +131,16 @@ def _run(
         str(i): delay(segment_remotely, f"image-{mark}-{i}", shared, job) for i, job in jobs.items()
     }
     outcomes: dict[int, FileOutcome] = {}
-    done = 0
+    done, stage = 0, "segmenting images"
     try:
-        yield Progress("segmenting images", 0, len(jobs))
+        yield Progress(stage, 0, len(jobs))
         with closing(pool.run(tasks, cancelled)) as events:
             for event in events:
                 if event is not None:
-                    done += 1
                     job, outcome = jobs[int(event[0])], event[1]
+                    stage = f"{job.image}: ended"
+                    yield Progress(stage, done, len(jobs))
+                    done += 1
                     if isinstance(outcome, WorkerLostError):
                         lost = FileOutcome(job.source, "failed", message=str(outcome), image=job.image)
                         outcome = lost, ""
@@ -139,7 +148,7 @@ def _run(
                         outcomes[int(event[0])] = outcome[0]
                         if outcome[1]:
                             cancelled.announce()
-                yield Progress("segmenting images", done, len(jobs))
+                yield Progress(stage, done, len(jobs))
     except SchedulerLostError as error:
         for i, job in jobs.items():
             if i not in outcomes:

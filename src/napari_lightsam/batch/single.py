@@ -185,7 +185,7 @@ def _write(
             outputs[job.overlay.name] = hash_file(picture)
         objects = Objects(
             result.labels, pixel_size=record.pixel_size, z_step=subject.z_step, position=subject.position,
-            table=table, name=job.name,
+            table=table, name=job.image,
         )  # fmt: skip
         exports = batch.recipe.exports
         for name, output in zip(exports, job.exported(exports), strict=True):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     import typer
 
     app: typer.Typer
+
+_STOPPED = 130  # exit code after Ctrl-C
 
 
 def __getattr__(name: str) -> Any:
@@ -32,4 +35,16 @@ def main() -> None:
         app()
     except KeyboardInterrupt:
         sys.stderr.write("Stopped.\n")
-        sys.exit(130)
+        sys.exit(_STOPPED)
+    except SystemExit as ended:
+        if ended.code == _STOPPED:
+            _leave()
+        raise
+
+
+def _leave() -> NoReturn:
+    """End a command that was stopped: at once, not when threads of libraries are done and memory is clear."""
+    with suppress(OSError, AttributeError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(_STOPPED)

@@ -15,6 +15,7 @@ import os
 import sys
 import threading
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,7 @@ _ERROR = {"bfloat16": 0.05, "float32": 1e-3, "int8": 0.5}  # of the norm: usual 
 _HINTS = {"bfloat16": "bf16", "float32": "f32"}
 _TELEMETRY = "openvino_telemetry"
 _AREA = 4096  # image tokens decoded at once: what stays in a core's cache is decoded a quarter faster
+_BEAT = 100  # milliseconds, after which Python is let go to hear Ctrl-C
 _KEPT = 4  # compiled sizes of the decoding window
 
 _importing = threading.Lock()
@@ -306,15 +308,33 @@ class _Graph:
         self._openvino = openvino
         self._request = compiled.create_infer_request()
         self._lock = threading.Lock()
+        self._busy: tuple[Sequence[Any], Sequence[Any]] | None = None
 
     def run(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
-        """Compute from arrays or tensors into others, without copies."""
+        """Compute from arrays or tensors into others, without copies.
+
+        Ctrl-C is heard meanwhile. The library then goes on by itself, in memory that is kept for it.
+        """
         with self._lock:
+            if self._busy is not None:  # what Ctrl-C left
+                with suppress(RuntimeError):
+                    self._finish()
             for index, array in enumerate(outputs):
                 self._request.set_output_tensor(index, self._wrap(array))
             for index, array in enumerate(inputs):
                 self._request.set_input_tensor(index, self._wrap(array))
-            self._request.infer()
+            self._busy = inputs, outputs
+            self._request.start_async()
+            self._finish()
+
+    def _finish(self) -> None:
+        try:
+            while not self._request.wait_for(_BEAT):
+                pass
+        except RuntimeError:
+            self._busy = None
+            raise
+        self._busy = None
 
     def _wrap(self, array: Tensor | NDArray[Any]) -> Any:
         openvino = self._openvino

@@ -21,6 +21,10 @@ COLOURS = ("red", "green", "blue")
 """Names of the samples of a colour image."""
 
 
+class OpenChoiceError(FileError):
+    """Several channels, planes or time points are there, and none was chosen."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ImageInfo:
     """What a file says about its image, without the pixels.
@@ -92,8 +96,8 @@ class ImageInfo:
         Parameters
         ----------
         channel
-            Number (from 0) or name of a channel, or a tuple of one to three of them. In a colour image
-            0, 1, 2 or "red", "green", "blue" pick one sample.
+            Number (from 0) or name of a channel, or a tuple of one to three of them. A colour image is one
+            channel of which a number takes all; "red", "green" or "blue" picks one of its samples.
         z
             Plane of a stack, from 0, or "max" for the maximum over all planes.
         time
@@ -101,8 +105,10 @@ class ImageInfo:
 
         Raises
         ------
+        OpenChoiceError
+            More than one channel, plane or time point and no choice.
         FileError
-            More than one channel, plane or time point and no choice, or a choice that does not exist.
+            A choice that does not exist.
         """
         roles = self._roles(channel is not None, z is not None, time is not None)
         index: list[int | slice] = [slice(None)] * len(self.shape)
@@ -110,8 +116,10 @@ class ImageInfo:
         if "C" in roles.values():
             n = self.shape[_position(roles, "C")]
             channels = self._channels(channel, n)
-        elif channel is not None:
-            channels = self._channels(channel, 3 if "S" in self.axes else 1)
+        elif channel is not None and "S" not in self.axes:
+            channels = self._channels(channel, 1)
+        elif channel is not None and not _is_numbered(channel):
+            channels = self._channels(channel, len(COLOURS))
         for axis, role in roles.items():
             if role == "Z" and z != "max":
                 index[axis] = self._pick(z, self.shape[axis], "planes", "z")
@@ -140,7 +148,7 @@ class ImageInfo:
             roles[unknown[0]] = asked[0]
         elif unknown:
             sizes = " and ".join(str(self.shape[i]) for i in unknown)
-            raise FileError(
+            raise OpenChoiceError(
                 f"{self.path} has an axis of {sizes} planes, and the file does not say what it is. "
                 "Choose a plane of it as depth (--z N or --z max), time (--time N) or channel (--channel N)."
             )
@@ -151,7 +159,7 @@ class ImageInfo:
             if n == 1:
                 return 0
             also = " or max" if name == "z" else ""
-            raise FileError(f"{self.path} has {n} {what}. Choose one with --{name} 0 to {n - 1}{also}.")
+            raise OpenChoiceError(f"{self.path} has {n} {what}. Choose one with --{name} 0 to {n - 1}{also}.")
         if not isinstance(given, (int, np.integer)) or isinstance(given, bool) or not 0 <= given < n:
             raise FileError(
                 f"{self.path} has {n} {what}, numbered from 0 to {n - 1}; {name} {given!r} is not one."
@@ -162,7 +170,7 @@ class ImageInfo:
         if given is None:
             if n == 1:
                 return (0,)
-            raise FileError(
+            raise OpenChoiceError(
                 f"{self.path} has {n} channels: {self.list_channels(n)}. Choose one with --channel, by "
                 "number or name, or up to three separated by commas."
             )
@@ -237,6 +245,12 @@ class PlaneSelection:
     roles: tuple[str, ...]
     index: tuple[int | slice, ...]
     channels: tuple[int, ...] | None
+
+
+def _is_numbered(channel: int | str | tuple[int | str, ...]) -> bool:
+    """Whether channels are told by number, be it as text."""
+    given = channel if isinstance(channel, tuple) else (channel,)
+    return any(not isinstance(one, str) or one.strip().isdecimal() for one in given)
 
 
 def _position(roles: dict[int, str], role: str) -> int:

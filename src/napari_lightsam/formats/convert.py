@@ -17,6 +17,7 @@ from napari_lightsam.formats.export import FORMATS, check_formats, export_object
 from napari_lightsam.formats.filling import MOST_PIXELS
 from napari_lightsam.formats.guard import protect_inputs, refuse_clashes, refuse_existing
 from napari_lightsam.formats.objects import Objects
+from napari_lightsam.formats.sidecar import read_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -48,11 +49,11 @@ def read_objects(path: str | os.PathLike[str]) -> Objects:
     if suffix in (".zip", ".roi"):
         from napari_lightsam.formats.roi import read_rois
 
-        return replace(read_rois(path), name=path.name)
+        return replace(read_rois(path), name=_image_name(path))
     if suffix == ".geojson":
         from napari_lightsam.formats.geojson import read_geojson
 
-        return replace(read_geojson(path), name=path.name)
+        return replace(read_geojson(path), name=_image_name(path))
     if os.path.isdir(path):
         from napari_lightsam.formats.zarrs import read_zarr
 
@@ -73,7 +74,16 @@ def _from_image(image: ImageFile) -> Objects:
             f"{image.path} has {math.prod(image.shape):,} pixels; at most {MOST_PIXELS:,} are read."
         )
     data = np.asarray(image.data[...]).reshape([image.shape[i] for i in keep])
-    return Objects(data, axes, image.pixel_size, image.z_step, name=Path(image.path).name)
+    return Objects(data, axes, image.pixel_size, image.z_step, name=_image_name(Path(image.path)))
+
+
+def _image_name(path: Path) -> str:
+    """Name the image of some objects, where the record of a batch tells it; else their own file."""
+    try:
+        record = read_record(path.with_name(f"{find_stem(path)}_labels.json"))
+    except FileError:
+        return path.name
+    return record.input if path.name in record.outputs else path.name
 
 
 def find_stem(path: Path) -> str:

@@ -12,19 +12,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_lightsam.errors import FileError
+from napari_lightsam.formats.objects import LARGEST_ID
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+    from typing import Any
 
     from numpy.typing import NDArray
+
+    from napari_lightsam.formats.layout import Layout
 
     Indices = NDArray[np.int64]
 
 MOST_PIXELS = 1 << 30
 """Label images that a file asks for are refused beyond this size; it is 4 GiB."""
 
-_LARGEST_ID = 2**31 - 1
+_LARGEST_INT = 2**31 - 1
 _FARTHEST = 1e9  # pixels; beyond it a number is no coordinate
 _BATCH = 1 << 21  # crossings and pixels handled together
 _MOST_CORNERS = 1 << 26  # of all outlines: some 5 GiB while they are drawn; a small zip can hold many more
@@ -68,26 +72,28 @@ def number_objects(drawn: Sequence[Drawn]) -> Indices:
     taken = set()
     for i, one in enumerate(drawn):
         number = int(one.name) if one.name.isascii() and one.name.isdigit() and len(one.name) <= 10 else 0
-        if 0 < number <= _LARGEST_ID and (number, one.t, one.z) not in taken:
+        if 0 < number <= LARGEST_ID and (number, one.t, one.z) not in taken:
             taken.add((number, one.t, one.z))
             ids[i] = number
     free = np.nonzero(ids == 0)[0]
     first = int(ids.max(initial=0)) + 1
     new = np.arange(first, first + len(free))
-    if first + len(free) > _LARGEST_ID:  # no room above: those below that are not in use
+    if first + len(free) > _LARGEST_INT:  # no room above: those below that are not in use
         new = np.setdiff1d(np.arange(1, len(drawn) + len(free) + 1), ids)[: len(free)]
     ids[free] = new
     return ids
 
 
-def used_axes(shape: Sequence[int]) -> tuple[str, list[int]]:
-    """Return the axes of a shape (T, Z, H, W), and their lengths, without a T or Z of one."""
-    axes = "T" * (shape[0] > 1) + "Z" * (shape[1] > 1) + "YX"
+def used_axes(shape: Sequence[int], layout: Layout) -> tuple[str, list[int]]:
+    """Return the axes of a shape (T, Z, H, W), and their lengths, without a T or Z of one that none tells."""
+    axes = "T" * (shape[0] > 1 or layout.t is not None) + "Z" * (shape[1] > 1 or layout.z is not None) + "YX"
     return axes, [n for n, axis in zip(shape, "TZYX", strict=True) if axis in axes]
 
 
-def find_shape(path: Path, drawn: Sequence[Drawn], plane: tuple[int, int] | None) -> tuple[int, ...]:
-    """Shape of the label image: of the plane where it is known, else as far as the outlines reach.
+def find_shape(
+    path: Path, drawn: Sequence[Drawn], layout: Layout, plane: tuple[int, int] | None = None
+) -> tuple[int, ...]:
+    """Shape of the label image: as the file tells it, else as far as the outlines reach.
 
     Parameters
     ----------
@@ -95,8 +101,10 @@ def find_shape(path: Path, drawn: Sequence[Drawn], plane: tuple[int, int] | None
         The file, for messages.
     drawn
         What it holds.
+    layout
+        What the file tells.
     plane
-        (H, W) or None.
+        (H, W) instead, or None.
 
     Returns
     -------
@@ -119,8 +127,11 @@ def find_shape(path: Path, drawn: Sequence[Drawn], plane: tuple[int, int] | None
         name = drawn[owner[np.argmax(wrong)]].name
         raise FileError(f"{path}: the object {name!r} has coordinates that are no pixels.")
     reach = np.ceil(corners.max(axis=0, initial=1)).astype(int)
-    height, width = plane or (int(reach[0]), int(reach[1]))
-    t, z = (1 + max((getattr(one, axis) for one in drawn), default=0) for axis in ("t", "z"))
+    height, width = plane or layout.plane or (int(reach[0]), int(reach[1]))
+    t, z = (
+        max(told or 1, 1 + max((getattr(one, axis) for one in drawn), default=0))
+        for axis, told in (("t", layout.t), ("z", layout.z))
+    )
     if t * z * height * width > MOST_PIXELS:
         raise FileError(
             f"{path} asks for labels of {t} x {z} x {height:,} x {width:,} pixels; at most {MOST_PIXELS:,} "
@@ -129,9 +140,7 @@ def find_shape(path: Path, drawn: Sequence[Drawn], plane: tuple[int, int] | None
     return t, z, height, width
 
 
-def fill_outlines(
-    path: Path, drawn: Sequence[Drawn], ids: Indices, shape: tuple[int, ...]
-) -> NDArray[np.int32]:
+def fill_outlines(path: Path, drawn: Sequence[Drawn], ids: Indices, shape: tuple[int, ...]) -> NDArray[Any]:
     """Draw objects into a label image; where they overlap, later ones lie over earlier ones.
 
     Parameters
@@ -146,7 +155,7 @@ def fill_outlines(
     Returns
     -------
     labels
-        int32 of that shape.
+        int32 of that shape, or uint32 where an id needs it.
 
     Raises
     ------
@@ -154,7 +163,7 @@ def fill_outlines(
         An outline of absurd length, or objects that lie over each other without end: a small file could keep
         a machine busy for days.
     """
-    labels = np.zeros(shape, np.int32)
+    labels = np.zeros(shape, np.int32 if ids.max(initial=0) <= _LARGEST_INT else np.uint32)
     flat = labels.reshape(-1)
     places = np.array([one.t * shape[1] + one.z for one in drawn], np.int64)
     upper, lower, owner = _edges(drawn)
@@ -178,12 +187,12 @@ def fill_outlines(
                 f"{path}: its objects cover the image more than {_LAYERS} times over; labels hold one layer. "
                 "Save them in parts."
             )
-        _paint(flat, starts, lengths, ids[owners].astype(np.int32))
+        _paint(flat, starts, lengths, ids[owners].astype(labels.dtype))
         first = last
     return labels
 
 
-def _paint(flat: NDArray[np.int32], starts: Indices, lengths: Indices, values: NDArray[np.int32]) -> None:
+def _paint(flat: NDArray[Any], starts: Indices, lengths: Indices, values: NDArray[Any]) -> None:
     """Set runs of pixels, some at a time; later ones over earlier ones."""
     ends = np.cumsum(lengths)
     first = 0

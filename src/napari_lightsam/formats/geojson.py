@@ -11,6 +11,7 @@ import numpy as np
 from napari_lightsam.engine.warned import tell
 from napari_lightsam.errors import FileError
 from napari_lightsam.formats.filling import Drawn, fill_outlines, find_shape, number_objects, used_axes
+from napari_lightsam.formats.layout import Layout
 from napari_lightsam.formats.objects import Objects
 from napari_lightsam.formats.outlines import trace_outlines
 
@@ -31,11 +32,9 @@ def save_geojson(path: Path, objects: Objects) -> None:
     Every object is a detection, or with `nuclei` a cell with its nucleus: geometry in pixels, the origin at
     the upper left corner of the image, its id as name, its measurements; of a stack one per plane.
     """
-    height, width = (int(a + b) for a, b in zip(objects.labels.shape[-2:], objects.origin, strict=True))
     # Foreign members are allowed, and QuPath passes over them.
-    head = (
-        f'{{"type": "FeatureCollection", "imageSize": {{"height": {height}, "width": {width}}}, "features": ['
-    )
+    layout = json.dumps(Layout.of(objects).to_plain())
+    head = f'{{"type": "FeatureCollection", "imageSize": {layout}, "features": ['
     alone = 0
     with path.open("w", encoding="utf-8", newline="\n") as file:
         separator = head + "\n"
@@ -114,14 +113,15 @@ def read_geojson(path: str | os.PathLike[str], shape: tuple[int, int] | None = N
         A FeatureCollection, a Feature or a list of them, in pixels as QuPath writes it.
     shape
         (H, W) of the image. When not given, that of the labels where the file was written by this package,
-        else as far as the outlines reach.
+        as are their planes and calibration; else as far as the outlines reach.
 
     Returns
     -------
     Objects
-        int32 labels with the axes Z and T where features name planes, and `nuclei` where cells have them,
-        with the ids of their cells. A feature whose name is a number has it as id, every other the next free
-        one. Polygons and MultiPolygons are read; where they overlap, later ones lie over earlier ones.
+        int32 labels, or uint32 where an id needs it, with the axes Z and T where features name planes, and
+        `nuclei` where cells have them, with the ids of their cells. A feature whose name is a number has it
+        as id, every other the next free one. Polygons and MultiPolygons are read; where they overlap, later
+        ones lie over earlier ones.
 
     Raises
     ------
@@ -146,7 +146,7 @@ def read_geojson(path: str | os.PathLike[str], shape: tuple[int, int] | None = N
     """
     path = Path(path)
     content = _load(path)
-    features, written = _list_features(path, content)
+    features, layout = _list_features(path, content)
     drawn: list[Drawn] = []
     nuclei: list[Drawn | None] = []
     others = 0
@@ -157,18 +157,19 @@ def read_geojson(path: str | os.PathLike[str], shape: tuple[int, int] | None = N
             nuclei.append(read.draw("nucleusGeometry") if read.is_area("nucleusGeometry") else None)
         else:
             others += 1
-    if not drawn:
+    if not drawn and (others or layout.plane is None):
         raise FileError(f"{path} holds no areas. Accepted are features that are Polygons or MultiPolygons.")
     if others:
         tell(f"{path}: {others} features are no areas and were left out.", stacklevel=2)
     ids = number_objects(drawn)
-    full = find_shape(path, [*drawn, *(n for n in nuclei if n is not None)], shape or written)
-    axes, own = used_axes(full)
+    full = find_shape(path, [*drawn, *(n for n in nuclei if n is not None)], layout, shape)
+    axes, own = used_axes(full, layout)
     inner = None
     if any(n is not None for n in nuclei):
         have = np.array([n is not None for n in nuclei])
         inner = fill_outlines(path, [n for n in nuclei if n is not None], ids[have], full).reshape(own)
-    return Objects(fill_outlines(path, drawn, ids, full).reshape(own), axes, nuclei=inner)
+    labels = fill_outlines(path, drawn, ids, full).reshape(own)
+    return Objects(labels, axes, layout.pixel_size, layout.z_step, nuclei=inner)
 
 
 def _load(path: Path) -> Any:
@@ -191,23 +192,18 @@ def _load(path: Path) -> Any:
         raise FileError(f"{path} is truncated or damaged: {error}. Export it again.") from None
 
 
-def _list_features(path: Path, content: Any) -> tuple[list[Any], tuple[int, int] | None]:
-    """Features of a file, and the size of the image where this package wrote it."""
+def _list_features(path: Path, content: Any) -> tuple[list[Any], Layout]:
+    """Features of a file, and what it says about the image where this package wrote it."""
     if isinstance(content, list):
-        return content, None
+        return content, Layout()
     kind = content.get("type") if isinstance(content, dict) else None
     if kind == "Feature":
-        return [content], None
+        return [content], Layout()
     if kind != "FeatureCollection" or not isinstance(content.get("features"), list):
         raise FileError(
             f"{path} is no GeoJSON of objects: it must be a FeatureCollection, as QuPath exports."
         )
-    size = content.get("imageSize")
-    sides = (size.get("height"), size.get("width")) if isinstance(size, dict) else (None, None)
-    height, width = sides
-    if type(height) is int and type(width) is int and height > 0 and width > 0:
-        return content["features"], (height, width)
-    return content["features"], None
+    return content["features"], Layout.from_plain(content.get("imageSize"))
 
 
 class _Feature:

@@ -15,6 +15,7 @@ import numpy as np
 
 from napari_lightsam.errors import FileError
 from napari_lightsam.formats.filling import Drawn, fill_outlines, find_shape, number_objects, used_axes
+from napari_lightsam.formats.layout import Layout
 from napari_lightsam.formats.objects import Objects
 from napari_lightsam.formats.outlines import trace_outlines
 
@@ -50,7 +51,8 @@ def save_rois(path: Path, objects: Objects) -> None:
     """Write all outlines as a zip of ROIs to a file that has no name yet.
 
     One ROI per object and plane, named by the object's id, with channel, plane and time point set as far as
-    they are known. An object in one piece without holes is a traced outline, every other a composite one.
+    they are known; of a plain stack that is the slice, for ImageJ shows a ROI without it on all of them. An
+    object in one piece without holes is a traced outline, every other a composite one.
     """
     planes = list(objects.planes())
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
@@ -65,12 +67,9 @@ def save_rois(path: Path, objects: Objects) -> None:
                 entry.compress_type = zipfile.ZIP_DEFLATED
                 archive.writestr(entry, _encode(label, parts, at))
         # ROIs do not know their image; ImageJ passes over the comment.
-        archive.comment = json.dumps({"shape": _reach(objects)}).encode()
-
-
-def _reach(objects: Objects) -> list[int]:
-    """Return the least shape of an image that holds the labels where they are."""
-    return [int(a + b) for a, b in zip(objects.labels.shape[-2:], objects.origin, strict=True)]
+        told = Layout.of(objects).to_plain()
+        shape = [told.pop("height"), told.pop("width")]
+        archive.comment = json.dumps({"shape": shape, **told}).encode()
 
 
 def _encode(label: int, parts: list[list[NDArray[Any]]], at: Position) -> bytes:
@@ -81,9 +80,10 @@ def _encode(label: int, parts: list[list[NDArray[Any]]], at: Position) -> bytes:
     options: dict[str, Any] = {
         "version": _VERSION, "name": str(label), "top": top, "left": left, "bottom": bottom, "right": right,
     }  # fmt: skip
-    for axis, step in at._asdict().items():
-        if step is not None:
-            options[f"{axis}_position"] = step + 1
+    if at.z is not None and at.c is None and at.t is None:
+        options["position"] = at.z + 1
+    else:
+        options |= {f"{axis}_position": step + 1 for axis, step in at._asdict().items() if step is not None}
     if len(parts) == 1 and len(parts[0]) == 1 and max(bottom, right) <= _FARTHEST_INTEGER:
         relative = corners[:, ::-1].astype(np.int32) - [left, top]
         options |= {"roitype": ROI_TYPE.TRACED, "n_coordinates": len(relative)}
@@ -116,14 +116,15 @@ def read_rois(path: str | os.PathLike[str], shape: tuple[int, int] | None = None
         A `.zip` as the ROI Manager saves it, or a single `.roi`.
     shape
         (H, W) of the image. When not given, that of the labels where the file was written by this package,
-        else as far as the ROIs reach.
+        as are their planes and calibration; else as far as the ROIs reach.
 
     Returns
     -------
     Objects
-        int32 labels with the axes Z and T where ROIs are set to planes or time points. A ROI whose name is a
-        number has it as id, every other the next free one. Rectangles, ellipses, polygons, freehand, traced
-        and composite areas are read; where they overlap, later ones lie over earlier ones.
+        int32 labels, or uint32 where an id needs it, with the axes Z and T where ROIs are set to planes or
+        time points. A ROI whose name is a number has it as id, every other the next free one. Rectangles,
+        ellipses, polygons, freehand, traced and composite areas are read; where they overlap, later ones lie
+        over earlier ones.
 
     Raises
     ------
@@ -142,7 +143,7 @@ def read_rois(path: str | os.PathLike[str], shape: tuple[int, int] | None = None
     True
     """
     path = Path(path)
-    written: tuple[int, int] | None = None
+    layout, ours = Layout(), False
     try:
         if path.suffix.casefold() == ".roi":
             if path.stat().st_size > _LARGEST_ENTRY:
@@ -150,7 +151,8 @@ def read_rois(path: str | os.PathLike[str], shape: tuple[int, int] | None = None
             drawn = list(_decode(path, path.name, path.read_bytes()))
         else:
             with zipfile.ZipFile(path) as archive:
-                written = _written_shape(archive.comment)
+                layout = _read_layout(archive.comment)
+                ours = layout.plane is not None
                 drawn = [one for name, data in _entries(path, archive) for one in _decode(path, name, data)]
     except FileNotFoundError:
         raise FileError(f"{path} does not exist. Check the name and the folder.") from None
@@ -158,19 +160,20 @@ def read_rois(path: str | os.PathLike[str], shape: tuple[int, int] | None = None
         raise FileError(f"{path} is no readable zip file of ROIs ({error}). Save it again.") from error
     except OSError as error:
         raise FileError(f"{path} cannot be read: {error.strerror or error}.") from error
-    if not drawn:
+    if not drawn and not ours:
         raise FileError(f"{path} holds no ROIs of areas. Accepted are areas saved by ImageJ's ROI Manager.")
-    full = find_shape(path, drawn, shape or written)
+    full = find_shape(path, drawn, layout, shape)
     labels = fill_outlines(path, drawn, number_objects(drawn), full)
-    axes, own = used_axes(full)
-    return Objects(labels.reshape(own), axes)
+    axes, own = used_axes(full, layout)
+    return Objects(labels.reshape(own), axes, layout.pixel_size, layout.z_step)
 
 
 def holds_rois(path: str | os.PathLike[str]) -> bool:
-    """Tell whether a zip file has ROIs in it, by the names of its entries."""
+    """Tell whether a zip file has ROIs in it, by the names of its entries, or is one of ours without any."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return any(name.casefold().endswith(".roi") for name in archive.namelist())
+            ours = _read_layout(archive.comment).plane is not None
+            return ours or any(name.casefold().endswith(".roi") for name in archive.namelist())
     except (OSError, *_DAMAGED):
         return False
 
@@ -190,13 +193,13 @@ def _entries(path: Path, archive: zipfile.ZipFile) -> Iterator[tuple[str, bytes]
         yield entry.filename, data
 
 
-def _written_shape(comment: bytes) -> tuple[int, int] | None:
-    """Read the shape that `save_rois` left in the comment; None for every other comment."""
+def _read_layout(comment: bytes) -> Layout:
+    """Read what `save_rois` left in the comment; nothing is known from any other comment."""
     with suppress(ValueError, TypeError, KeyError, RecursionError):
-        height, width = json.loads(comment)["shape"]
-        if type(height) is int and type(width) is int and height > 0 and width > 0:
-            return height, width
-    return None
+        found = json.loads(comment)
+        height, width = found["shape"]
+        return Layout.from_plain({**found, "height": height, "width": width})
+    return Layout()
 
 
 def _decode(path: Path, entry: str, data: bytes) -> Iterator[Drawn]:

@@ -67,7 +67,14 @@ def measure_objects(
 
     if labels.ndim != 2 or labels.dtype.kind not in "iu":
         raise ImageError(f"Labels are a 2-D array of integers; given: shape {labels.shape}, {labels.dtype}.")
-    columns = _measure_shapes(labels, pixel_size)
+    if labels.max(initial=0) > labels.size:  # what measures them takes memory for every number up to the last
+        ids, dense = np.unique(labels[labels > 0], return_inverse=True)
+        numbered = np.zeros(labels.shape, np.int32)
+        numbered[labels > 0] = dense + 1
+        columns = _measure_shapes(numbered, pixel_size)
+        columns["label"] = ids.astype(np.int64)[columns["label"] - 1]
+    else:
+        columns = _measure_shapes(labels, pixel_size)
     planes = intensity if isinstance(intensity, Mapping) else {"": intensity}
     for name, plane in planes.items():
         if plane is not None:

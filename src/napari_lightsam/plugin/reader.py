@@ -45,7 +45,8 @@ def read_outlines(path: str) -> list[LayerData]:
     Returns
     -------
     list of LayerData
-        An int32 Labels layer; where cells have nuclei, another one of these, with the ids of their cells.
+        An integer Labels layer with scale, units and axis labels, as far as the file tells them; where cells
+        have nuclei, another one of these, with the ids of their cells.
 
     Raises
     ------
@@ -59,8 +60,7 @@ def read_outlines(path: str) -> list[LayerData]:
     layers = [(objects.labels, stem)]
     if objects.nuclei is not None:
         layers.append((objects.nuclei, f"{stem} nuclei"))
-    axes = tuple(objects.axes.lower())
-    return [(labels, {"name": name, "axis_labels": axes}, "labels") for labels, name in layers]
+    return [(labels, {"name": name, **_spatial(objects)}, "labels") for labels, name in layers]
 
 
 def read_lightsam(path: str) -> list[LayerData]:
@@ -169,7 +169,7 @@ def _segment(plane: Any, rgb: bool, session: Session) -> tuple[Any, dict[str, An
 
 
 def _spatial(image: Any) -> dict[str, Any]:
-    """Return scale, units and axis labels of an image file, in micrometres where it is calibrated."""
+    """Return scale, units and axis labels of an image file or of objects, in micrometres where calibrated."""
     letters = [a for a in image.axes if a != "S"]
     names = {"Z": "z", "Y": "y", "X": "x", "T": "t", "C": "c"}
     labels = tuple(names.get(a, f"axis {i}") for i, a in enumerate(letters))
