@@ -255,6 +255,16 @@ def test_a_run_can_be_stopped_while_files_are_looked_at_and_says_which_image_it_
     assert named == images
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
+def test_a_pipe_in_a_folder_is_passed_over_and_one_given_by_name_fails(data: Path, tmp_path: Path) -> None:
+    os.mkfifo(data / "pipe.tif")
+
+    report = run([data], tmp_path / "out")
+    assert {o.image for o in report.outcomes} == {"a.tif", "sub/b.tif"}
+    (outcome,) = run([data / "pipe.tif"], tmp_path / "other").outcomes
+    assert "a pipe" in outcome.message
+
+
 def test_links_in_circles_are_walked_once(data: Path, tmp_path: Path) -> None:
     (data / "sub" / "up").symlink_to(data, target_is_directory=True)
     (data / "self.tif").symlink_to(data / "self.tif")

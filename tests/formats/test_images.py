@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
+import tracemalloc
 import warnings
 import zlib
 from pathlib import Path
@@ -390,7 +392,74 @@ def test_the_number_of_a_channel_takes_all_of_a_colour_image(channel: object) ->
     np.testing.assert_array_equal(plane, image.data[..., :3])
 
 
+@pytest.mark.parametrize("compression", [None, "zlib"], ids=["plain", "compressed"])
+@pytest.mark.parametrize("axes", ["TZCYX", "TYXS", "TSYX"])
+def test_planes_that_are_read_lazily_are_those_of_the_whole_array(
+    tmp_path: Path, axes: str, compression: str | None
+) -> None:
+    shape = tuple({"T": 3, "Z": 4, "C": 2, "Y": 9, "X": 8, "S": 3}[axis] for axis in axes)
+    planar = "separate" if axes == "TSYX" else None
+    kind = "rgb" if "S" in axes else "minisblack"
+    tifffile.imwrite(
+        tmp_path / "a.ome.tif", ramp(*shape).astype(np.uint8), photometric=kind, planarconfig=planar,
+        compression=compression, metadata={"axes": axes},
+    )  # fmt: skip
+    whole, lazy = (read_image(tmp_path / "a.ome.tif", lazily=lazily) for lazily in (False, True))
+
+    assert not isinstance(lazy.data, np.ndarray)
+    assert (lazy.shape, lazy.axes, lazy.dtype) == (whole.shape, whole.axes, whole.dtype)
+    choices = [{"time": 1, "z": 2}, {"time": 2, "z": "max"}] if "Z" in axes else [{"time": 1}]
+    for choice in choices:
+        if "C" in axes:
+            choice["channel"] = (1, 0)
+        (found, rgb), (expected, _) = lazy.plane(**choice), whole.plane(**choice)
+        assert rgb == ("S" in axes)
+        np.testing.assert_array_equal(found, expected)
+        selection = whole.select(**choice)
+        found_channels, expected_channels = lazy.channels(selection), whole.channels(selection)
+        assert found_channels.keys() == expected_channels.keys()
+        for name, channel in expected_channels.items():
+            np.testing.assert_array_equal(found_channels[name], channel)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"], ids=["plain", "compressed"])
+def test_one_time_point_takes_the_memory_of_one(tmp_path: Path, compression: str | None) -> None:
+    series = np.zeros((30, 256, 512), np.uint16)
+    series[7] = ramp(256, 512)
+    tifffile.imwrite(tmp_path / "a.tif", series, metadata={"axes": "TYX"}, compression=compression)
+    tracemalloc.start()
+    plane, _ = read_image(tmp_path / "a.tif", lazily=True).plane(time=7)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    np.testing.assert_array_equal(plane, series[7])
+    assert peak < series.nbytes / 4
+
+
+def test_damage_in_a_plane_that_is_read_lazily_is_an_error_of_ours(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, ramp(4, 64, 64), photometric="minisblack", compression="zlib")
+    with tifffile.TiffFile(path) as tif:
+        offset = tif.pages[1].dataoffsets[0]
+    content = bytearray(path.read_bytes())
+    content[offset : offset + 20] = b"\xff" * 20
+    path.write_bytes(content)
+    image = read_image(path, lazily=True)
+
+    np.testing.assert_array_equal(image.plane(time=0)[0], ramp(4, 64, 64)[0])
+    with pytest.raises(FileError, match="damaged"):
+        image.plane(time=1)
+
+
 # --- files that are not what they seem
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
+def test_a_pipe_is_no_image(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "b.tif")
+    for read in (read_image, read_info):
+        with pytest.raises(FileError, match="pipe"):
+            read(tmp_path / "b.tif")
 
 
 def test_a_missing_file_and_a_folder_are_told_apart(tmp_path: Path) -> None:

@@ -270,8 +270,9 @@ def _walk(folder: Path, unreadable: list[OSError]) -> Iterator[Path]:
         for name in sorted([*files, *images]):
             file = Path(parent, name)
             kept = name in images or file.suffix.casefold() in _SEARCHED
-            if kept and not name.startswith(".") and os.path.lexists(file):
-                yield file  # a dangling link is reported later
+            dangling = os.path.lexists(file) and not os.path.exists(file)  # which is reported later
+            if kept and not name.startswith(".") and (name in images or os.path.isfile(file) or dangling):
+                yield file
 
 
 def _match(pattern: str, root: Path) -> Iterator[Path]:

@@ -214,7 +214,7 @@ def _fix_size(
         yield Progress("estimating the object size", i, n)
         try:
             with hearing(lambda _: None):  # told when their turn comes
-                subject = Subject.of(read_image(job.source, job.series), settings)
+                subject = Subject.of(read_image(job.source, job.series, lazily=True), settings)
                 estimate = subject.estimate_size(segmenter)
         except Exception:
             continue  # of any kind, as in `attempt_job`, which reports it when its turn comes

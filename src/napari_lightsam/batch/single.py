@@ -110,7 +110,7 @@ def _read(job: Job, settings: BatchSettings) -> tuple[ImageFile, Subject, str]:
     """Read an image and the hash of exactly these bytes: a file may change while it is read."""
     for _ in range(2):
         before = _state(job)
-        image = read_image(job.source, job.series)
+        image = read_image(job.source, job.series, lazily=True)
         subject = Subject.of(image, settings)
         found = before if isinstance(before, str) else job.hash()
         if _state(job) == before:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import stat
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -172,7 +173,7 @@ class ImageFile(ImageInfo):
         return data[..., :3] if rgb else data, rgb
 
 
-def read_image(path: str | os.PathLike[str], series: int | None = None) -> ImageFile:
+def read_image(path: str | os.PathLike[str], series: int | None = None, *, lazily: bool = False) -> ImageFile:
     """Read an image file with its axes, channel names and pixel size.
 
     The type is recognised by content.
@@ -185,6 +186,8 @@ def read_image(path: str | os.PathLike[str], series: int | None = None) -> Image
         is installed.
     series
         Which image of a file that holds several, from 0. None reads the first, with a warning.
+    lazily
+        Of a stack or time series read planes only when they are taken; damage in others is not noticed then.
 
     Raises
     ------
@@ -205,7 +208,7 @@ def read_image(path: str | os.PathLike[str], series: int | None = None) -> Image
     >>> plane.shape, rgb
     ((8, 9), False)
     """
-    image = _read(path, pixels=True, series=series)
+    image = _read(path, pixels=True, series=series, lazily=lazily)
     for note in image.notes:
         tell(f"{image.path}: {note}", stacklevel=2)
     assert isinstance(image, ImageFile)
@@ -244,18 +247,23 @@ def read_pixel_size(path: str | os.PathLike[str]) -> tuple[tuple[float, float] |
     return info.pixel_size, info.z_step, info.pixel_size_source
 
 
-def _read(path: str | os.PathLike[str], *, pixels: bool, series: int | None) -> ImageInfo:
+def _read(
+    path: str | os.PathLike[str], *, pixels: bool, series: int | None, lazily: bool = False
+) -> ImageInfo:
     from napari_lightsam.formats import zarrs
 
     if zarrs.is_url(path) or zarrs.is_zarr(Path(path)):
         return _only_first(zarrs.read_zarr(path), series)
-    return _read_file(Path(path), pixels=pixels, series=series)
+    return _read_file(Path(path), pixels=pixels, series=series, lazily=lazily)
 
 
-def _read_file(path: Path, *, pixels: bool, series: int | None) -> ImageInfo:
+def _read_file(path: Path, *, pixels: bool, series: int | None, lazily: bool) -> ImageInfo:
     from napari_lightsam.formats import vendors
 
     try:
+        mode = path.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # of which reading may never end, or never begin
+            raise FileError(f"{path} is no file but a pipe, socket or device.")
         with path.open("rb") as file:
             head = file.read(32)
     except FileNotFoundError:
@@ -271,9 +279,9 @@ def _read_file(path: Path, *, pixels: bool, series: int | None) -> ImageInfo:
     if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         from napari_lightsam.formats import tiff
 
-        return tiff.read(path, pixels=pixels, series=series)
+        return tiff.read(path, pixels=pixels, series=series, lazily=lazily)
     if path.suffix.casefold() in vendors.SUFFIXES:
-        return vendors.read(path, pixels=pixels, series=series)
+        return vendors.read(path, pixels=pixels, series=series, lazily=lazily)
     if head.startswith((b"\x89PNG", b"\xff\xd8\xff", b"BM")):
         from napari_lightsam.formats import pictures
 

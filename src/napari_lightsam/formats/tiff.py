@@ -8,16 +8,19 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
+import numpy as np
 import tifffile
 
 from napari_lightsam.errors import FileError
 from napari_lightsam.formats.images import ImageFile, ImageInfo, check_series
-from napari_lightsam.formats.memory import check_memory
+from napari_lightsam.formats.memory import check_declared, check_memory
 
 if TYPE_CHECKING:
     import logging
     from collections.abc import Iterator
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
 _TRUNCATED = "is truncated or damaged"
 _AGAIN = "Copy or export it again."
@@ -30,13 +33,20 @@ _MICROMETRES = {
 }  # fmt: skip
 
 
-def read(path: Path, *, pixels: bool, series: int | None = None) -> ImageInfo:
+def read(path: Path, *, pixels: bool, series: int | None = None, lazily: bool = False) -> ImageInfo:
     """Read one series of a TIFF file; see `formats.images.read_image`."""
+    with _opened(path) as (tif, complaints):
+        return _read_series(path, tif, complaints, pixels, series, lazily)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, list[str]]]:
+    """Open a TIFF file, with what tifffile logs about it; whatever goes wrong is an error of ours."""
     with _log() as complaints:
         try:
             # A set of files is not followed: its file names come from inside a file.
             with tifffile.TiffFile(path, _multifile=False) as tif:
-                return _read_series(path, tif, complaints, pixels, series)
+                yield tif, complaints
         except FileError:
             raise
         except MemoryError:
@@ -47,17 +57,20 @@ def read(path: Path, *, pixels: bool, series: int | None = None) -> ImageInfo:
             raise FileError(f"{path} {_TRUNCATED}: {_brief(error)}. {_AGAIN}") from error
 
 
-def _read_series(path: Path, tif: Any, complaints: list[str], pixels: bool, chosen: int | None) -> ImageInfo:
+def _read_series(
+    path: Path, tif: Any, complaints: list[str], pixels: bool, chosen: int | None, lazily: bool
+) -> ImageInfo:
     if not tif.pages or not tif.series:
         raise FileError(f"{path} holds no image ({_TRUNCATED}). {_AGAIN}")
     number = check_series(path, chosen, len(tif.series))
     series = tif.series[number]
     _check_complete(path, tif, series, complaints)
-    check_memory(path, int(series.nbytes))
-    data = series.asarray() if pixels else None
     axes, shape, order = _axes(series)
-    if data is not None:
-        data = data.transpose(order)
+    lazily = lazily and any(n > 1 for axis, n in zip(axes, shape, strict=True) if axis not in "YXS")
+    (check_declared if lazily else check_memory)(path, int(series.nbytes))
+    data: Any = None  # planes that are read later, too
+    if pixels:
+        data = Planes(path, number, shape, order) if lazily else series.asarray().transpose(order)
     pixel_size, z_step, source, names = _metadata(tif, number)
     n_channels = shape[axes.index("C")] if "C" in axes else 1
     info: dict[str, Any] = {
@@ -67,6 +80,37 @@ def _read_series(path: Path, tif: Any, complaints: list[str], pixels: bool, chos
         "n_images": len(tif.series),
     }  # fmt: skip
     return ImageInfo(**info) if data is None else ImageFile(**info, data=data)
+
+
+class Planes:
+    """The array of a series of planes, of which those that are asked for are read, when they are.
+
+    Parameters
+    ----------
+    path, number
+        File and series.
+    shape, order
+        Of the array, and the axes of the file that its axes are.
+    """
+
+    def __init__(self, path: Path, number: int, shape: tuple[int, ...], order: list[int]) -> None:
+        self._path, self._number, self._order = path, number, order
+        self.shape = shape
+
+    def __getitem__(self, index: tuple[int | slice, ...]) -> NDArray[Any]:
+        import zarr
+
+        asked = dict(zip(self._order, index, strict=True))
+        given = tuple(asked[axis] for axis in range(len(self.shape)))
+        with _opened(self._path) as (tif, _):
+            series = tif.series[self._number]
+            if series.dataoffset is not None:  # one block of the file
+                found = np.array(series.asarray(out="memmap")[given])
+            else:
+                store: Any = zarr.open(series.aszarr(level=0), mode="r")
+                found = np.asarray(store[given])
+        kept = [axis for axis in range(len(self.shape)) if isinstance(asked[axis], slice)]
+        return found.transpose([kept.index(axis) for axis in self._order if axis in kept])
 
 
 @contextmanager

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from napari_lightsam.errors import FileError
 from napari_lightsam.formats.images import ImageFile, ImageInfo, check_series
 from napari_lightsam.formats.memory import check_fits
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
 SUFFIXES = (".czi", ".nd2", ".lif")
 """File name endings; a package `bioio-czi`, `bioio-nd2` or `bioio-lif` reads each."""
 
 
-def read(path: Path, *, pixels: bool, series: int | None = None) -> ImageInfo:
+def read(path: Path, *, pixels: bool, series: int | None = None, lazily: bool = False) -> ImageInfo:
     """Read one scene of a file; see `formats.images.read_image`.
 
     Raises
@@ -34,22 +40,31 @@ def read(path: Path, *, pixels: bool, series: int | None = None) -> ImageInfo:
         from bioio_base.exceptions import UnsupportedFileFormatError
     except ImportError:
         raise FileError(f"{path} cannot be read yet. {advice}") from None
+    with _explained(path):
+        try:
+            image = BioImage(path)
+        except UnsupportedFileFormatError:
+            raise FileError(
+                f"{path} cannot be read: its reader is missing, or the file is damaged. {advice}"
+            ) from None
+        return _read_scene(path, image, pixels, series, lazily)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn what readers raise, each kinds of its own for damaged content, into errors of ours."""
     try:
-        return _read_scene(path, BioImage(path), pixels, series)
+        yield
     except FileError:
         raise
-    except UnsupportedFileFormatError:
-        raise FileError(
-            f"{path} cannot be read: its reader is missing, or the file is damaged. {advice}"
-        ) from None
     except MemoryError:
         raise FileError(f"{path} does not fit into memory. Save the planes you need alone.") from None
-    except Exception as error:  # every reader raises kinds of its own for damaged content
+    except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise FileError(f"{path} is truncated or damaged: {reason}. Copy or export it again.") from error
 
 
-def _read_scene(path: Path, image: Any, pixels: bool, series: int | None) -> ImageInfo:
+def _read_scene(path: Path, image: Any, pixels: bool, series: int | None, lazily: bool) -> ImageInfo:
     scenes = image.scenes
     image.set_scene(check_series(path, series, len(scenes)))
     axes, shape, dtype = str(image.dims.order), tuple(image.shape), image.dtype
@@ -69,8 +84,22 @@ def _read_scene(path: Path, image: Any, pixels: bool, series: int | None) -> Ima
     }  # fmt: skip
     if not pixels:
         return ImageInfo(**about)
+    if lazily:
+        planes: Any = _Planes(path, image.dask_data)
+        return ImageFile(**about, data=planes)
     check_fits(path, math.prod(shape) * dtype.itemsize)
     return ImageFile(**about, data=image.data)
+
+
+class _Planes:
+    """An array of which the planes that are asked for are read, when they are."""
+
+    def __init__(self, path: Path, data: Any) -> None:
+        self._path, self._data = path, data
+
+    def __getitem__(self, index: Any) -> NDArray[Any]:
+        with _explained(self._path):
+            return np.asarray(self._data[index])
 
 
 def _length(value: Any) -> float | None:
