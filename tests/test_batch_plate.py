@@ -239,7 +239,13 @@ def test_the_report_shows_everything_and_needs_nothing_else(done, segmenter) -> 
     assert places[1] < text.index("No objects were found") < places[2]
     assert segmenter.weights_hash in text
     assert "channel: 0" in text
-    assert "Please cite" in text
+    cited = text[text.index("Please cite") :]
+    for part in (
+        "The napari-lightsam developers", "lightweight Segment Anything for microscopy in napari",
+        f"Version {napari_lightsam.__version__}", "Kirillov, Alexander and Mintun, Eric", "@software{",
+    ):  # fmt: skip
+        assert part in cited
+    assert "CITATION.cff" not in text
     objects = sum(o.n_objects or 0 for o in report.outcomes)
     assert f'<b class="">{objects:,}</b>objects' in text
     outlined = np.asarray(

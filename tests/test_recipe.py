@@ -93,3 +93,12 @@ def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, content: bytes | No
 
     with pytest.raises(FileError, match=r"r\.yaml"):
         read_recipe(tmp_path / "r.yaml")
+
+
+def test_a_recipe_says_that_brightness_comes_from_the_data_and_takes_no_other_word() -> None:
+    text = format_recipe(Recipe())
+
+    assert "normalisation: data" in text.splitlines()
+    assert parse_recipe(text) == Recipe()
+    with pytest.raises(ConfigError, match=r"line 1: normalisation is data: .* got 'sliders'"):
+        parse_recipe("normalisation: sliders")

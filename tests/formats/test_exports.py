@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tracemalloc
+import uuid
 from dataclasses import replace
 from pathlib import Path
 
@@ -246,3 +247,21 @@ def test_coco_names_the_image_and_not_the_labels_of_a_batch(tmp_path: Path, smal
     drain(convert_files([tmp_path / "x_labels.tif"], ["coco"]))
 
     assert json.loads((tmp_path / "x_coco.json").read_text())["images"][0]["file_name"] == "x.czi"
+
+
+def test_equal_labels_give_equal_files_whose_identity_tells_nothing_of_the_machine(
+    tmp_path: Path, small: np.ndarray, many: np.ndarray
+) -> None:
+    def identity(path: Path) -> str:
+        with tifffile.TiffFile(path) as tif:
+            return str(tif.ome_metadata).partition('UUID="urn:uuid:')[2][:36]
+
+    identities = set()
+    for i, labels in enumerate((small, small[:, ::-1], many)):
+        paths = [tmp_path / f"{i}{name}.ome.tif" for name in "ab"]
+        for path in paths:
+            write_objects(path, Objects(labels))
+        assert paths[0].read_bytes() == paths[1].read_bytes()
+        identities.add(identity(paths[0]))
+    assert len(identities) == 3
+    assert all(uuid.UUID(one).version == 5 for one in identities)

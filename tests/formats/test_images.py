@@ -454,6 +454,13 @@ def test_damage_in_a_plane_that_is_read_lazily_is_an_error_of_ours(tmp_path: Pat
 # --- files that are not what they seem
 
 
+def test_complex_numbers_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.ones((9, 8), np.complex64))
+    for read in (read_image, read_info):
+        with pytest.raises(FileError, match=r"complex numbers\. Save one real number a pixel"):
+            read(tmp_path / "a.tif")
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
 def test_a_pipe_is_no_image(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "b.tif")

@@ -25,6 +25,9 @@ VERSION = 1
 OVERLAY = "overlay"
 """Output: a picture of every image with its objects outlined."""
 
+NORMALISATION = "data"
+"""What recipes record: sliders of a viewer have no part in a batch."""
+
 ALWAYS = ("tiff", "csv")
 """Formats that every batch writes."""
 
@@ -43,6 +46,7 @@ _SETTINGS = {
 _OWN = {
     "recipe": "Version of this format",
     "model": "Name of a model, or the path of a checkpoint",
+    "normalisation": "Where the range of brightness comes from: data, the values of each image",
     "outputs": f"Further outputs: {', '.join(f for f in FORMATS if f not in ALWAYS)}, {OVERLAY}",
 }
 
@@ -111,7 +115,8 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
     Parameters
     ----------
     path
-        YAML file of names and values: those of `EverythingConfig` and `BatchSettings`, `model` and `outputs`.
+        YAML file of names and values: those of `EverythingConfig` and `BatchSettings`, `model`, `outputs` and
+        `normalisation`, which is "data".
         A checkpoint may be given relative to it.
 
     Raises
@@ -178,7 +183,7 @@ def parse_recipe(text: str, where: str = "The recipe") -> Recipe:
 
 def format_recipe(recipe: Recipe) -> str:
     """Write a recipe as text; what is not told is as by default."""
-    values = {"model": recipe.model, **_changed(recipe.settings)}
+    values = {"model": recipe.model, "normalisation": NORMALISATION, **_changed(recipe.settings)}
     if recipe.outputs:
         values["outputs"] = list(recipe.outputs)
     lines = ["# How to segment a batch: lightsam segment IMAGES --out FOLDER --recipe THIS_FILE", "recipe: 1"]
@@ -216,6 +221,12 @@ def _build(values: Mapping[str, Any]) -> Recipe:
         raise ConfigError(
             f"This is version {version!r} of the format; versions up to {VERSION} are read. "
             "Upgrade napari-lightsam to read it."
+        )
+    normalisation = values.get("normalisation", NORMALISATION)
+    if normalisation != NORMALISATION:
+        raise ConfigError(
+            f"normalisation is {NORMALISATION}: the range of brightness comes from each image; "
+            f"got {normalisation!r}."
         )
     given = {name: _value(name, value) for name, value in values.items()}
     config, settings = (

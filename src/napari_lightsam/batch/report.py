@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from napari_lightsam.batch.recipe import format_recipe
 from napari_lightsam.errors import FileError
 from napari_lightsam.formats.sidecar import read_record
+from napari_lightsam.session.citations import cite, spell_out
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -29,7 +30,6 @@ MOST_ROWS = 2000
 
 _PACKAGES = ("napari-lightsam", "torch", "openvino", "timm", "numpy", "scikit-image", "tifffile")
 _OPTION, _WHOLE = re.compile(r"--[a-z][a-z-]*( [0-9.]+)?"), r"<code>\g<0></code>"  # is not broken at a hyphen
-_OURS = "napari-lightsam (see CITATION.cff)"
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; color: #1c1e21; margin: 2rem auto; max-width: 74rem;
   padding: 0 1rem }
@@ -45,6 +45,7 @@ code { font: inherit; white-space: nowrap }
 table { border-collapse: collapse; width: 100%; font-size: .88rem; margin-top: 1rem }
 th, td { text-align: left; padding: .25rem .6rem .25rem 0; border-bottom: 1px solid #e3e6e9;
   vertical-align: top; overflow-wrap: anywhere }
+td:first-child { min-width: 14rem }
 td.n, th.n { text-align: right; white-space: nowrap }
 pre { background: #f2f4f6; padding: .8rem; border-radius: 6px; overflow-x: auto; font-size: .85rem }
 svg text { font: 11px system-ui, sans-serif; fill: #5b6169 }
@@ -224,9 +225,9 @@ def _about(batch: Batch, report: BatchReport) -> Iterator[str]:
         *([name, found] for name in _PACKAGES if (found := _version(name))),
     ]
     yield _table(["what", "which"], rows)
-    citations = [_OURS, str(getattr(batch.segmenter.spec, "citation", ""))]
-    listed = "".join(f"<li>{escape(text)}</li>" for text in dict.fromkeys(c for c in citations if c))
-    yield f"<h2>Please cite</h2><ul>{listed}</ul>"
+    entries = cite(batch.identity.version, [str(getattr(batch.segmenter.spec, "citation", ""))])
+    listed = "".join(f"<li>{escape(spell_out(entry))}</li>" for entry in entries)
+    yield f"<h2>Please cite</h2><ul>{listed}</ul><pre>{escape(chr(10).join(entries))}</pre>"
 
 
 def _version(package: str) -> str:

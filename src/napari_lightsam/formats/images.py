@@ -208,7 +208,7 @@ def read_image(path: str | os.PathLike[str], series: int | None = None, *, lazil
     >>> plane.shape, rgb
     ((8, 9), False)
     """
-    image = _read(path, pixels=True, series=series, lazily=lazily)
+    image = _checked(_read(path, pixels=True, series=series, lazily=lazily))
     for note in image.notes:
         tell(f"{image.path}: {note}", stacklevel=2)
     assert isinstance(image, ImageFile)
@@ -223,7 +223,7 @@ def read_info(path: str | os.PathLike[str], series: int | None = None) -> ImageI
     FileError
         As `read_image`; damage inside compressed pixels is not noticed.
     """
-    return _read(path, pixels=False, series=series)
+    return _checked(_read(path, pixels=False, series=series))
 
 
 def read_pixel_size(path: str | os.PathLike[str]) -> tuple[tuple[float, float] | None, float | None, str]:
@@ -245,6 +245,13 @@ def read_pixel_size(path: str | os.PathLike[str]) -> tuple[tuple[float, float] |
     """
     info = read_info(path)
     return info.pixel_size, info.z_step, info.pixel_size_source
+
+
+def _checked(image: ImageInfo) -> ImageInfo:
+    if image.dtype.kind not in "buif":
+        what = "complex numbers" if image.dtype.kind == "c" else f"values of the type {image.dtype}"
+        raise FileError(f"{image.path} holds {what}. Save one real number a pixel, such as the magnitude.")
+    return image
 
 
 def _read(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,7 @@ from napari_lightsam.formats.objects import Objects
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
@@ -78,9 +81,18 @@ def save_labels(
     """Write a label image as `write_labels` does, but directly to a file that has no name yet."""
     axes = Objects(labels, axes).axes
     options = _options(axes, int(labels.max()), pixel_size, z_step, ome)
-    values = labels.astype(options.pop("dtype"))
+    values = labels.astype(options.pop("dtype"), order="C")
+    if options["writer"].get("ome"):  # else the writer makes an identity of time and machine
+        options["metadata"]["UUID"] = _identify(values, options["metadata"])
     with tifffile.TiffWriter(path, **options.pop("writer")) as tif:
         tif.write(values, photometric="minisblack", compression="zlib", **options)
+
+
+def _identify(values: NDArray[Any], metadata: Mapping[str, Any]) -> str:
+    """Make an identity that equal label images share."""
+    digest = hashlib.sha256(repr((values.shape, str(values.dtype), sorted(metadata.items()))).encode())
+    digest.update(values.data)
+    return str(uuid.UUID(bytes=digest.digest()[:16], version=5))
 
 
 def _options(

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from napari_lightsam.session.checks import is_outdated
+from napari_lightsam.session.citations import cite
 from napari_lightsam.session.document import areas_of
 
 if TYPE_CHECKING:
@@ -25,54 +26,6 @@ _MODES = {
     "hierarchical": "prompts on a coarse, then a fine lattice",
     "grid": "prompts on a regular lattice",
 }
-
-BIBTEX = {
-    "napari-lightsam": """@software{napari_lightsam,
-  title   = {napari-lightsam: lightweight Segment Anything for microscopy in napari},
-  author  = {{The napari-lightsam developers}},
-  version = {VERSION}
-}""",
-    "Kirillov": """@inproceedings{kirillov2023segment,
-  title     = {Segment Anything},
-  author    = {Kirillov, Alexander and Mintun, Eric and Ravi, Nikhila and Mao, Hanzi and Rolland, Chloe and
-               Gustafson, Laura and Xiao, Tete and Whitehead, Spencer and Berg, Alexander C. and
-               Lo, Wan-Yen and Doll{\\'a}r, Piotr and Girshick, Ross},
-  booktitle = {Proceedings of the IEEE/CVF International Conference on Computer Vision},
-  year      = {2023},
-  note      = {arXiv:2304.02643}
-}""",
-    "MobileSAM)": """@misc{zhang2023faster,
-  title         = {Faster Segment Anything: Towards Lightweight SAM for Mobile Applications},
-  author        = {Zhang, Chaoning and Han, Dongshen and Qiao, Yu and Kim, Jung Uk and Bae, Sung-Ho and
-                   Lee, Seungkyu and Hong, Choong Seon},
-  year          = {2023},
-  eprint        = {2306.14289},
-  archivePrefix = {arXiv}
-}""",
-    "MobileSAMv2": """@misc{zhang2023mobilesamv2,
-  title         = {MobileSAMv2: Faster Segment Anything to Everything},
-  author        = {Zhang, Chaoning and others},
-  year          = {2023},
-  eprint        = {2312.09579},
-  archivePrefix = {arXiv}
-}""",
-    "TinySAM": """@misc{shu2023tinysam,
-  title         = {TinySAM: Pushing the Envelope for Efficient Segment Anything Model},
-  author        = {Shu, Han and Li, Wenshuo and Tang, Yehui and Zhang, Yiman and Chen, Yihao and
-                   Li, Houqiang and Wang, Yunhe and Chen, Xinghao},
-  year          = {2023},
-  eprint        = {2312.13789},
-  archivePrefix = {arXiv}
-}""",
-    "Archit": """@article{archit2025segment,
-  title   = {Segment Anything for Microscopy},
-  author  = {Archit, Anwai and others},
-  journal = {Nature Methods},
-  year    = {2025}
-}""",
-}
-"""By a word of `ModelSpec.citation`."""
-
 
 def methods_text(document: Document) -> str:
     """Describe saved work as the methods section of a paper does.
@@ -108,7 +61,7 @@ def methods_text(document: Document) -> str:
     models = _models(document)
     licences = [f"The weights of {name} are licensed under {spec.licence}." for name, spec in models.items()]
     paragraph = " ".join([*sentences, "napari-lightsam is licensed under BSD-3-Clause.", *licences])
-    cited = "\n\n".join(_bibtex(document, [spec.citation for spec in models.values()]))
+    cited = "\n\n".join(cite(document.run.version, [spec.citation for spec in models.values()]))
     return f"{paragraph}\n\n{cited}\n"
 
 
@@ -197,12 +150,3 @@ def _models(document: Document) -> dict[str, Any]:
     names += [str(how.get("model", "")) for record in document.labels for how in record.objects.values()]
     known = known_models()
     return {name: known[name].spec for name in dict.fromkeys(names) if name in known}
-
-
-def _bibtex(document: Document, citations: list[str]) -> list[str]:
-    version = document.run.version or "unknown"
-    found = {"napari-lightsam": BIBTEX["napari-lightsam"].replace("VERSION", version)}
-    found["Kirillov"] = BIBTEX["Kirillov"]  # every model here is of this kind
-    for citation in citations:
-        found |= {word: entry for word, entry in BIBTEX.items() if word in citation and word not in found}
-    return list(found.values())
