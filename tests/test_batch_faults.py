@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 import tifffile
 import zarr
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -350,6 +350,7 @@ def test_a_wrong_list_is_refused_with_its_line(data: Path, tmp_path: Path, text:
 
 @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.binary(max_size=60) | st.text('image,path;\t"\n\r\0../\\:a1é', max_size=60).map(str.encode))
+@example(b".,")  # the folder of the list itself
 def test_any_list_is_read_or_refused(tmp_path: Path, content: bytes) -> None:
     for start in (b"", b"image,well\n"):
         (tmp_path / "list.csv").write_bytes(start + content)

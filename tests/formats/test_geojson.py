@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import jsonschema
 import numpy as np
 import pandas as pd
 import pytest
@@ -32,6 +34,84 @@ def features(path: Path) -> list[dict[str, Any]]:
 def geometry(feature: dict[str, Any], key: str = "geometry") -> shapely.Geometry:
     """Geometry as another library reads it."""
     return shapely.from_geojson(json.dumps(feature[key]))
+
+
+# What QuPath 0.5 writes and reads (its QuPathTypeAdapters and ROITypeAdapters), as far as used here. What
+# else stands in a file is passed over in silence, so that a name that is spelt wrongly would be lost.
+_PLANE = {
+    "type": "object",
+    "properties": {
+        "c": {"type": "integer", "minimum": -1},
+        "z": {"type": "integer", "minimum": 0},
+        "t": {"type": "integer", "minimum": 0},
+    },
+    "required": ["c", "z", "t"],
+    "additionalProperties": False,
+}
+_POINT = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
+_POLYGON = {"type": "array", "items": {"type": "array", "items": _POINT, "minItems": 4}, "minItems": 1}
+
+
+def _area(kind: str, coordinates: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {"type": {"const": kind}, "coordinates": coordinates, "plane": _PLANE},
+        "required": ["type", "coordinates"],
+        "additionalProperties": False,
+    }
+
+
+_AREA = {"oneOf": [_area("Polygon", _POLYGON), _area("MultiPolygon", {"type": "array", "items": _POLYGON})]}
+_PROPERTIES = {
+    "type": "object",
+    "properties": {
+        "objectType": {"enum": ["annotation", "detection", "cell", "tile", "tmaCore"]},
+        "name": {"type": "string"},
+        "measurements": {"type": "object", "additionalProperties": {"type": "number"}},
+    },
+    "required": ["objectType"],
+    "additionalProperties": False,
+}
+QUPATH = {
+    "type": "object",
+    "properties": {
+        "type": {"const": "FeatureCollection"},
+        "features": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "type": {"const": "Feature"},
+                    "geometry": _AREA,
+                    "nucleusGeometry": _AREA,
+                    "properties": _PROPERTIES,
+                },
+                "required": ["type", "geometry", "properties"],
+                "additionalProperties": False,
+                "if": {"required": ["nucleusGeometry"]},
+                "then": {"properties": {"properties": {"properties": {"objectType": {"const": "cell"}}}}},
+            },
+        },
+    },
+    "required": ["type", "features"],
+}
+
+
+@pytest.mark.parametrize("axes", ["YX", "ZYX", "TZYX"])
+@pytest.mark.parametrize("cells", [False, True], ids=["detections", "cells"])
+def test_all_members_are_called_and_built_as_qupath_has_them(
+    tmp_path: Path, awkward: np.ndarray, axes: str, cells: bool
+) -> None:
+    labels = np.broadcast_to(awkward, (2,) * (len(axes) - 2) + awkward.shape)
+    objects = Objects(labels, axes, (0.5, 0.5), nuclei=labels if cells else None)
+    write_objects(tmp_path / "a.geojson", replace(objects, table=objects.measured()))
+
+    content = json.loads((tmp_path / "a.geojson").read_text())
+    jsonschema.validate(content, QUPATH)
+    assert len(content["features"]) >= 5
+    assert all(("nucleusGeometry" in one) == cells for one in content["features"])
+    assert all(("plane" in one["geometry"]) == (axes != "YX") for one in content["features"])
+    assert all("area_um2" in one["properties"]["measurements"] for one in content["features"])
 
 
 def test_every_object_is_a_valid_detection_of_its_area(tmp_path: Path, awkward: np.ndarray) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from makers import write_lif
 import zarr
 from PIL import Image
 
@@ -661,3 +662,21 @@ def test_labels_of_an_image_lie_inside_it(tmp_path: Path, named: object, found: 
     assert find_zarr_labels(tmp_path / "a.zarr") == (found and labels / found)
     zarr.open_group(labels, mode="r+").attrs["ome"] = [1]
     assert find_zarr_labels(tmp_path / "a.zarr") is None
+
+
+@pytest.mark.parametrize("lazily", [False, True], ids=["at once", "lazily"])
+def test_a_lif_file_is_read_with_channels_and_calibration_and_a_cut_one_is_refused(
+    tmp_path: Path, lazily: bool
+) -> None:
+    pytest.importorskip("bioio_lif")
+    pixels = np.random.default_rng(0).integers(0, 4000, (3, 2, 40, 50)).astype(np.uint16)
+    write_lif(tmp_path / "a.lif", pixels, ["DAPI", "GFP"], (2.0, 0.5, 0.25))
+    image = read_image(tmp_path / "a.lif", lazily=lazily)
+    assert image.pixel_size == pytest.approx((0.5, 0.25))
+    assert image.z_step == pytest.approx(2.0)
+    assert (image.pixel_size_source, image.channel_names) == ("file", ("DAPI", "GFP"))
+    np.testing.assert_array_equal(image.plane(channel="GFP", z=2)[0], pixels[2, 1])
+    np.testing.assert_array_equal(image.stack(channel=0)[0], pixels[:, 0])
+    (tmp_path / "b.lif").write_bytes((tmp_path / "a.lif").read_bytes()[:300])
+    with pytest.raises(FileError, match="its reader is missing, or the file is damaged"):
+        read_image(tmp_path / "b.lif", lazily=lazily)
