@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from makers import write_lif
 import zarr
+from makers import write_lif
 from PIL import Image
 
 import napari_lightsam

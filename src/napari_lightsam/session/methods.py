@@ -27,6 +27,7 @@ _MODES = {
     "grid": "prompts on a regular lattice",
 }
 
+
 def methods_text(document: Document) -> str:
     """Describe saved work as the methods section of a paper does.
 
