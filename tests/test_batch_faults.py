@@ -184,8 +184,8 @@ def test_a_file_that_changes_while_it_is_read_is_never_recorded_wrongly(
 ) -> None:
     left = [times]
 
-    def read(path: Path, series: int | None):
-        image = read_image(path, series)
+    def read(path: Path, series: int | None, **how: bool):
+        image = read_image(path, series, **how)
         if path.name == "a.tif" and left[0] > 0:
             left[0] -= 1
             write(path, discs(5 + left[0]))
