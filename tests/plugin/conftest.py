@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 import time
@@ -26,13 +27,6 @@ from napari_lightsam.plugin.worker import Lane
 def plugins():
     """Make this plugin and napari's own readers known, as a script without a window does."""
     npe2.PluginManager.instance().discover()
-
-
-@pytest.fixture(autouse=True)
-def own_work(request, tmp_path_factory, monkeypatch):
-    """Keep the unsaved work of tests from each other: many of them open the same image."""
-    if "tiny" in request.fixturenames:  # else there are models in the cache, which take long to make
-        monkeypatch.setenv("LIGHTSAM_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
 def disc(centre, radius):
@@ -207,6 +201,13 @@ def own_unsaved_work(tmp_path_factory, monkeypatch):
     """Keep the work that a test leaves unsaved from being offered to the next one."""
     folder = tmp_path_factory.mktemp("unsaved")
     monkeypatch.setattr(sessions_shelf, "cache_folder", lambda: folder)
+    return folder
+
+
+@pytest.fixture
+def unsaved_here(own_unsaved_work):
+    """Environment of another process that leaves its unsaved work where this test finds it."""
+    return {**os.environ, "LIGHTSAM_CACHE": str(own_unsaved_work)}
 
 
 @pytest.fixture

@@ -153,6 +153,20 @@ def test_layers_that_are_removed_do_not_take_their_work_along(desk):
     assert labels() == [0, 1, 2]
 
 
+def test_work_after_a_layer_was_removed_does_not_take_the_place_of_its_file(desk):
+    desk.open(pixels())
+    annotate(desk, (10, 10))
+    desk.click(40, 40)
+    desk.commit()
+    gone = desk.target()
+    desk.viewer.layers.remove(gone)  # before the last object was written
+    annotate(desk, (10, 40))
+    newest, former = never_saved("image", hash_pixels(pixels())).files()[:2]
+    assert [np.unique(read_document(file).labels[0].data).tolist() for file in (newest, former)] == [
+        [0, 1], [0, 1, 2],
+    ]  # fmt: skip
+
+
 def test_work_of_an_earlier_window_is_set_aside_and_offered_once(desk, new_desk, monkeypatch, notes):
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])

@@ -90,14 +90,15 @@ def _paint(viewer, labels, wanted, radius=6):
         missing = wanted & (labels.data[9] != 1)
 
 
-def test_a_neurite_is_followed_corrected_killed_and_resumed(window, qapp, sample, tmp_path):
+def test_a_neurite_is_followed_corrected_killed_and_resumed(window, qapp, sample, tmp_path, unsaved_here):
     volume, labels = sample("neurites_fibsem_3d")
     truth = labels[:_PLANES] == _NEURITE
     tifffile.imwrite(tmp_path / "neurite.tif", volume[:_PLANES], imagej=True, metadata={"axes": "ZYX"})
     np.save(tmp_path / "truth.npy", truth)
     ran = subprocess.run(
-        [sys.executable, __file__, str(tmp_path)], capture_output=True, text=True, timeout=900, check=False
-    )
+        [sys.executable, __file__, str(tmp_path)],
+        capture_output=True, text=True, timeout=900, check=False, env=unsaved_here,
+    )  # fmt: skip
     assert ran.returncode == -signal.SIGKILL, ran.stderr[-3000:]
     first, corrected, again, last = (
         np.load(tmp_path / f"{name}.npy") for name in ("first", "corrected", "again", "last")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -280,7 +279,7 @@ STORY = """
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no kill -9")
 def test_a_neurite_followed_corrected_and_followed_again_survives_the_death_of_the_window(
-    desk, sample, tmp_path
+    desk, sample, tmp_path, unsaved_here
 ):
     volume, labels = sample("neurites_fibsem_3d")
     rows, columns = (slice(max(0, s.start - 16), s.stop + 16) for s in ndimage.find_objects(labels)[2][1:])
@@ -296,7 +295,7 @@ def test_a_neurite_followed_corrected_and_followed_again_survives_the_death_of_t
     )
     ran = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(story)],
-        capture_output=True, text=True, timeout=580, check=False, env=dict(os.environ),
+        capture_output=True, text=True, timeout=580, check=False, env=unsaved_here,
     )  # fmt: skip
     assert ran.returncode == -signal.SIGKILL, ran.stderr[-3000:]
     first, corrected, again = (np.load(tmp_path / f"{n}.npy") for n in ("first", "corrected", "again"))

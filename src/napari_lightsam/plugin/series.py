@@ -102,8 +102,8 @@ class Series:
 
     def _on_inserted(self, event: Any) -> None:
         """Let N go on with a layer of results selected, too: *Segment everything* makes it the active one."""
-        if layers.ours(event.value).get("role") in (Role.OBJECTS, Role.EVERYTHING):
-            event.value.bind_key("N", lambda _: self.next() if self.items else None)
+        if self.items and layers.ours(event.value).get("role") in (Role.OBJECTS, Role.EVERYTHING):
+            event.value.bind_key("N", lambda _: self.next())
 
     @property
     def done(self) -> int:

@@ -64,10 +64,14 @@ class Kept:
         Of them, those that the file at `path` holds; -1: it does not.
     content
         Tells what was written last by itself; empty where nothing was.
-    apart
-        The next file does not take the place of the newest one.
     former
         The work when it was taken down last.
+    removed
+        How many layers of it were removed.
+    newest
+        As many had been removed of what the newest file holds; work after that does not take its place.
+    settled
+        Nothing has changed since one was removed: that it went is not written over the work.
     """
 
     path: Path | None = None
@@ -78,13 +82,15 @@ class Kept:
     taken: int = 0
     saved: int = -1
     content: str = ""
-    apart: bool = False
     former: Former | None = None
+    removed: int = 0
+    newest: int = 0
+    settled: bool = False
 
     @property
     def is_changed(self) -> bool:
         """Something may have changed since the work was written, or taken down to be."""
-        return self.version > self.taken or bool(self.content)
+        return self.version > self.taken or (bool(self.content) and not self.settled)
 
 
 @dataclass(slots=True)
@@ -98,17 +104,18 @@ class _Seen:
 
 @dataclass(slots=True, eq=False)
 class _Queue:
-    """Snapshots that wait to be written; one of each image."""
+    """Snapshots that wait to be written: one of each image, and of its work before a layer was removed."""
 
-    waiting: list[tuple[Hashable, Kept, Snapshot]] = field(default_factory=list)
+    waiting: list[tuple[tuple[Hashable, int], Kept, Snapshot]] = field(default_factory=list)
 
     def put(self, image: Hashable, kept: Kept, snapshot: Snapshot) -> None:
         """Add one in the place of an older one."""
-        self.waiting = [*(one for one in self.waiting if one[0] != image), (image, kept, snapshot)]
+        key = image, kept.removed
+        self.waiting = [*(one for one in self.waiting if one[0] != key), (key, kept, snapshot)]
 
     def forget(self, image: Hashable) -> None:
         """Drop what waits of an image."""
-        self.waiting = [one for one in self.waiting if one[0] != image]
+        self.waiting = [one for one in self.waiting if one[0][0] != image]
 
 
 class Autosave:
@@ -195,7 +202,8 @@ class Autosave:
         image = self._control.annotator.image_id if image is None else image
         if image is None or self._closed or self._quiet:
             return False
-        self.of(image).version += 1
+        kept = self.of(image)
+        kept.version, kept.settled = kept.version + 1, False
         self._due[image] = None
         return True
 
@@ -293,7 +301,8 @@ class Autosave:
             kept = self.of(image)
             if kept.version > kept.taken:
                 self._put(image, fresh=True)
-            kept.content, kept.apart = "", True
+            kept.content, kept.settled = "", True
+            kept.removed += 1
         del self._seen[layer.unique_id]
         self._start()
 
@@ -390,10 +399,10 @@ class Autosave:
     def _write_waiting(self) -> None:
         with self.writing:
             while self._queue.waiting:
-                _, kept, snapshot = self._queue.waiting.pop(0)
-                self._write_one(kept, snapshot)
+                (_, removed), kept, snapshot = self._queue.waiting.pop(0)
+                self._write_one(kept, snapshot, removed)
 
-    def _write_one(self, kept: Kept, snapshot: Snapshot) -> None:
+    def _write_one(self, kept: Kept, snapshot: Snapshot, removed: int) -> None:
         document = snapshot.finished(briefly=True)
         shelf, content = self.shelf_of(kept, document), content_of(document)
         empty = not (document.labels or document.prompts)
@@ -402,8 +411,8 @@ class Autosave:
         if shelf not in self._begun and kept.shelf is None:
             self._set_aside(kept, shelf)
         now = time.monotonic()
-        if kept.apart or now - self._begun.get(shelf, -SPACING) >= SPACING:
-            self._begun[shelf], kept.apart = now, False
+        if removed != kept.newest or now - self._begun.get(shelf, -SPACING) >= SPACING:
+            self._begun[shelf], kept.newest = now, removed
             shelf.make_room()
         kept.content = ""  # should it fail, the next one is written even if it is the same
         write_document(shelf.file(), document)
