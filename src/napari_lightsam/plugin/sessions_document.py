@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from napari_lightsam.plugin.controller import Controller
     from napari_lightsam.plugin.sessions_hashes import Hashes
 
-LARGEST_COPY = 64 * 2**20
+LARGEST_COPY = 16 * 2**20
 """Bytes up to which labels are copied at once; larger ones in the background, as that would be felt."""
 
 _OWN = ("made", "run", "quality", "image", "owner", "resume", "inputs")  # kept elsewhere, or of one window
