@@ -267,6 +267,7 @@ class LightSamWidget(QWidget):
     def _refresh_soon(self, event: Any = None) -> None:
         """Bring everything in step once napari is done: one new layer alone is told of half a dozen times."""
         if self.is_open:
+            self.status.setText(self.controller.status)
             self._soon.start()
 
     def _refresh(self) -> None:
