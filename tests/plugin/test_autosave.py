@@ -92,7 +92,7 @@ def test_a_large_object_in_a_layer_of_its_own_is_saved(desk, monkeypatch):
     monkeypatch.setattr(results, "LARGEST_STEP", 40)
     desk.open(pixels())
     annotate(desk, (30, 30))
-    assert kept().labels[0].name == "image large object"
+    assert kept().labels[0].name == "Large object in image"
 
 
 def test_verdicts_and_accepted_objects_are_saved(desk):

@@ -18,7 +18,7 @@ from napari_lightsam.plugin import everything_preview, inference
 from napari_lightsam.plugin.everything_outlines import Outlined, outlined
 from napari_lightsam.plugin.scope import Scope, add_region
 
-RUNNING = "image everything (running)"
+RUNNING = "Everything (running) in image"
 
 
 @pytest.fixture(autouse=True)
@@ -142,7 +142,7 @@ def test_outlines_lie_on_the_image_until_the_result_takes_their_place(
         )
     found.set()
     desk.finish()
-    assert names(desk) == [*before, "image everything"]
+    assert names(desk) == [*before, "Everything in image"]
     assert desk.control.everything.so_far is None
     assert desk.control.everything.last.count == 4 if not any(offset) else 3
 
@@ -180,7 +180,7 @@ def test_a_short_run_shows_its_result_alone(desk, found, monkeypatch):
     found.set()
     assert desk.control.segment_everything()
     desk.finish()
-    assert seen == ["image everything"]
+    assert seen == ["Everything in image"]
 
 
 @pytest.mark.parametrize("shown", [0, 1, "other axes"])
@@ -206,7 +206,7 @@ def test_a_stack_shows_outlines_in_every_plane_under_way(desk, found, shown):
     desk.viewer.dims.order = (0, 1, 2)
     found.set()
     desk.finish()
-    assert names(desk) == ["image", "image everything"]
+    assert names(desk) == ["image", "Everything in image"]
 
 
 def test_a_hidden_or_passed_plane_of_outlines_is_filled_all_the_same(desk, found):
@@ -238,7 +238,7 @@ def test_what_is_deleted_during_a_run_is_not_brought_back(desk, found, notes, vi
     assert names(desk) == (["image"] if victim == "outlines" else [])
     found.set()
     desk.finish()
-    assert names(desk) == (["image", "image everything"] if victim == "outlines" else [])
+    assert names(desk) == (["image", "Everything in image"] if victim == "outlines" else [])
 
 
 def test_cancelling_takes_the_outlines_away_and_keeps_what_was_found(desk, found):
@@ -259,7 +259,7 @@ def test_a_run_started_while_another_one_is_stopping_has_its_own_outlines(desk, 
     assert names(desk) == ["image", RUNNING]
     found.set()
     desk.finish()
-    assert names(desk) == ["image", "image everything"]
+    assert names(desk) == ["image", "Everything in image"]
 
 
 def test_the_result_is_on_the_screen_before_the_outlines_are_removed(desk, found):
@@ -270,9 +270,9 @@ def test_the_result_is_on_the_screen_before_the_outlines_are_removed(desk, found
     found.set()
     desk.finish()
     assert not preview.visible
-    assert "image everything" in names(desk)
+    assert "Everything in image" in names(desk)
     waiting.pop()()
-    assert names(desk) == ["image", "image everything"]
+    assert names(desk) == ["image", "Everything in image"]
     assert desk.control.segment_everything()
     desk.run_until(lambda: RUNNING in desk.viewer.layers)
     desk.finish()
@@ -291,7 +291,7 @@ def test_the_outlines_go_with_the_tool_and_stay_in_their_own_viewer(new_desk, fo
     assert names(other) == ["image", RUNNING]
     found.set()
     other.finish()
-    assert names(other) == ["image", "image everything"]
+    assert names(other) == ["image", "Everything in image"]
 
 
 def test_the_embedded_model_outlines_almost_what_it_finds_in_the_end(segmenter, nuclei):
@@ -324,5 +324,5 @@ def test_the_widget_counts_what_was_found_so_far(qtbot, desk, found):
     found.set()
     desk.finish()
     assert section.count.text() == "4 objects"
-    qtbot.waitUntil(lambda: names(desk) == ["image", "image everything"], timeout=10_000)
+    qtbot.waitUntil(lambda: names(desk) == ["image", "Everything in image"], timeout=10_000)
     section.finish()

@@ -78,7 +78,7 @@ def test_a_cancelled_run_frees_the_window_at_once_and_keeps_what_was_found(desk,
     assert desk.progress[-1] is None
     assert not desk.control.everything.is_running
     desk.finish()
-    assert names(desk) == ["image", "image everything (stopped)"]
+    assert names(desk) == ["image", "Everything (stopped) in image"]
     assert desk.control.everything.last.count == 2
     assert not ours(desk.target())["complete"]
     assert "Stopped. 2 objects" in desk.control.status
@@ -112,7 +112,7 @@ def test_a_new_run_may_be_started_while_the_old_one_is_still_stopping(desk, tiny
     assert desk.control.everything.is_running
     tiny.gate.set()
     desk.finish()
-    assert names(desk) == ["image", "image everything"]
+    assert names(desk) == ["image", "Everything in image"]
 
 
 def test_only_objects_in_a_drawn_region_are_kept_also_when_the_slider_moves(desk, tiny):
@@ -178,7 +178,7 @@ def test_a_moved_slider_changes_the_same_layer_without_a_run_and_leaves_nothing_
     slide(desk, 0.0)
     assert sorted(np.unique(array)) == [0, 1, 2, 3, 4]
     assert len(tiny.runs) == 1
-    assert names(desk) == ["image", "image everything"]
+    assert names(desk) == ["image", "Everything in image"]
 
 
 def test_of_a_dragged_slider_the_last_position_wins(desk):
@@ -345,7 +345,7 @@ def test_of_a_stopped_stack_the_finished_planes_are_kept(desk, tiny):
     everything.stop()
     desk.finish()
     labels = desk.target()
-    assert labels.name == "image everything (stopped)"
+    assert labels.name == "Everything (stopped) in image"
     assert labels.data[1].any()
     assert not labels.data[-1].any()
 

@@ -128,7 +128,7 @@ def test_a_folder_is_segmented_and_a_result_is_shown(desk, images, notes):
     assert steps[-1] is None
     assert any(kind == "warning" and "1 images failed" in text for kind, text in notes)
     batch.show(batch.report.outcomes[0])
-    assert [layer.name for layer in desk.viewer.layers] == ["a.tif", "a.tif objects"]
+    assert [layer.name for layer in desk.viewer.layers] == ["a.tif", "Objects in a.tif"]
     np.testing.assert_array_equal(desk.viewer.layers[1].data, tifffile.imread(out / "a_labels.tif"))
 
 
@@ -184,6 +184,6 @@ def test_the_section_offers_folder_progress_report_and_images(tiny, qtbot, image
     assert (images.with_name("images_segmented") / "sub" / "b_overlay.png").exists()
     section.show_combo.setCurrentIndex(2)
     section.show_combo.activated.emit(2)
-    assert "sub/b.tif objects" in widget.viewer.layers
+    assert "Objects in sub/b.tif" in widget.viewer.layers
     widget.shut_down()
     assert widget.controller.worker.join(10)

@@ -118,7 +118,7 @@ def test_a_neurite_is_followed_corrected_killed_and_resumed(window, qapp, sample
     pump(qapp, lambda: widget.session.restore_button.isVisibleTo(widget.session))
     press(widget.area, widget.session.restore_button)
     viewer.dims.set_current_step(0, 12)
-    kept = viewer.layers["neurite objects"].data
+    kept = viewer.layers["Objects in neurite"].data
     pump(qapp, lambda: widget.controller.shown.ready is not None)
     keep_picture(viewer, "neurite_3_resumed", tmp_path)
     assert np.array_equal(kept, last) or np.array_equal(kept, again)  # at most the last commit is lost

@@ -228,7 +228,7 @@ def test_the_whole_image_is_segmented_on_disk_and_opened_to_look_at(desk, slide,
     assert plane.shape == SIZE
     assert plane[0:2, 300:302][0, 0] == 300 % 251
     assert settings.pixel_size == (0.5, 0.25)
-    labels = desk.viewer.layers["image whole image"]
+    labels = desk.viewer.layers["Whole image of image"]
     assert not labels.editable
     assert labels.multiscale
     assert [np.asarray(level).sum() for level in labels.data] == [200, 50]
@@ -255,13 +255,13 @@ def test_a_run_on_the_whole_image_that_did_not_end_is_gone_on_with(desk, slide, 
     assert slide.closed
     assert control.region.unfinished == path
     assert any("The disk is full." in message for _, message in notes) == (how == "failed")
-    partial = [layer for layer in desk.viewer.layers if layer.name == "image whole image"]
+    partial = [layer for layer in desk.viewer.layers if layer.name == "Whole image of image"]
     assert len(partial) == (how == "stopped")
     slide.error, slide.hold = None, False
     assert control.segment_whole(path)
     desk.finish()
     assert [one.path for one, _ in slide.seen] == [slide.seen[0][0].path] * 2
-    assert len([layer for layer in desk.viewer.layers if layer.name == "image whole image"]) == 1
+    assert len([layer for layer in desk.viewer.layers if layer.name == "Whole image of image"]) == 1
     assert control.region.unfinished is None
     assert "1 object in whole.zarr" in control.status
     desk.viewer.layers.remove(image)
@@ -309,7 +309,7 @@ def test_the_whole_image_is_what_the_batch_engine_makes_of_it(
     ours_, theirs = (zarr.open_array(tmp_path / name / "0")[:] for name in ("whole.zarr", "batch.zarr"))
     assert report.n_objects > 3
     np.testing.assert_array_equal(ours_, theirs)
-    shown = desk.viewer.layers["image whole image"].data
+    shown = desk.viewer.layers["Whole image of image"].data
     np.testing.assert_array_equal(np.asarray(shown), theirs)
 
 

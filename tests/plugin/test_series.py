@@ -173,7 +173,7 @@ def test_n_goes_on_from_the_layer_that_everything_was_segmented_into(desk, folde
     assert desk.control.segment_everything()
     desk.finish()
     active = desk.viewer.layers.selection.active
-    assert active.name == "cell1 everything"
+    assert active.name == "Everything in cell1"
     (press,) = (act for key, act in active.keymap.items() if str(key) == "N")
     press(active)
     settle(desk)

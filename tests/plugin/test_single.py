@@ -206,7 +206,7 @@ def test_a_layer_of_few_labels_is_copied_with_its_place_and_its_notes(desk, note
     desk.click(30, 30)
     assert desk.commit().ids == (256,)
     copy = desk.target()
-    assert (copy.name, copy.data.dtype, copy.data[0, 0]) == ("small int32", np.int32, 255)
+    assert (copy.name, copy.data.dtype, copy.data[0, 0]) == ("Int32 copy of small", np.int32, 255)
     np.testing.assert_array_equal(copy.translate, small.translate)
     assert not small.visible
     assert small.data.sum() == 255

@@ -52,4 +52,4 @@ def test_a_long_session_holds_no_more_than_a_short_one(desk):
     assert len(desk.control.annotator.history._states) == 1
     assert not desk.control.annotator.undo()
     layers = [layer.name for layer in desk.viewer.layers]
-    assert layers == ["image", "image objects", "LightSAM preview", "LightSAM points"]
+    assert layers == ["image", "Objects in image", "LightSAM preview", "LightSAM points"]

@@ -177,7 +177,7 @@ def test_what_was_gained_is_shown_and_the_model_is_chosen_only_on_request(widget
     assert widget.teach.picture.height() > 50
     assert widget.controller.shown.settings.model == "lightsam"
     widget.teach.show_button.click()
-    before, after = (widget.viewer.layers[f"{word} my-model"] for word in ("before", "after"))
+    before, after = (widget.viewer.layers[f"{word} my-model in cells"] for word in ("Before", "After"))
     assert tuple(after.data_to_world((0, 0))) == (5, 10)
     assert after.data.sum() == 100
     assert before.data.sum() == 0

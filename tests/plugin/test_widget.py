@@ -62,11 +62,11 @@ def test_click_save_and_everything_through_the_buttons(widget, viewer, qtbot):
     qtbot.waitUntil(widget.click.commit_button.isEnabled, timeout=10_000)
     widget.click.next_button.click()
     widget.click.commit_button.click()
-    assert viewer.layers["cells objects"].data[30, 30] == 1
-    qtbot.waitUntil(lambda: widget.click.target_combo.currentText() == "cells objects")
+    assert viewer.layers["Objects in cells"].data[30, 30] == 1
+    qtbot.waitUntil(lambda: widget.click.target_combo.currentText() == "Objects in cells")
     widget.everything.button.click()
-    qtbot.waitUntil(lambda: "cells everything" in viewer.layers, timeout=10_000)
-    qtbot.waitUntil(lambda: widget.click.target_combo.currentText() == "cells everything")
+    qtbot.waitUntil(lambda: "Everything in cells" in viewer.layers, timeout=10_000)
+    qtbot.waitUntil(lambda: widget.click.target_combo.currentText() == "Everything in cells")
     assert not widget.everything.row.isVisible()
 
 
@@ -91,7 +91,7 @@ def test_the_widget_asks_before_an_object_is_replaced_and_names_what_is_correcte
     assert not control.single.replace_same
     control.annotator.clear()
     qtbot.waitUntil(lambda: not click.commit_button.isEnabled(), timeout=10_000)
-    assert control.suggested.correct(viewer.layers["cells objects"], 1)
+    assert control.suggested.correct(viewer.layers["Objects in cells"], 1)
     qtbot.waitUntil(click.commit_button.isEnabled, timeout=10_000)
     assert click.correct_button.isChecked()
     assert click.commit_button.text() == "Replace object 1 (C)"
@@ -135,7 +135,7 @@ def test_the_slider_is_followed_at_once_and_the_count_says_so(widget, viewer, qt
     assert not widget.everything.count.isVisible()
     widget.everything.button.click()
     qtbot.waitUntil(lambda: widget.everything.count.text() == "4 objects", timeout=10_000)
-    labels = viewer.layers["cells everything"]
+    labels = viewer.layers["Everything in cells"]
     widget.everything.slider.setValue(-50)
     qtbot.waitUntil(lambda: widget.everything.count.text() == "2 objects", timeout=10_000)
     assert labels.data.max() == 2

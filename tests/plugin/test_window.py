@@ -77,10 +77,10 @@ def test_click_shift_click_commit_paint_everything_undo_redo(window, qapp, nucle
         last, count, taken = now, len(viewer.layers), now - last
         if count == before:  # adding a layer is napari's own work
             longest[0] = max(longest[0], taken)
-        return "nuclei everything" in viewer.layers
+        return "Everything in nuclei" in viewer.layers
 
     pump(qapp, finished, 400)
-    everything = viewer.layers["nuclei everything"]
+    everything = viewer.layers["Everything in nuclei"]
     assert everything.data.max() > 15
     assert longest[0] < 2.0  # the window was never frozen for longer, on a busy machine
     assert labels.data.tobytes() == painted
@@ -165,15 +165,15 @@ def test_a_typical_object_is_drawn_and_what_the_window_shows_is_segmented(window
     section.scope.setCurrentIndex(1)
     section.scope.activated.emit(1)
     section.button.click()
-    pump(qapp, lambda: "nuclei everything" in viewer.layers, 300)
-    found = viewer.layers["nuclei everything"].data
+    pump(qapp, lambda: "Everything in nuclei" in viewer.layers, 300)
+    found = viewer.layers["Everything in nuclei"].data
     assert found.shape == nuclei[0].shape
     assert found[:128, :128].any()
     assert not found[200:, 200:].any()
     count = section.count.text()
     section.slider.setValue(-100)
     pump(qapp, lambda: section.count.text() != count)
-    assert [layer.name for layer in viewer.layers if layer.visible] == ["nuclei", "nuclei everything"]
+    assert [layer.name for layer in viewer.layers if layer.visible] == ["nuclei", "Everything in nuclei"]
 
 
 def test_the_window_goes_on_being_drawn_when_layers_are_removed(window, qapp, tiny):
@@ -214,8 +214,8 @@ def test_the_menu_command_opens_the_widget_and_runs_on_the_active_layer(window, 
     Application.get_app("napari").commands.execute_command("napari-lightsam.segment_everything").result(
         timeout=60
     )
-    pump(qapp, lambda: "crop everything" in viewer.layers, 300)
-    assert viewer.layers["crop everything"].data.max() > 2
+    pump(qapp, lambda: "Everything in crop" in viewer.layers, 300)
+    assert viewer.layers["Everything in crop"].data.max() > 2
 
 
 def test_the_window_may_be_closed_during_a_run(qapp, segmenter, monkeypatch):

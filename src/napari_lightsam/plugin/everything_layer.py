@@ -10,6 +10,7 @@ import numpy as np
 from napari_lightsam.errors import LightSamError
 from napari_lightsam.plugin import layers
 from napari_lightsam.plugin.made import Made, note_run
+from napari_lightsam.plugin.names import unused_name
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -80,7 +81,8 @@ def write(
     image = layers.by_id(viewer, plane.layer)
     if image is None:
         raise LightSamError("The image was deleted while it was being segmented; the result was dropped.")
-    name = f"{image.name} everything" + ("" if note.get("complete", True) else " (stopped)")
+    what = "Everything" if note.get("complete", True) else "Everything (stopped)"
+    name = unused_name(viewer, what, image.name)
     layer = layers.make_labels(image, plane, name, {**note, "role": "everything", "largest": 0})
     place = layers.place_in(layer, image, plane)
     assert place is not None  # a layer that we just made lies on the image

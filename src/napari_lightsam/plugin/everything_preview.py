@@ -12,6 +12,7 @@ from napari_lightsam.plugin import layers
 from napari_lightsam.plugin.axes import METADATA_KEY, level0
 from napari_lightsam.plugin.colours import YELLOW
 from napari_lightsam.plugin.everything_outlines import Outlined
+from napari_lightsam.plugin.names import unused_name
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -110,7 +111,7 @@ class RunPreview:
             shape[self._axis] = level0(image).shape[self._axis]
         layer = Labels(
             np.zeros(shape, np.uint8),
-            name=f"{image.name} everything (running)",
+            name=unused_name(self._viewer, "Everything (running)", image.name),
             # one that lists its labels would be compiled when it is first used, for seconds
             colormap=CyclicLabelColormap(colors=[(0, 0, 0, 0), YELLOW], background_value=0),
             opacity=1.0,

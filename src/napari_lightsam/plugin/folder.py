@@ -12,6 +12,7 @@ from napari_lightsam.errors import ConfigError, LightSamError
 from napari_lightsam.plugin.axes import AxisRole, NoPlane, pixel_size
 from napari_lightsam.plugin.loading import load
 from napari_lightsam.plugin.messages import report_error, report_info, report_warning, reworded
+from napari_lightsam.plugin.names import unused_name
 from napari_lightsam.plugin.scope import Scope, stack_axis
 from napari_lightsam.plugin.worker import Lane
 
@@ -153,7 +154,7 @@ class FolderBatch:
         channels = None if subject.rgb or subject.pixels.ndim == labels.data.ndim else -1
         rgb = {"rgb": True} if subject.rgb else {}
         viewer.add_image(subject.pixels, name=name, scale=scale, channel_axis=channels, **rgb)
-        viewer.add_labels(labels.data, name=f"{name} objects", scale=scale)
+        viewer.add_labels(labels.data, name=unused_name(viewer, "Objects", name), scale=scale)
 
     def _on_done(self, report: BatchReport) -> None:
         self.report = report

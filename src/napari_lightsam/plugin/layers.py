@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from napari_lightsam.plugin.axes import METADATA_KEY, AxisRole, Plane, level0
+from napari_lightsam.plugin.names import unused_name
 from napari_lightsam.plugin.places import index_of
 
 if TYPE_CHECKING:
@@ -312,7 +313,7 @@ def copy_as_int32(viewer: ViewerModel, labels: Labels) -> Labels:
     }
     copy = viewer.add_labels(
         labels.data.astype(np.int32),
-        name=f"{labels.name} int32",
+        name=unused_name(viewer, "Int32 copy", labels.name, "of"),
         affine=labels.affine.affine_matrix,
         metadata=deepcopy(labels.metadata),
         **keywords,

@@ -15,6 +15,7 @@ from napari_lightsam.plugin.axes import AxisRole, NoPlane
 from napari_lightsam.plugin.layers import Role
 from napari_lightsam.plugin.made import Made, note_made
 from napari_lightsam.plugin.messages import report_error, report_info
+from napari_lightsam.plugin.names import unused_name
 from napari_lightsam.plugin.places import view
 from napari_lightsam.plugin.planes_step import NOTE, written_planes
 from napari_lightsam.plugin.propagation_run import Followable, Run, plan, survey
@@ -302,7 +303,8 @@ class Propagation:
         """Save a very large object into a layer of its own: an undo step of that size would freeze napari."""
         value = run.of.value
         note = {"role": Role.OBJECTS, "largest": value}
-        made = layers.make_labels(image, run.start, f"{image.name} object {value}", note)
+        name = unused_name(self._viewer, f"Object {value}", image.name)
+        made = layers.make_labels(image, run.start, name, note)
         if made.data.shape != labels.data.shape:
             raise LightSamError(
                 f"Object {value} is too large to be saved in one step. Follow it in one direction at a "

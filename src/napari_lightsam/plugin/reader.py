@@ -106,6 +106,7 @@ def layers_of(session: Session, *, origin: str = "") -> list[LayerData]:
     import numpy as np
 
     from napari_lightsam.formats.images import read_image
+    from napari_lightsam.plugin.names import name_of
 
     image = read_image(session.image)
     choice = session.selection
@@ -136,7 +137,7 @@ def layers_of(session: Session, *, origin: str = "") -> list[LayerData]:
     labels_layer = (
         full,
         {
-            "name": f"{name} everything",
+            "name": name_of("Everything", name),
             "metadata": {
                 "napari-lightsam": {"role": "everything", "largest": int(labels.max(initial=0)), **note}
             },

@@ -12,6 +12,7 @@ from napari_lightsam.errors import LightSamError
 from napari_lightsam.plugin import layers
 from napari_lightsam.plugin.made import Made, note_made
 from napari_lightsam.plugin.messages import report_info
+from napari_lightsam.plugin.names import unused_name
 from napari_lightsam.plugin.places import view
 from napari_lightsam.plugin.timeline import Step, Timeline
 from napari_lightsam.plugin.undoable import write_step
@@ -145,7 +146,8 @@ class Results:
         return done
 
     def _new_layer(self, image: Image, plane: Plane) -> Labels:
-        labels = layers.make_labels(image, plane, f"{image.name} objects", {"role": "objects"})
+        name = unused_name(self.viewer, "Objects", image.name)
+        labels = layers.make_labels(image, plane, name, {"role": "objects"})
         layers.add(self.viewer, labels, keep_active=True)
         self.target = labels.unique_id
         return labels
@@ -219,7 +221,8 @@ class Results:
             y0, x0, y1, x1 = mask.box
             content[y0:y1, x0:x1][mask.crop] = value
         note = {"role": "objects", "largest": len(given)}
-        labels = layers.make_labels(image, plane, f"{image.name} large object", note, content)
+        name = unused_name(self.viewer, "Large object", image.name)
+        labels = layers.make_labels(image, plane, name, note, content)
         place = layers.place_in(labels, image, plane)
         assert place is not None  # a layer that we just made lies on the image
         for value, (mask, how) in enumerate(given, 1):

@@ -21,6 +21,7 @@ from napari_lightsam.plugin.layers import Role
 from napari_lightsam.plugin.lesson_time import LessonTime
 from napari_lightsam.plugin.loading import import_training
 from napari_lightsam.plugin.messages import report_error, report_info
+from napari_lightsam.plugin.names import unused_name
 from napari_lightsam.plugin.objects import describe, measure
 from napari_lightsam.plugin.places import view
 from napari_lightsam.plugin.prompts import read_boxes
@@ -319,11 +320,11 @@ class Teaching:
             return
         result, plane = taught.result, taught.plane
         y0, x0, _, _ = result.held_out
-        for word, labels in (("before", result.picture.before), ("after", result.picture.after)):
+        for word, labels in (("Before", result.picture.before), ("After", result.picture.after)):
             shape = layers.plane_shape(plane, *labels.shape)
             layer = self._viewer.add_labels(
                 labels.reshape(shape),
-                name=f"{word} {result.name}",
+                name=unused_name(self._viewer, f"{word} {result.name}", image.name),
                 metadata={METADATA_KEY: {"version": 1, "image": str(image.unique_id), "role": Role.LESSON}},
                 **layers.on_plane(image, plane, (y0, x0)),
             )

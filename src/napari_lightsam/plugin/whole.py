@@ -14,6 +14,7 @@ from napari_lightsam.errors import FileError
 from napari_lightsam.plugin import layers
 from napari_lightsam.plugin.axes import METADATA_KEY, micrometres
 from napari_lightsam.plugin.layers import Role
+from napari_lightsam.plugin.names import unused_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -212,7 +213,7 @@ def open_read_only(
     labels = Labels(
         levels if len(levels) > 1 else levels[0],
         multiscale=len(levels) > 1,
-        name=f"{image.name} whole image",
+        name=unused_name(viewer, "Whole image", image.name, "of"),
         metadata={
             METADATA_KEY: {
                 "role": Role.WHOLE,
