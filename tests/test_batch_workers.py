@@ -9,7 +9,7 @@ import threading
 import time
 import warnings
 from concurrent.futures import CancelledError
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +19,15 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from napari_lightsam.batch import BatchSettings, Recipe, segment_many, worker_model
+from napari_lightsam.batch.lock import LOCK, locked
+from napari_lightsam.batch.run import attempt_job
 from napari_lightsam.engine.config import EverythingConfig
 from napari_lightsam.engine.download import find_weights
 from napari_lightsam.engine.progress import Progress, drain
 from napari_lightsam.engine.segmenter import load_segmenter
+from napari_lightsam.engine.stopping import check_stopped, stoppable
 from napari_lightsam.engine.warned import LightSamWarning, Warned, hearing, tell
+from napari_lightsam.errors import FileError
 from test_batch import Thresholder, discs, write
 
 if TYPE_CHECKING:
@@ -120,14 +124,17 @@ def test_nothing_stays_of_a_batch_on_threads_that_does_not_end_well(
     if end == "cancelled":
         while next(work).stage != "segmenting images":
             pass
-        assert list((tmp_path / "tmp").glob("lightsam-*"))
+        assert (tmp_path / "out" / LOCK).exists()
         next(work)
+        begun = time.monotonic()
         work.close()
+        assert time.monotonic() - begun < 5  # an image takes half a minute
     else:
         monkeypatch.setattr("napari_lightsam.batch.run.attempt_job", fail)
         with pytest.raises(ZeroDivisionError):
             drain(work)
     assert not list((tmp_path / "tmp").iterdir())
+    assert not (tmp_path / "out" / LOCK).exists()
     model.go_on.set()
     time.sleep(0.3)
     assert model.calls <= 2  # the one that was under way, not all that waited
@@ -140,7 +147,9 @@ class Slow(Thresholder):
     go_on: threading.Event = field(default_factory=threading.Event)
 
     def everything(self, plane: np.ndarray, *rest: object, **more: object) -> Generator:
-        self.go_on.wait(30)
+        until = time.monotonic() + 30
+        while not self.go_on.wait(0.05) and time.monotonic() < until:
+            check_stopped()  # as every network does
         return (yield from super().everything(plane, *rest, **more))
 
 
@@ -194,11 +203,93 @@ def test_a_script_without_its_guard_is_told_so(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
         "from pathlib import Path\n"
-        "from napari_lightsam.batch.scale import Cancelled, Pool, delay\n"
+        "from napari_lightsam.batch.lock import locked\n"
+        "from napari_lightsam.batch.scale import Pool, delay\n"
         "pool = Pool('processes', 1)\n"
         "tasks = {'a': delay(len, 'a', 'abc')}\n"
-        "print([event for event in pool.run(tasks, Cancelled.inside(Path('.'))) if event])\n"
+        "with locked(Path('.')) as hold:\n"
+        "    print([event for event in pool.run(tasks, hold) if event])\n"
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300, cwd=tmp_path)
     assert 'If all do: Put what the script does under `if __name__ == "__main__":`' in done.stdout
     assert "A worker process was about to begin the run anew" in done.stderr
+
+
+def dawdle(batch: Any, job: Any) -> Generator:
+    """Segment an image by a worker that hears of nothing until it is told to write."""
+    folder = job.source.parent
+    (folder / "begun").touch()
+    while not (folder / "go on").exists():
+        time.sleep(0.02)
+    try:
+        with stoppable(lambda: False):
+            return drain(attempt_job(batch, job))
+    finally:
+        (folder / "ended").touch()
+    yield
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Generator:
+    distributed = pytest.importorskip("distributed")
+    here = {"n_workers": 1, "threads_per_worker": 2, "processes": False, "dashboard_address": None}
+    with distributed.LocalCluster(**here) as running, distributed.Client(running) as client:
+        yield client
+
+
+@pytest.mark.parametrize("end", ["cancelled", "killed"])
+def test_what_a_worker_comes_to_after_its_run_is_dropped(
+    end: str, cluster: Any, nuclei, segmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, out = write(tmp_path / "a.tif", nuclei[0][:64, :64]), tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr("napari_lightsam.batch.run.attempt_job", dawdle)
+        work = segment_many([image], out, Recipe(SETTINGS), segmenter=segmenter, scheduler=cluster)
+        while not (tmp_path / "begun").exists():
+            next(work)
+        held = (out / LOCK).read_bytes()
+        begun = time.monotonic()
+        work.close()
+        assert time.monotonic() - begun < 5
+        assert not (out / LOCK).exists()
+    if end == "killed":  # what such a run leaves is taken over by the next one
+        (out / LOCK).write_bytes(held)
+    other = Recipe(replace(SETTINGS, config=EverythingConfig(object_size=20)))
+    drain(segment_many([image], out, other, segmenter=segmenter))
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    (tmp_path / "go on").touch()
+    until = time.monotonic() + 60
+    while not (tmp_path / "ended").exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    assert (tmp_path / "ended").exists()
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_a_run_loses_its_hold_by_giving_up_by_ending_and_to_the_next_run(tmp_path: Path) -> None:
+    with locked(tmp_path) as hold:
+        assert not hold.lost()
+        killed = (tmp_path / LOCK).read_bytes()
+        hold.give_up()
+        assert hold.lost()
+        with pytest.raises(FileError, match=r"in use by another run .process \d+ on"), locked(tmp_path):
+            pass
+    assert hold.lost()
+    (tmp_path / LOCK).write_bytes(killed)
+    assert not hold.lost()  # nobody else is there, and what is finished is of use
+    with locked(tmp_path) as other:
+        assert (hold.lost(), other.lost()) == (True, False)
+        hold.give_up()
+        assert not other.lost()
+
+
+def test_a_batch_whose_folder_was_taken_by_another_run_ends(tmp_path: Path) -> None:
+    sources = [write(tmp_path / f"{i}.tif") for i in range(3)]
+    work = segment_many(
+        sources, tmp_path / "out", Recipe(SETTINGS), segmenter=Thresholder(), scheduler="threads", workers=1
+    )
+    while next(work).stage != "segmenting images":
+        pass
+    (tmp_path / "out" / LOCK).unlink()
+    with pytest.raises(FileError, match="out is not this run's any more"):
+        drain(work)
+    assert not (tmp_path / "out" / "objects.csv").exists()

@@ -18,7 +18,8 @@ import zarr
 from typer.testing import CliRunner
 
 from napari_lightsam.batch import BatchSettings, Recipe, segment_many
-from napari_lightsam.batch.scale import Cancelled, Pool, delay
+from napari_lightsam.batch.lock import locked
+from napari_lightsam.batch.scale import Pool, delay
 from napari_lightsam.batch.slide import segment_slide
 from napari_lightsam.batch.slide_blocks import Ids, Kept, draw_chunk
 from napari_lightsam.batch.slide_record import read_record
@@ -35,6 +36,7 @@ from napari_lightsam.cli import app
 from napari_lightsam.engine.config import EverythingConfig
 from napari_lightsam.engine.merge import Piece
 from napari_lightsam.engine.progress import drain
+from napari_lightsam.engine.stopping import Stopped
 from napari_lightsam.errors import ConfigError, FileError
 from napari_lightsam.train.metrics import match
 
@@ -368,7 +370,7 @@ def test_ctrl_c_keeps_what_is_finished_marks_it_and_tells_how_to_go_on(image, re
 def test_a_finished_block_that_was_taken_away_is_an_error_not_an_empty_place(tmp_path):
     zarr.create_array(tmp_path / "0", shape=(64, 64), chunks=(64, 64), dtype="uint32")
     plan = SimpleNamespace(kept=lambda i: tmp_path / f"{i}.npz", identity="same", out=tmp_path)
-    plan.cancelled = lambda: False
+    plan.hold = SimpleNamespace(lost=lambda: False)
 
     assert draw_chunk(plan, (0, 0, 64, 64), [Ids(0, 0)]) == 0
     with pytest.raises(FileError, match="during the run"):
@@ -424,6 +426,33 @@ def test_a_cancelled_run_keeps_what_is_finished_and_goes_on_from_there(image, se
     assert np.array_equal(labels, reference[1])
 
 
+def test_a_slide_whose_output_was_taken_away_is_not_complete_and_goes_on_later(pixels, segmenter, tmp_path):
+    out = tmp_path / "labels.zarr"
+    work = segment_slide(pixels[:128, :128], out, SETTINGS, model=segmenter, **LAYOUT)
+    while next(work).stage != "segmenting":
+        pass
+    (tmp_path / ".labels.zarr.lock").unlink()
+    with pytest.raises(FileError, match=r"labels\.zarr is not this run's any more"):
+        drain(work)
+    assert not read_record(out)["complete"]
+    assert drain(segment_slide(pixels[:128, :128], out, SETTINGS, model=segmenter, **LAYOUT)).n_objects > 5
+
+
+def test_a_worker_that_comes_late_keeps_no_block_and_draws_nothing(tmp_path):
+    square = Piece((0, 0, 8, 8), np.packbits(np.ones((8, 8), bool), axis=1), 64)
+    kept = Kept.of([square], np.array([0.9]), (0, 0, 64, 64))
+    with pytest.raises(Stopped):
+        kept.save(tmp_path / "late.npz", "same", lambda: True)
+    assert not list(tmp_path.iterdir())
+    kept.save(tmp_path / "0.npz", "same", lambda: False)
+    zarr.create_array(tmp_path / "0", shape=(64, 64), chunks=(64, 64), dtype="uint32")
+    asked = iter([False, True])
+    plan = SimpleNamespace(kept=lambda i: tmp_path / f"{i}.npz", identity="same", out=tmp_path)
+    plan.hold = SimpleNamespace(lost=lambda: next(asked))
+    assert draw_chunk(plan, (0, 0, 64, 64), [Ids(0, 0)]) == 1
+    assert not zarr.open_array(tmp_path / "0", mode="r")[:].any()
+
+
 def test_a_batch_on_a_cluster_gives_the_files_of_one_process(pixels, segmenter, cluster, tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", pixels[:128, :128])
     tifffile.imwrite(tmp_path / "b.tif", pixels[128:256, :128])
@@ -456,7 +485,8 @@ def test_tasks_of_dead_processes_are_done_again_and_those_that_kill_are_given_up
 
     pool = Pool("processes", 1)
     tasks = {"once": delay(die_once, "once"), "ever": delay(always_die, "ever")}
-    outcomes = dict(event for event in pool.run(tasks, Cancelled.inside(tmp_path)) if event)
+    with locked(tmp_path) as hold:
+        outcomes = dict(event for event in pool.run(tasks, hold) if event)
     pool.close()
     assert outcomes["once"] == "done"
     assert "died" in str(outcomes["ever"])

@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import os
+import secrets
 import socket
 import sys
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -25,8 +27,59 @@ _HELD = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK)  # how sy
 _FAR = 1 << 20  # byte that stands for the lock; others could not read what is locked (on Windows)
 
 
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A run's hold on its output, as its workers see it on whatever machine they are.
+
+    Attributes
+    ----------
+    path
+        File of the lock; it names who holds the output.
+    token
+        Unique to the run.
+    told
+        The file says the token; on a full disk it cannot.
+    """
+
+    path: Path
+    token: str
+    told: bool = True
+
+    def lost(self) -> bool:
+        """Tell whether the run is over: it gave up or ended, or another run has taken its output since."""
+        try:
+            # Opened, since machines may remember for minutes whether a file of the network is there.
+            return self.token.encode() not in self.path.read_bytes() and self.told
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False  # the network may stumble; a writer will be told by its own writing
+
+    def give_up(self) -> None:
+        """Say that the run is to end, while it holds the output still."""
+        with suppress(OSError), self.path.open("r+b") as file:
+            at = file.read().find(self.token.encode())
+            if at >= 0:
+                file.seek(at)
+                file.write(b"-" * len(self.token))
+
+    def check(self, output: Path) -> None:
+        """Make sure that the run is not over.
+
+        Raises
+        ------
+        FileError
+            It is, and not by its own will.
+        """
+        if self.lost():
+            raise FileError(
+                f"{output} is not this run's any more: another run has taken it, or {self.path.name} was "
+                "removed. What is finished is kept; the same command goes on from there."
+            )
+
+
 @contextmanager
-def locked(output: Path, lock: Path | None = None) -> Iterator[None]:
+def locked(output: Path, lock: Path | None = None) -> Iterator[Hold]:
     """Keep other runs away from an output.
 
     The lock is the operating system's, on a file that says who holds it. It ends with the process however
@@ -38,6 +91,11 @@ def locked(output: Path, lock: Path | None = None) -> Iterator[None]:
         What errors name; a folder where no lock is given.
     lock
         File of the lock; None: inside the folder. An output that is replaced as a whole has it beside it.
+
+    Yields
+    ------
+    hold
+        By which workers know whether the run that they work for still is the one that holds the output.
 
     Raises
     ------
@@ -55,9 +113,9 @@ def locked(output: Path, lock: Path | None = None) -> Iterator[None]:
     ['.lightsam.lock']
     """
     path = output / LOCK if lock is None else lock
-    descriptor = _acquire(path, output)
+    descriptor, hold = _acquire(path, output)
     try:
-        yield
+        yield hold
     finally:
         # Windows removes no open file; elsewhere it must go while it is locked, or another's could go.
         if sys.platform == "win32":
@@ -68,7 +126,7 @@ def locked(output: Path, lock: Path | None = None) -> Iterator[None]:
             os.close(descriptor)
 
 
-def _acquire(path: Path, output: Path) -> int:
+def _acquire(path: Path, output: Path) -> tuple[int, Hold]:
     while True:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -87,15 +145,18 @@ def _acquire(path: Path, output: Path) -> int:
         if _is_current(path, descriptor):
             break
         os.close(descriptor)  # its owner removed it between the two steps above
+    token, told = secrets.token_hex(8), False
     about = {
         "pid": os.getpid(),
         "host": socket.gethostname(),
         "since": datetime.now().isoformat(" ", "seconds"),
+        "token": token,
     }
     with suppress(OSError):  # a full disk: the lock holds, and only does not say whose it is
         os.ftruncate(descriptor, 0)
         os.write(descriptor, json.dumps(about).encode())
-    return descriptor
+        told = True
+    return descriptor, Hold(path, token, told)
 
 
 def _lock(descriptor: int) -> None:

@@ -120,7 +120,7 @@ def segment_many(
     version, plain = napari_lightsam.__version__, settings.to_plain()
     identity = Identity(version, plain, segmenter.spec.name, segmenter.weights_hash)
     check_writable(out)
-    with locked(out):
+    with locked(out) as hold:
         clear_parts(found.jobs)
         finished: Mapping[Job, Record] = {}
         if not overwrite:
@@ -137,7 +137,7 @@ def segment_many(
         else:
             left = {i: job for i, job in enumerate(found.jobs) if job not in finished}
             try:
-                done = yield from run_jobs(batch, left, attempt_job, out, (scheduler, workers, threads))
+                done = yield from run_jobs(batch, left, attempt_job, hold, (scheduler, workers, threads))
             finally:
                 clear_parts(found.jobs)  # of workers that were ended
             outcomes = tuple(

@@ -9,13 +9,11 @@ from __future__ import annotations
 import logging
 import os
 import queue
-import secrets
 import threading
 import time
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from multiprocessing import current_process
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +23,8 @@ from napari_lightsam.errors import ConfigError, DeviceError
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
     from concurrent.futures import Executor
-    from pathlib import Path
+
+    from napari_lightsam.batch.lock import Hold
 
     Events = Generator[tuple[str, Any] | None, None, None]
 
@@ -35,8 +34,7 @@ LOCAL = ("threads", "processes")
 _ADDRESSES = ("tcp://", "tls://", "ucx://", "inproc://")
 _TRIES = 2  # times that workers die before anything is done, after which tasks are tried one by one
 _BEAT = 0.2  # seconds, after which whoever waits is let go to see whether it was cancelled
-_PATIENCE = 1.0  # seconds that a cancelled run waits for its processes to notice
-_FAR = 5.0  # and for the workers of a cluster, which it cannot end
+_PATIENCE = 0.5  # seconds that a cancelled run waits for workers to notice; what later ones find is dropped
 
 _GUARD = (
     'Put what the script does under `if __name__ == "__main__":`, since each worker process reads the '
@@ -50,33 +48,6 @@ class WorkerLostError(DeviceError):
 
 class SchedulerLostError(DeviceError):
     """The scheduler of a cluster does not answer any more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cancelled:
-    """A file that says that a run is to end: workers on all machines see it.
-
-    Attributes
-    ----------
-    path
-        Unique to the run.
-    """
-
-    path: Path
-
-    @classmethod
-    def inside(cls, folder: Path) -> Cancelled:
-        """Name the file of a new run."""
-        return cls(folder / f"cancelled-{secrets.token_hex(4)}")
-
-    def __call__(self) -> bool:
-        """Tell whether the run is to end: the file is there, or its folder is gone with the run."""
-        return os.path.exists(self.path) or not os.path.isdir(self.path.parent)
-
-    def announce(self) -> None:
-        """Make the file."""
-        if os.path.isdir(self.path.parent):
-            self.path.touch()
 
 
 def check_scheduler(scheduler: Any) -> None:
@@ -146,18 +117,19 @@ class Pool:
             return None
         return max(1, count_cores() // self.workers) if self.local else 1
 
-    def run(self, tasks: Mapping[str, Any], cancelled: Cancelled) -> Events:
+    def run(self, tasks: Mapping[str, Any], hold: Hold) -> Events:
         """Do tasks; closing the iterator cancels what is not done.
 
-        When it is closed, no worker of this machine writes any more: processes that do not notice soon are
-        ended, threads come to their next step.
+        When it is closed, no worker writes any more: processes that do not notice soon are ended, threads
+        come to their next step, and a worker of a cluster drops what it comes to later.
 
         Parameters
         ----------
         tasks
             `dask.delayed` objects by their keys.
-        cancelled
-            Is announced when the iterator is closed early; tasks ask it now and then.
+        hold
+            Of the run on its output, given up when the iterator is closed early; tasks ask for it now and
+            then, and before they write.
 
         Yields
         ------
@@ -175,7 +147,7 @@ class Pool:
         done = False
         work = self._run_local if self.local else self._run_distributed
         try:
-            with closing(work(left, cancelled)) as outcomes:
+            with closing(work(left, hold)) as outcomes:
                 for outcome in outcomes:
                     if outcome is not None:
                         del left[outcome[0]]
@@ -183,7 +155,7 @@ class Pool:
             done = True
         finally:
             if not done:
-                cancelled.announce()
+                hold.give_up()
 
     def close(self) -> None:
         """End the processes of this pool, and leave a cluster that was entered by its address."""
@@ -197,24 +169,24 @@ class Pool:
             self._client = None
             log.setLevel(level)
 
-    def _run_local(self, left: dict[str, Any], cancelled: Cancelled) -> Events:
+    def _run_local(self, left: dict[str, Any], hold: Hold) -> Events:
         breaks, total = 0, len(left)
         while left and breaks < _TRIES:
             before = len(left)
             try:
-                yield from self._once(dict(left), cancelled)
+                yield from self._once(dict(left), hold)
                 return
             except BrokenProcessPool:  # all workers of a pool end with one
                 breaks = breaks + 1 if len(left) == before else 0
         for name, task in list(left.items()):  # each alone, so that none is given up for another's sake
             try:
-                yield from self._once({name: task}, cancelled)
+                yield from self._once({name: task}, hold)
             except BrokenProcessPool:
                 why = "each worker that was at it died, perhaps for want of memory"
                 hint = f". If all do: {_GUARD}" if len(left) == total and self.name == "processes" else ""
                 yield name, WorkerLostError(why + hint)
 
-    def _once(self, tasks: dict[str, Any], cancelled: Cancelled) -> Events:
+    def _once(self, tasks: dict[str, Any], hold: Hold) -> Events:
         """Compute on this machine, in a thread of its own, so that whoever waits can cancel."""
         import dask
 
@@ -257,7 +229,7 @@ class Pool:
             self._drop_processes()
             raise
         except BaseException:
-            cancelled.announce()
+            hold.give_up()
             self._end_processes()
             if threads is not None:
                 threads.shutdown(wait=True, cancel_futures=True)
@@ -283,7 +255,7 @@ class Pool:
             self._processes.end(_PATIENCE)
             self._processes = None
 
-    def _run_distributed(self, left: dict[str, Any], cancelled: Cancelled) -> Events:
+    def _run_distributed(self, left: dict[str, Any], hold: Hold) -> Events:
         """Compute on a cluster: dask itself gives the tasks of dead workers to others."""
         from distributed.scheduler import KilledWorker
 
@@ -316,8 +288,8 @@ class Pool:
                 yield names[future.key], outcome
         finally:
             if waiting:
-                cancelled.announce()
-                until = time.monotonic() + _FAR
+                hold.give_up()
+                until = time.monotonic() + _PATIENCE
                 with suppress(queue.Empty):
                     for _ in range(waiting):
                         news.get(timeout=max(0.0, until - time.monotonic()))

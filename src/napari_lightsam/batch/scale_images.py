@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import secrets
-import shutil
-import tempfile
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_lightsam.batch.scale import (
-    Cancelled,
     Pool,
     SchedulerLostError,
     WorkerLostError,
@@ -22,12 +18,14 @@ from napari_lightsam.batch.settings import FileOutcome
 from napari_lightsam.batch.single import Batch
 from napari_lightsam.batch.worker_model import WorkerModel
 from napari_lightsam.engine.progress import Progress
+from napari_lightsam.engine.stopping import Stopped, stoppable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
     from napari_lightsam.batch.inputs import Job
+    from napari_lightsam.batch.lock import Hold
     from napari_lightsam.batch.recipe import Recipe
     from napari_lightsam.batch.resume import Identity
     from napari_lightsam.engine.progress import Work
@@ -48,8 +46,8 @@ class RemoteBatch:
         As in `Batch`.
     attempt
         Segments one image; returns what became of it, and why others would fail alike, or nothing.
-    cancelled
-        Tells workers to stop.
+    hold
+        Tells workers when to stop.
     """
 
     model: WorkerModel
@@ -58,16 +56,17 @@ class RemoteBatch:
     size: float | None
     overwrite: bool
     attempt: Attempt
-    cancelled: Cancelled
+    hold: Hold
 
 
 def segment_remotely(batch: RemoteBatch, job: Job) -> tuple[FileOutcome, str] | None:
     """Segment one image in a worker; None when the run was cancelled before it was done."""
-    if batch.cancelled():
+    lost = batch.hold.lost
+    if lost():
         return None
-    here = Batch(batch.model.load(), batch.recipe, batch.identity, batch.size, batch.overwrite)
-    with closing(batch.attempt(here, job)) as work:
-        while not batch.cancelled():
+    here = Batch(batch.model.load(), batch.recipe, batch.identity, batch.size, batch.overwrite, lost)
+    with suppress(Stopped), stoppable(lost), closing(batch.attempt(here, job)) as work:
+        while not lost():
             try:
                 next(work)
             except StopIteration as stop:
@@ -77,7 +76,7 @@ def segment_remotely(batch: RemoteBatch, job: Job) -> tuple[FileOutcome, str] | 
 
 
 def run_jobs(
-    batch: Batch, jobs: Mapping[int, Job], attempt: Attempt, folder: Path, where: Where
+    batch: Batch, jobs: Mapping[int, Job], attempt: Attempt, hold: Hold, where: Where
 ) -> Work[dict[int, FileOutcome]]:
     """Segment the images of a batch on a scheduler; a generator of `Progress`.
 
@@ -89,8 +88,8 @@ def run_jobs(
         By their place in the batch.
     attempt
         As in `RemoteBatch`; a function of a module, since it travels by name.
-    folder
-        That all workers can write to; nothing stays there.
+    hold
+        Of this run on its output.
     where
         Scheduler, workers and threads, as in `batch.slide.segment_slide`.
 
@@ -104,6 +103,8 @@ def run_jobs(
     ------
     ConfigError
         As `batch.scale.Pool`.
+    FileError
+        Another run has taken the output.
     """
     scheduler, workers, threads = where
     pool = Pool(scheduler, workers)
@@ -111,7 +112,7 @@ def run_jobs(
         told = None if pool.name == "threads" else threads or pool.threads_each()
         model = WorkerModel.of(batch.segmenter, told)
         try:
-            return (yield from _run(pool, batch, model, jobs, attempt, folder))
+            return (yield from _run(pool, batch, model, jobs, attempt, hold))
         finally:
             model.forget()
     finally:
@@ -119,22 +120,19 @@ def run_jobs(
 
 
 def _run(
-    pool: Pool, batch: Batch, model: WorkerModel, jobs: Mapping[int, Job], attempt: Attempt, folder: Path
+    pool: Pool, batch: Batch, model: WorkerModel, jobs: Mapping[int, Job], attempt: Attempt, hold: Hold
 ) -> Work[dict[int, FileOutcome]]:
-    # Workers that are still at a cancelled run see by the folder, too, that it is over.
-    place = Path(tempfile.mkdtemp(prefix="lightsam-")) if pool.local else folder
-    cancelled = Cancelled.inside(place)
     mark = secrets.token_hex(4)
-    remote = RemoteBatch(model, batch.recipe, batch.identity, batch.size, batch.overwrite, attempt, cancelled)
+    remote = RemoteBatch(model, batch.recipe, batch.identity, batch.size, batch.overwrite, attempt, hold)
     shared = constant(remote, f"batch-{mark}")
     tasks: dict[str, Any] = {
         str(i): delay(segment_remotely, f"image-{mark}-{i}", shared, job) for i, job in jobs.items()
     }
     outcomes: dict[int, FileOutcome] = {}
-    done, stage = 0, "segmenting images"
+    done, hopeless, stage = 0, False, "segmenting images"
     try:
         yield Progress(stage, 0, len(jobs))
-        with closing(pool.run(tasks, cancelled)) as events:
+        with closing(pool.run(tasks, hold)) as events:
             for event in events:
                 if event is not None:
                     job, outcome = jobs[int(event[0])], event[1]
@@ -147,15 +145,13 @@ def _run(
                     if outcome is not None:
                         outcomes[int(event[0])] = outcome[0]
                         if outcome[1]:
-                            cancelled.announce()
+                            hopeless = True
+                            hold.give_up()
                 yield Progress(stage, done, len(jobs))
+        if not hopeless:
+            hold.check(hold.path.parent)
     except SchedulerLostError as error:
         for i, job in jobs.items():
             if i not in outcomes:
                 outcomes[i] = FileOutcome(job.source, "failed", message=str(error), image=job.image)
-    finally:
-        if pool.local:
-            shutil.rmtree(place, ignore_errors=True)
-        else:
-            cancelled.path.unlink(missing_ok=True)
     return outcomes

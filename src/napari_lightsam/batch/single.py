@@ -14,6 +14,7 @@ from napari_lightsam.batch.resume import find_former, remove
 from napari_lightsam.batch.settings import BatchSettings, FileOutcome
 from napari_lightsam.batch.subject import Subject, hear
 from napari_lightsam.engine.progress import Progress
+from napari_lightsam.engine.stopping import Stopped
 from napari_lightsam.engine.warned import hearing
 from napari_lightsam.errors import FileError
 from napari_lightsam.formats.atomic import written_whole
@@ -25,6 +26,8 @@ from napari_lightsam.formats.overlay import save_overlay
 from napari_lightsam.formats.sidecar import Record, hash_file, save_record, write_record
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import pandas as pd
 
     from napari_lightsam.batch.recipe import Recipe
@@ -56,6 +59,8 @@ class Batch:
         Object size of the batch in pixels, or None: each image's own.
     overwrite
         Of results that are there nothing is kept, not even what this run makes none of.
+    stop
+        Asked before results take their names; when it says True they are dropped.
     """
 
     segmenter: Segmenter
@@ -63,6 +68,7 @@ class Batch:
     identity: Identity
     size: float | None
     overwrite: bool = False
+    stop: Callable[[], bool] | None = None
 
     @property
     def settings(self) -> BatchSettings:
@@ -81,6 +87,8 @@ def segment_job(batch: Batch, job: Job) -> Work[FileOutcome]:
     ------
     LightSamError
         The image cannot be read or segmented, or a result cannot be written.
+    Stopped
+        The results are not wanted any more.
     """
     settings = batch.settings
     yield Progress("reading", 0, 0)
@@ -195,6 +203,8 @@ def _write(
             outputs |= {path.name: digest for path, digest in former.items() if path.name not in outputs}
         record = replace(record, outputs=outputs)
         save_record(parts[job.record], record)
+        if batch.stop is not None and batch.stop():
+            raise Stopped
         # A run that ends between the renamings, killed or refused one, is known by this as ours, made again.
         write_record(job.pending, record)
         for path in former:

@@ -32,6 +32,7 @@ from napari_lightsam.formats.guard import protect_inputs
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from napari_lightsam.batch.lock import Hold
     from napari_lightsam.engine.image import ArrayLike
     from napari_lightsam.engine.progress import Work
     from napari_lightsam.engine.segmenter import Segmenter
@@ -131,8 +132,8 @@ def segment_slide(
     Raises
     ------
     FileError
-        If the image cannot be opened or is changed during the run, another run uses `out`, or that is
-        to be overwritten and no label image.
+        If the image cannot be opened or is changed during the run, another run uses `out` or takes it, or
+        that is to be overwritten and no label image.
     ImageError
         If nothing of the image can be read, or it is no plane.
     ConfigError
@@ -217,15 +218,15 @@ class _Slide:
         """Segment a slide while no other run may write to its output."""
         out = self.place.out
         check_writable(out.parent)
-        with locked(out, out.with_name(f".{out.name}.lock")):
-            return (yield from self._run(plane, pool))
+        with locked(out, out.with_name(f".{out.name}.lock")) as hold:
+            return (yield from self._run(plane, pool, hold))
 
-    def _run(self, plane: ArrayLike, pool: Pool) -> Work[SlideReport]:
+    def _run(self, plane: ArrayLike, pool: Pool, hold: Hold) -> Work[SlideReport]:
         place = self.place
         done = place.begin(overwrite=self.overwrite)
         earlier = {} if self.overwrite else place.earlier()
         plan, level, notes, about = yield from make_plan(
-            self.worker, self.settings, self.block, place, plane, earlier
+            self.worker, self.settings, self.block, place, plane, earlier, hold
         )
         if pool.name != "threads":
             self.give_up()  # the model has laid out the blocks; others compute them

@@ -21,15 +21,16 @@ from napari_lightsam.engine.level import BlockCache, Embedding
 from napari_lightsam.engine.merge import Piece
 from napari_lightsam.engine.progress import drain
 from napari_lightsam.engine.samplers import SAMPLERS, level_of
+from napari_lightsam.engine.stopping import Stopped
 from napari_lightsam.engine.walk import Walk
 from napari_lightsam.errors import ConfigError, DeviceError, FileError, WeightsError
 from napari_lightsam.formats.atomic import WriteError, written_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from napari_lightsam.batch.scale import Cancelled
+    from napari_lightsam.batch.lock import Hold
     from napari_lightsam.batch.worker_model import WorkerModel
     from napari_lightsam.engine.config import EverythingConfig
     from napari_lightsam.engine.image import Plane
@@ -60,8 +61,8 @@ class SlidePlan:
         Folders of the label image, and of the blocks that are finished.
     identity
         Hash of all that decides the result.
-    cancelled
-        Tells workers to stop.
+    hold
+        Tells workers when to stop.
     """
 
     plane: Plane
@@ -71,7 +72,7 @@ class SlidePlan:
     out: Path
     parts: Path
     identity: str
-    cancelled: Cancelled
+    hold: Hold
 
     def look(self, segmenter: Segmenter) -> tuple[Embedding, Level]:
         """Return the image as the model looks at it."""
@@ -169,11 +170,14 @@ class Kept:
         bits = self.bits[self.starts[i] : self.starts[i + 1]].reshape(y1 - y0, -1)
         return Piece((y0, x0, y1, x1), bits, int(self.areas[i]), float(self.iou[i]))
 
-    def save(self, path: Path, identity: str) -> None:
-        """Write a file."""
+    def save(self, path: Path, identity: str, stop: Callable[[], bool] | None = None) -> None:
+        """Write a file; `Stopped` is raised, and none is there, when `stop` says True to what is written."""
         arrays = {name: getattr(self, name) for name in self.__slots__}
-        with written_whole(path) as part, part.open("wb") as file:
-            np.savez_compressed(file, identity=np.array(identity), **arrays)
+        with written_whole(path) as part:
+            with part.open("wb") as file:
+                np.savez_compressed(file, identity=np.array(identity), **arrays)
+            if stop is not None and stop():
+                raise Stopped
 
     @classmethod
     def load(cls, path: Path, identity: str) -> Kept | None:
@@ -230,7 +234,7 @@ def segment_block(plan: SlidePlan, index: int, block: Block) -> Finished | Faile
     kept = Kept.load(plan.kept(index), plan.identity)
     if kept is not None:
         return replace(kept.summary(), earlier=True)
-    if plan.cancelled():
+    if plan.hold.lost():
         return None
     segmenter = plan.model.load()
     embedding, level = plan.look(segmenter)
@@ -238,7 +242,9 @@ def segment_block(plan: SlidePlan, index: int, block: Block) -> Finished | Faile
     try:
         kept = _segment(plan, segmenter, embedding, level, block)
         if kept is not None:
-            kept.save(plan.kept(index), plan.identity)
+            kept.save(plan.kept(index), plan.identity, plan.hold.lost)
+    except Stopped:
+        return None
     except (WriteError, WeightsError, DeviceError, ConfigError):
         raise  # every other block would fail alike
     except MemoryError:
@@ -252,7 +258,7 @@ def _segment(
     plan: SlidePlan, segmenter: Segmenter, embedding: Embedding, level: Level, block: Block
 ) -> Kept | None:
     config = plan.config
-    walk = Walk(segmenter, embedding, config, plan.cancelled)
+    walk = Walk(segmenter, embedding, config, plan.hold.lost)
     parts = drain(walk.through(level, [block], SAMPLERS[config.mode]))
     parts = drain(ask_larger(walk, level, parts))
     if walk.stopped:
@@ -296,7 +302,7 @@ def draw_chunk(plan: SlidePlan, box: Box, blocks: Sequence[Ids], *_: Any) -> int
     """
     import zarr
 
-    if plan.cancelled():
+    if plan.hold.lost():
         return 0
     y0, x0, y1, x1 = box
     labels = np.zeros((y1 - y0, x1 - x0), np.uint32)
@@ -321,7 +327,8 @@ def draw_chunk(plan: SlidePlan, box: Box, blocks: Sequence[Ids], *_: Any) -> int
             name = ids.first + 1 + i - int(np.searchsorted(dropped, i))
             _draw(labels, (y0, x0), piece, name)
             drawn += 1
-    zarr.open_array(plan.out / "0", mode="r+")[y0:y1, x0:x1] = labels
+    if not plan.hold.lost():  # else another run may have drawn there since
+        zarr.open_array(plan.out / "0", mode="r+")[y0:y1, x0:x1] = labels
     return drawn
 
 
@@ -338,9 +345,11 @@ def shrink_chunk(plan: SlidePlan, level: int, box: Box) -> None:
     """Fill a part of a smaller copy with every second pixel of the next larger one."""
     import zarr
 
-    if plan.cancelled():
+    if plan.hold.lost():
         return
     y0, x0, y1, x1 = box
     source = zarr.open_array(plan.out / str(level - 1), mode="r")
     target = zarr.open_array(plan.out / str(level), mode="r+")
-    target[y0:y1, x0:x1] = np.asarray(source[2 * y0 : 2 * y1, 2 * x0 : 2 * x1])[::2, ::2]
+    pixels = np.asarray(source[2 * y0 : 2 * y1, 2 * x0 : 2 * x1])[::2, ::2]
+    if not plan.hold.lost():
+        target[y0:y1, x0:x1] = pixels

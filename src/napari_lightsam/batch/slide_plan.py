@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import napari_lightsam
-from napari_lightsam.batch.scale import Cancelled
 from napari_lightsam.batch.slide_blocks import SlidePlan
 from napari_lightsam.batch.slide_record import NORMALISED, recall_plane, recall_size
 from napari_lightsam.batch.slide_source import Forgiving, describe_state
@@ -18,6 +17,7 @@ from napari_lightsam.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from napari_lightsam.batch.lock import Hold
     from napari_lightsam.batch.settings import BatchSettings
     from napari_lightsam.batch.slide_place import SlidePlace
     from napari_lightsam.batch.worker_model import WorkerModel
@@ -35,6 +35,7 @@ def make_plan(
     place: SlidePlace,
     plane: ArrayLike,
     earlier: Mapping[str, Any],
+    hold: Hold,
 ) -> Work[Planned]:
     """Fix what holds for the whole slide; a generator of `Progress`.
 
@@ -48,6 +49,8 @@ def make_plan(
         The image.
     earlier
         What earlier runs noted: normalisation and object size are measured once a slide.
+    hold
+        Of this run on its output.
 
     Returns
     -------
@@ -98,7 +101,7 @@ def make_plan(
         notes = (*notes, "brightness was measured without parts that cannot be read")
     plan = SlidePlan(
         replace(prepared, data=plane), config, worker, block, place.out, place.parts, identity,
-        Cancelled.inside(place.parts),
+        hold,
     )  # fmt: skip
     return plan, plan.look(segmenter)[1], notes, about
 

@@ -32,7 +32,7 @@ def segment_blocks(
     plan: SlidePlan, level: Level, blocks: Sequence[Block], pool: Pool, chunk: int
 ) -> Work[dict[int, Finished | Failed]]:
     """Segment all blocks, and draw each chunk once its blocks are there."""
-    mark = plan.cancelled.path.name
+    mark = plan.hold.token
     shared = constant(plan, f"plan-{mark}")
     tasks = {
         f"block-{i}": delay(segment_block, f"block-{mark}-{i}", shared, i, block)
@@ -47,7 +47,7 @@ def segment_blocks(
         tasks[f"chunk-{n}"] = delay(draw_chunk, f"chunk-{mark}-{n}", shared, box, ids, *needed)
     found: dict[int, Finished | Failed] = {}
     yield Progress("segmenting", 0, len(blocks))
-    with closing(pool.run(tasks, plan.cancelled)) as events:
+    with closing(pool.run(tasks, plan.hold)) as events:
         for event in events:
             if event is not None and event[0].startswith("block-"):
                 i, outcome = int(event[0].rpartition("-")[2]), event[1]
@@ -55,6 +55,7 @@ def segment_blocks(
                     outcome = Failed(areas[i], str(outcome))
                 found[i] = outcome
             yield Progress("segmenting", len(found), len(blocks))
+    plan.hold.check(plan.out)
     return found
 
 
@@ -72,7 +73,7 @@ def draw_labels(
         first[i] = total
         total += counts[i]
     tasks = {}
-    mark = plan.cancelled.path.name
+    mark = plan.hold.token
     shared = constant(plan, f"plan-{mark}-labels")
     for n, box in enumerate(_chunks(plan.plane.shape, chunk)):
         over = [i for i, part in sorted(finished.items()) if part.count and _overlap(part.reach, box)]
@@ -86,7 +87,7 @@ def make_copies(plan: SlidePlan, pool: Pool, chunk: int) -> Work[None]:
     import zarr
 
     group = zarr.open_group(plan.out, mode="r")
-    mark = plan.cancelled.path.name
+    mark = plan.hold.token
     for level in range(1, len(list(group.array_keys()))):
         height, width = group[str(level)].shape  # type: ignore[union-attr]
         shared = constant(plan, f"plan-{mark}-copy{level}")
@@ -101,7 +102,7 @@ def compare_blocks(
     plan: SlidePlan, finished: Mapping[int, Finished], pool: Pool
 ) -> Work[dict[int, dict[int, bytes | None]]]:
     """Compare objects of neighbouring blocks; returns what changed, by block."""
-    mark = plan.cancelled.path.name
+    mark = plan.hold.token
     shared = constant(plan, f"plan-{mark}-seams")
     visitors = find_visitors(finished)
     tasks = {
@@ -117,13 +118,14 @@ def compare_blocks(
 def _all(pool: Pool, tasks: Mapping[str, Any], plan: SlidePlan, stage: str) -> Work[dict[str, Any]]:
     """Do tasks of which none may be missing."""
     done: dict[str, Any] = {}
-    with closing(pool.run(tasks, plan.cancelled)) as events:
+    with closing(pool.run(tasks, plan.hold)) as events:
         for event in events:
             if event is not None:
                 if isinstance(event[1], WorkerLostError):
                     raise event[1]
                 done[event[0]] = event[1]
             yield Progress(stage, len(done), len(tasks))
+    plan.hold.check(plan.out)
     return done
 
 

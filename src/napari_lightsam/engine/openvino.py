@@ -27,12 +27,13 @@ from napari_lightsam.engine.openvino_decoder import decoder_graph, proposal_grap
 from napari_lightsam.engine.openvino_encoder import FRAME_UNIT, encoder_graph
 from napari_lightsam.engine.quantized import NOT_QUANTIZED, encoder_identity, find_quantized
 from napari_lightsam.engine.runtime import Device, waves
+from napari_lightsam.engine.stopping import Stopped, check_stopped
 from napari_lightsam.errors import ConfigError, DeviceError, LightSamError
 from napari_lightsam.model.sam import PromptTensors
 from napari_lightsam.model.spec import TINY_VIT_WIDTHS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -48,7 +49,7 @@ _ERROR = {"bfloat16": 0.05, "float32": 1e-3, "int8": 0.5}  # of the norm: usual 
 _HINTS = {"bfloat16": "bf16", "float32": "f32"}
 _TELEMETRY = "openvino_telemetry"
 _AREA = 4096  # image tokens decoded at once: what stays in a core's cache is decoded a quarter faster
-_BEAT = 100  # milliseconds, after which Python is let go to hear Ctrl-C
+_BEAT = 100  # milliseconds, after which Python is let go to hear Ctrl-C and whether it is to stop
 _KEPT = 4  # compiled sizes of the decoding window
 
 _importing = threading.Lock()
@@ -141,7 +142,7 @@ class OpenVinoRuntime:
             self._core = self._openvino.Core()
             self.device, self._float = _choose_precision(self._core, precision)
             self._dtype: torch.dtype = getattr(torch, self._float)
-            self._encoder = self._compile(self._encoder_graph(loaded, quantized))
+            self._encoder = self._compile(lambda: self._encoder_graph(loaded, quantized))
         except RuntimeError as error:
             raise DeviceError(f"OpenVINO failed: {first_line(error)} Use runtime='torch'.") from error
         self._self_test()
@@ -157,26 +158,27 @@ class OpenVinoRuntime:
         graph.output(0).tensor().set_element_type(getattr(self._openvino.Type, _HINTS[self._float]))
         return graph.build()
 
-    def _compile(self, graph: Any) -> _Graph:
+    def _compile(self, build: Callable[[], Any]) -> _Graph:
         hints = compile_hints(self._float)
-        return _Graph(self._openvino, self._core.compile_model(graph, "CPU", hints))
+        return _Graph(self._openvino, lambda: self._core.compile_model(build(), "CPU", hints))
 
     def _graph(self, key: tuple[int, int] | str) -> _Graph:
         """Return the decoder for an area of (height, width) tokens, or the "proposals" graph."""
         with self._building:
             graph = self._graphs.pop(key, None)
             if graph is None:
-                kind = _HINTS[self._float]
-                if isinstance(key, str):
-                    assert self._model.proposal_head is not None
-                    built = proposal_graph(self._openvino, self._model.proposal_head, kind)
-                else:
-                    built = decoder_graph(self._openvino, self._model, *key, kind)
-                graph = self._compile(built)
+                graph = self._compile(lambda: self._decoder_graph(key))
             self._graphs[key] = graph
             while len(self._graphs) > _KEPT:
                 self._graphs.popitem(last=False)
             return graph
+
+    def _decoder_graph(self, key: tuple[int, int] | str) -> Any:
+        kind = _HINTS[self._float]
+        if isinstance(key, str):
+            assert self._model.proposal_head is not None
+            return proposal_graph(self._openvino, self._model.proposal_head, kind)
+        return decoder_graph(self._openvino, self._model, *key, kind)
 
     def encode(self, frame: FloatArray) -> Tensor:
         """Embed one frame (3, H, W), sides multiples of 32, as tokens (1, 256, H/16, W/16).
@@ -304,9 +306,9 @@ def compile_hints(precision: str) -> dict[str, Any]:
 class _Graph:
     """A compiled graph, run by one thread at a time."""
 
-    def __init__(self, openvino: Any, compiled: Any) -> None:
-        self._openvino = openvino
-        self._request = compiled.create_infer_request()
+    def __init__(self, openvino: Any, compiled: Callable[[], Any]) -> None:
+        self._openvino, self._compiled = openvino, compiled
+        self._request = compiled().create_infer_request()
         self._lock = threading.Lock()
         self._busy: tuple[Sequence[Any], Sequence[Any]] | None = None
 
@@ -314,11 +316,18 @@ class _Graph:
         """Compute from arrays or tensors into others, without copies.
 
         Ctrl-C is heard meanwhile. The library then goes on by itself, in memory that is kept for it.
+
+        Raises
+        ------
+        Stopped
+            This thread was asked to end; the library has ended, too.
         """
         with self._lock:
             if self._busy is not None:  # what Ctrl-C left
                 with suppress(RuntimeError):
                     self._finish()
+            if self._request is None:
+                self._request = self._compiled().create_infer_request()
             for index, array in enumerate(outputs):
                 self._request.set_output_tensor(index, self._wrap(array))
             for index, array in enumerate(inputs):
@@ -330,11 +339,21 @@ class _Graph:
     def _finish(self) -> None:
         try:
             while not self._request.wait_for(_BEAT):
-                pass
+                check_stopped()
         except RuntimeError:
             self._busy = None
             raise
+        except Stopped:
+            self._cancel()
+            raise
         self._busy = None
+
+    def _cancel(self) -> None:
+        """End the library's work between two layers, and the graph: it remembers shapes of both halves."""
+        self._request.cancel()
+        with suppress(RuntimeError):  # which says that it was cancelled
+            self._request.wait()
+        self._request = self._busy = None
 
     def _wrap(self, array: Tensor | NDArray[Any]) -> Any:
         openvino = self._openvino

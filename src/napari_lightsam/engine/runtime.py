@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from napari_lightsam.engine.config import Precision, RuntimeName
+from napari_lightsam.engine.stopping import check_stopped
 from napari_lightsam.engine.warned import tell
 from napari_lightsam.errors import ConfigError, DeviceError
 from napari_lightsam.model.build import reduce_precision
@@ -194,6 +195,9 @@ class TorchRuntime:
     def __init__(self, model: Sam, device: Device) -> None:
         self.device = device
         self._model = model.to(device.name)
+        for part in self._model.modules():
+            if next(part.children(), None) is not None:  # a block of layers
+                part.register_forward_pre_hook(_may_go_on)
         # Channels last: the encoder's convolutions are a third faster on CPUs.
         self._model.image_encoder.to(memory_format=torch.channels_last)
         self._dtype = torch.float32
@@ -293,6 +297,11 @@ class TorchRuntime:
             f"{self.device.name} has too little free memory for this model, even in the smallest batch. "
             "Close other programs, choose a smaller model such as 'lightsam', or use device='cpu'."
         )
+
+
+def _may_go_on(*_: object) -> None:
+    """Ask, before each block of layers, whether its result is still wanted."""
+    check_stopped()
 
 
 def _out_of_memory(error: RuntimeError) -> bool:

@@ -16,6 +16,7 @@ from napari_lightsam.engine.found import Found
 from napari_lightsam.engine.level import BlockReader
 from napari_lightsam.engine.progress import Progress
 from napari_lightsam.engine.select import plausible
+from napari_lightsam.engine.stopping import Stopped, stoppable
 from napari_lightsam.engine.tile import Tile
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Walk:
     segmenter, embedding, config
         Model, plane and settings.
     stop
-        Called before each batch; the walk ends when it says True.
+        Called before each batch, and while the network computes; the walk ends when it says True.
     asked
         Prompts decoded so far.
     numbered
@@ -119,7 +120,8 @@ class Walk:
         """Ask all rounds of one tile."""
         parts: list[Candidates] = []
         try:
-            ask = next(rounds)
+            with stoppable(self.stop):
+                ask = next(rounds)
             while not self.stopped:
                 numbers = self._numbers(ask)
                 found: list[Candidates] = []
@@ -127,15 +129,20 @@ class Walk:
                 for side, batch in self._batches(tile, ask):
                     if self._must_stop():
                         break
-                    part = self._ask(tile, ask, batch, side, numbers)
+                    with stoppable(self.stop):
+                        part = self._ask(tile, ask, batch, side, numbers)
                     found.append(part)
                     parts.append(replace(part, prompts=numbers[part.prompts]))
                     coming -= len(batch)
                     expected = self._expected(begun, coming, done, left)
                     yield Progress("segmenting", self.asked, expected, Found(parts[-1], self.config))
-                ask = rounds.send(concatenate(found, tile.level))
+                with stoppable(self.stop):
+                    ask = rounds.send(concatenate(found, tile.level))
         except StopIteration:
             pass
+        except Stopped:
+            if not self._must_stop():  # it is another who wants no result at all
+                raise
         finally:
             rounds.close()
         return parts

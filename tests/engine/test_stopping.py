@@ -1,0 +1,89 @@
+"""A network that is computing is ended when nobody wants what it computes."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from napari_lightsam.engine.config import EverythingConfig
+from napari_lightsam.engine.level import BlockCache, Embedding
+from napari_lightsam.engine.progress import drain
+from napari_lightsam.engine.samplers import SAMPLERS
+from napari_lightsam.engine.segmenter import load_segmenter
+from napari_lightsam.engine.stopping import Stopped, check_stopped, stoppable
+from napari_lightsam.engine.walk import Walk
+
+FRAME = np.random.default_rng(0).normal(size=(3, 256, 256)).astype(np.float32)
+LARGE = np.random.default_rng(0).normal(size=(3, 1536, 1536)).astype(np.float32)
+
+
+@pytest.mark.parametrize("runtime", ["torch", "openvino"])
+def test_a_network_is_ended_while_it_computes_and_then_computes_as_before(runtime) -> None:
+    try:
+        network = load_segmenter("lightsam", device="cpu", precision="float32", runtime=runtime).runtime
+    except Exception as error:
+        pytest.skip(f"{runtime} does not run here: {error}")
+    before = network.encode(FRAME)
+    asked = []
+    with pytest.raises(Stopped), stoppable(lambda: asked.append(1) or len(asked) > 1):
+        network.encode(LARGE)
+    assert len(asked) == 2
+    assert torch.equal(network.encode(FRAME), before)
+
+
+def test_another_thread_is_not_asked_and_what_is_asked_inside_is_forgotten_outside() -> None:
+    heard = []
+
+    def elsewhere() -> None:
+        check_stopped()
+        heard.append("goes on")
+
+    with stoppable(lambda: True):
+        other = threading.Thread(target=elsewhere)
+        other.start()
+        other.join()
+        with stoppable(lambda: False), stoppable(None):
+            check_stopped()
+        with pytest.raises(Stopped):
+            check_stopped()
+    check_stopped()
+    assert heard == ["goes on"]
+
+
+@pytest.mark.parametrize("whose", ["its own", "another's"])
+def test_a_walk_that_is_stopped_in_a_block_keeps_the_blocks_before_unless_nothing_is_wanted(
+    whose, segmenter, sample
+) -> None:
+    image = sample("nuclei_fluorescence")[0][:256, :384]
+    embedding = segmenter.lazy_embedding(image, object_size=26)
+    level = replace(segmenter.level(embedding), side=512)
+    blocks = level.block_list()
+    assert len(blocks) > 1
+    encoded = 0
+    encode = segmenter.runtime.encode
+
+    def count(frame):
+        nonlocal encoded
+        encoded += 1
+        return encode(frame)
+
+    def second() -> bool:
+        return encoded > 1
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(segmenter.runtime, "encode", count)
+        embedding = Embedding(embedding.plane, 26, segmenter.weights_hash, BlockCache(kept=1))
+        walk = Walk(segmenter, embedding, EverythingConfig(), second if whose == "its own" else None)
+        work = walk.through(level, blocks, SAMPLERS["object-aware"])
+        if whose == "its own":
+            parts = drain(work)
+            assert walk.stopped
+            assert sum(len(part) for part in parts) > 0
+        else:
+            with pytest.raises(Stopped), stoppable(second):
+                drain(work)
+    assert encoded == 2
