@@ -216,6 +216,7 @@ def tiny(monkeypatch):
     segmenter = TinySegmenter()
     monkeypatch.setattr(inference, "load", lambda name: segmenter)
     monkeypatch.setattr(inference, "choose_again", segmenter.choose_again)
+    monkeypatch.setattr(inference, "known_balances", lambda *_: np.zeros(0))
     monkeypatch.setattr(inference, "segment_planes", segmenter.stack)
     return segmenter
 

@@ -19,6 +19,7 @@ from napari_lightsam.plugin.worker import Lane
 
 # the fixture of the tiny model puts others in their places
 CHOOSE_AGAIN, SEGMENT_PLANES = inference.choose_again, inference.segment_planes
+KNOWN_BALANCES = inference.known_balances
 
 
 @pytest.fixture
@@ -26,6 +27,7 @@ def real(desk, segmenter, monkeypatch):
     """A desk with the embedded model in float32."""
     monkeypatch.setattr(inference, "load", lambda name: segmenter)
     monkeypatch.setattr(inference, "choose_again", CHOOSE_AGAIN)
+    monkeypatch.setattr(inference, "known_balances", KNOWN_BALANCES)
     monkeypatch.setattr(inference, "segment_planes", SEGMENT_PLANES)
     desk.control.shown.use_settings(Settings(object_size=26))
     return desk

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -145,6 +146,30 @@ def test_the_slider_is_followed_at_once_and_the_count_says_so(widget, viewer, qt
     widget.everything.mode.setCurrentIndex(3)
     widget.everything.mode.activated.emit(3)
     assert "press the button again" in widget.everything.count.text()
+
+
+def test_the_slider_spans_what_the_run_found_and_keeps_a_balance_that_others_chose(
+    widget, viewer, qtbot, tiny, monkeypatch
+):
+    known = np.array([-0.75, -0.5, -0.25, -0.01])
+    monkeypatch.setattr("napari_lightsam.plugin.inference.known_balances", lambda *_: known)
+    viewer.add_image(np.zeros((60, 60)), name="cells")
+    ready(qtbot, widget)
+    section, choices = widget.everything, lambda: widget.controller.everything.choices
+    assert section.slider.value() == 0
+    section.button.click()
+    qtbot.waitUntil(lambda: section.count.text() == "4 objects", timeout=10_000)
+    assert (section.slider.value(), choices().config.balance) == (100, 0.0)  # there are no more
+    assert "from 0 to 4 objects" in section.slider.toolTip()
+    section.slider.setValue(20)
+    qtbot.waitUntil(lambda: section.count.text() == "2 objects", timeout=10_000)
+    assert (section.slider.value(), choices().config.balance) == (20, -0.375)
+    widget.controller.everything.choose(
+        replace(choices(), config=replace(choices().config, balance=-0.3))  # as in a file
+    )
+    section.border.click()
+    assert choices().config.balance == -0.3
+    assert len(tiny.runs) == 1
 
 
 def test_what_was_typed_a_moment_ago_counts_for_the_run(widget, viewer, qtbot, tiny):

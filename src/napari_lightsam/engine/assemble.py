@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_lightsam.engine.config import Thresholds, thresholds
+from napari_lightsam.engine.config import Thresholds, balance_of, thresholds
 from napari_lightsam.engine.merge import Pile, check_out, scores_of, write_pieces
 from napari_lightsam.engine.select import parts_of, plausible, suppress
 from napari_lightsam.model.spec import ObjectFrame
@@ -188,6 +188,31 @@ def passing(candidates: Candidates, config: EverythingConfig, smaller: float = 1
         keep_border=config.keep_border,
     )
     return np.flatnonzero(passed)
+
+
+def balances(candidates: Candidates, config: EverythingConfig) -> NDArray[np.float64]:
+    """Return from which balance on each object is there: what a balance changes in the result of one run.
+
+    Parameters
+    ----------
+    candidates
+        Of one run.
+    config
+        As in `to_labels`; its own balance does not count.
+
+    Returns
+    -------
+    NDArray
+        float64 (n,) between -1 and 1, rising: of the objects at a balance of 1.
+    """
+    _, kept = pile_objects(candidates, replace(config, balance=1.0))
+    needed = np.full(len(kept), -1.0)
+    given = config.iou_threshold, config.stability_threshold
+    scores = candidates.iou[kept], candidates.stability[kept]
+    for threshold, usual, mine in zip(given, candidates.usual, scores, strict=True):
+        if threshold is None:  # one that is given is not moved
+            needed = np.maximum(needed, balance_of(usual, mine.astype(np.float64)))
+    return np.sort(np.minimum(needed, 1.0))
 
 
 def least_area(config: EverythingConfig, smaller: float = 1.0) -> float:

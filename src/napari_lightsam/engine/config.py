@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from _typeshed import DataclassInstance
+    from numpy.typing import NDArray
+
+    FloatArray = NDArray[np.floating[Any]]
 
 Precision = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 RuntimeName = Literal["auto", "torch", "openvino"]
@@ -24,6 +27,7 @@ Mode = Literal["auto", "object-aware", "hierarchical", "grid"]
 
 _MORE = 0.5  # of the usual thresholds: what a balance of 1 goes down to
 _FEWER = 0.5  # of the way from the usual thresholds to 1: what a balance of -1 goes up to
+_TINY = 1e-9
 _SIZE = re.compile(r"([0-9.]+(?:e[+-]?[0-9]+)?) *(px|px2|px²|um|µm|μm|um2|µm²|μm²|um²)")
 
 
@@ -157,6 +161,26 @@ def thresholds(config: EverythingConfig, usual: Thresholds) -> Thresholds:
 def balanced(usual: float, balance: float) -> float:
     """Move a threshold between 0 and 1 to let pass more objects (balance up to 1) or fewer (down to -1)."""
     return usual * (1 - (1 - _MORE) * balance) if balance >= 0 else usual + (1 - usual) * _FEWER * -balance
+
+
+def balance_of(usual: float, scores: FloatArray) -> FloatArray:
+    """Return the balance from which on candidates pass a threshold: beyond 1 where none lets them pass.
+
+    Parameters
+    ----------
+    usual
+        The threshold at a balance of 0.
+    scores
+        float (N,).
+
+    Examples
+    --------
+    >>> balance_of(0.5, np.array([0.25, 0.5, 0.75])).tolist()
+    [1.0, 0.0, -1.0]
+    """
+    more = (usual - scores) / max(usual * (1 - _MORE), _TINY)
+    fewer = (usual - scores) / max((1 - usual) * _FEWER, _TINY)
+    return np.where(scores < usual, more, fewer)
 
 
 def keep_floors(config: EverythingConfig, usual: Thresholds) -> Thresholds:

@@ -18,6 +18,7 @@ from napari_lightsam.plugin.everything_layer import describe
 from napari_lightsam.plugin.everything_outlines import Outlined
 from napari_lightsam.plugin.everything_preview import RunPreview
 from napari_lightsam.plugin.everything_result import Job, Result
+from napari_lightsam.plugin.everything_scale import BalanceScale
 from napari_lightsam.plugin.messages import report_error, report_info, report_warning
 from napari_lightsam.plugin.proposals import read_proposals
 from napari_lightsam.plugin.scope import Scope, all_planes, chosen_region
@@ -216,7 +217,8 @@ class Everything:
             prompted=asked.choices.prompts_from is not None,
         )
         kept = found if asked.axis is None else None
-        written = self.last.write(asked, kept, result.objects, found.config)  # type: ignore[arg-type]
+        scale = BalanceScale(result.balances)
+        written = self.last.write(asked, kept, result.objects, found.config, scale)  # type: ignore[arg-type]
         if written is None:
             return
         size = found.object_size

@@ -10,6 +10,7 @@ from psygnal import Signal
 from napari_lightsam.engine.config import EverythingConfig, keep_floors, thresholds
 from napari_lightsam.errors import LightSamError
 from napari_lightsam.plugin.everything_layer import Written, hide_covered, update, write
+from napari_lightsam.plugin.everything_scale import BalanceScale
 from napari_lightsam.plugin.messages import report_error
 from napari_lightsam.plugin.scope import Scope
 from napari_lightsam.plugin.worker import Lane, Worker
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from napari_lightsam.engine.assemble import Segmentation
     from napari_lightsam.plugin.axes import Plane
-    from napari_lightsam.plugin.everything_result import Objects
+    from napari_lightsam.plugin.everything_result import Choice, Objects
     from napari_lightsam.plugin.inference import Inference, Settings
     from napari_lightsam.plugin.scope import Region
     from napari_lightsam.plugin.shown import Shown
@@ -90,6 +91,7 @@ class _Kept:
     """None for a stack, whose candidates are not kept."""
     written: Written
     shown: EverythingConfig
+    scale: BalanceScale
 
 
 class LastResult:
@@ -136,6 +138,12 @@ class LastResult:
         kept = self._live()
         return None if kept is None else len(kept.written.objects.scores)
 
+    @property
+    def scale(self) -> BalanceScale:
+        """What a slider over the objects of the result is about."""
+        kept = self._live()
+        return BalanceScale() if kept is None else kept.scale
+
     def _live(self) -> _Kept | None:
         """Return the result while its plane is on display: elsewhere it must not change unseen."""
         kept, plane = self._kept, self._shown.plane
@@ -156,7 +164,12 @@ class LastResult:
         return now != made or settings != kept.asked.settings
 
     def write(
-        self, asked: Asked, found: Segmentation | None, objects: Objects, shown: EverythingConfig
+        self,
+        asked: Asked,
+        found: Segmentation | None,
+        objects: Objects,
+        shown: EverythingConfig,
+        scale: BalanceScale,
     ) -> Written | None:
         """Add the objects of a run as a layer, and keep its candidates.
 
@@ -168,6 +181,8 @@ class LastResult:
             Its candidates, or None where none are kept.
         objects, shown
             What was chosen of them, and how.
+        scale
+            Over all of them.
 
         Returns
         -------
@@ -182,7 +197,7 @@ class LastResult:
         former = self._kept
         if former is not None and former.asked.plane.key == asked.plane.key:
             hide_covered(self._viewer, former.written, written)
-        self._kept = _Kept(asked, found, written, shown)
+        self._kept = _Kept(asked, found, written, shown, scale)
         self._targets.set(asked.plane.layer, written.layer)
         self.changed.emit()
         return written
@@ -202,22 +217,25 @@ class LastResult:
             return
         if config == kept.shown:
             return
+        same = replace(config, balance=kept.shown.balance) == kept.shown
+        balances = kept.scale.balances if same else None
         self._worker.submit(
             Lane.FILTER,
-            self._inference.filter(kept.segmentation, config, kept.asked.inside),
-            lambda objects: self._on_filtered(kept, config, objects),
+            self._inference.filter(kept.segmentation, config, kept.asked.inside, balances),
+            lambda choice: self._on_filtered(kept, config, choice),
             report_error,
         )
 
-    def _on_filtered(self, kept: _Kept, config: EverythingConfig, objects: Objects) -> None:
+    def _on_filtered(self, kept: _Kept, config: EverythingConfig, choice: Choice) -> None:
+        objects = choice.objects
         if kept is self._live():
-            kept.shown = config
+            kept.shown, kept.scale = config, BalanceScale(choice.balances)
             if update(self._viewer, kept.written, objects, {"settings": asdict(config)}):
                 self.renumbered.emit(kept.written.layer)
                 self._say(f"{counted(len(objects.scores))} chosen, without a new run.")
             else:
                 kept.asked.note["settings"] = asdict(config)
-                if self.write(kept.asked, kept.segmentation, objects, config) is not None:
+                if self.write(kept.asked, kept.segmentation, objects, config, kept.scale) is not None:
                     self._say("The layer was edited and stays as it is; the new choice is in another layer.")
             self.changed.emit()
         if self._waiting and self._wanted is not None:

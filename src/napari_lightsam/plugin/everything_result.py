@@ -71,6 +71,21 @@ class Objects(NamedTuple):
     areas: NDArray[np.intp]
 
 
+class Choice(NamedTuple):
+    """What was chosen of a run.
+
+    Attributes
+    ----------
+    objects
+        Chosen.
+    balances
+        From which balance on each object of the run is there, rising; empty where that is not known.
+    """
+
+    objects: Objects
+    balances: NDArray[np.float64]
+
+
 class Result(NamedTuple):
     """A finished run and what made it; `table` has a row for each linked object."""
 
@@ -80,6 +95,7 @@ class Result(NamedTuple):
     model: str
     weights_hash: str
     table: pd.DataFrame | None = None
+    balances: NDArray[np.float64] = np.zeros(0)
 
 
 def choose_again(segmentation: Segmentation, config: EverythingConfig) -> Objects:
@@ -92,6 +108,13 @@ def choose_again(segmentation: Segmentation, config: EverythingConfig) -> Object
     ids = np.union1d(segmentation.ids, segmentation.missing).astype(np.intp)
     labels, scores, found, _ = keep_ids(segmentation.candidates, config, ids)
     return measured(labels, found, scores)
+
+
+def known_balances(segmentation: Segmentation, config: EverythingConfig) -> NDArray[np.float64]:
+    """Return from which balance on each object of a run is there; where objects have ids, all always are."""
+    from napari_lightsam.engine.assemble import balances
+
+    return balances(segmentation.candidates, config) if segmentation.ids is None else np.zeros(0)
 
 
 def numbered(labels: NDArray[np.int32], scores: NDArray[Any], ids: NDArray[np.intp] | None = None) -> Objects:

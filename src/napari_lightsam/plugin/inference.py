@@ -12,11 +12,12 @@ from napari_lightsam.engine.alike import batches, predict_alike
 from napari_lightsam.engine.progress import Progress, Work
 from napari_lightsam.plugin.everything_outlines import outlined
 from napari_lightsam.plugin.everything_result import (
+    Choice,
     Job,
-    Objects,
     Result,
     choose_again,
     inside_only,
+    known_balances,
     measured,
     numbered,
 )
@@ -186,7 +187,10 @@ class Inference:
         )
         found = yield from outlined(work, job.region, job.inside)
         objects = inside_only(numbered(found.labels, found.scores, found.ids), job.inside)
-        return Result(found, objects, found.config.mode, segmenter.spec.name, segmenter.weights_hash)
+        balances = known_balances(found, found.config)
+        return Result(
+            found, objects, found.config.mode, segmenter.spec.name, segmenter.weights_hash, balances=balances
+        )
 
     def stack(self, request: PlaneRequest, settings: Settings, job: Job) -> Work[Result]:
         """Segment all planes slice by slice, exactly as `segment_stack` does."""
@@ -253,11 +257,16 @@ class Inference:
         return (yield from segment_whole(segmenter, plane, config, path, stop))
 
     def filter(
-        self, segmentation: Segmentation, config: EverythingConfig, inside: NDArray[np.bool_] | None = None
-    ) -> Work[Objects]:
-        """Choose again among the candidates of a run."""
+        self,
+        segmentation: Segmentation,
+        config: EverythingConfig,
+        inside: NDArray[np.bool_] | None = None,
+        balances: NDArray[np.float64] | None = None,
+    ) -> Work[Choice]:
+        """Choose again among the candidates of a run; `balances` where they are the same as before."""
         yield Progress("choosing objects", 0, 1)
-        return inside_only(choose_again(segmentation, config), inside)
+        objects = inside_only(choose_again(segmentation, config), inside)
+        return Choice(objects, known_balances(segmentation, config) if balances is None else balances)
 
 
 def follow(*args: Any, **keywords: Any) -> Work[Propagation]:

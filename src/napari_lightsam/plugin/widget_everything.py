@@ -96,9 +96,6 @@ class EverythingSection(QWidget):
         self.slider.setTickInterval(_STEPS)
         self.slider.setAccessibleName("Fewer or more objects")
         self.slider.setTickPosition(QSlider.TickPosition.TicksBelow)
-        self.slider.setToolTip(
-            "Left: only sure objects. Right: doubtful ones too. After a run the result follows at once."
-        )
         row = QHBoxLayout()
         row.addWidget(QLabel("fewer"))
         row.addWidget(self.slider, 1)
@@ -160,7 +157,7 @@ class EverythingSection(QWidget):
         self.button.clicked.connect(lambda: self._control.segment_everything())
         self._everything.progress.connect(self._show_run)
         self._everything.changed.connect(self._show_count)
-        self.slider.valueChanged.connect(self._choose)
+        self.slider.valueChanged.connect(self._choose_balance)
         for box in (self.min_size, self.max_size):
             box.changed.connect(self._choose)
         self.border.toggled.connect(self._choose)
@@ -176,7 +173,7 @@ class EverythingSection(QWidget):
         config = self._everything.choices.config
         self._showing = True
         try:
-            self.slider.setValue(round(config.balance * _STEPS))
+            self._show_balance()
             self.min_size.set_pixels(config.min_size)
             self.max_size.set_pixels(config.max_size)
             self.border.setChecked(config.keep_border)
@@ -186,6 +183,14 @@ class EverythingSection(QWidget):
                 box.setValue(box.minimum() if value is None else value)
         finally:
             self._showing = False
+
+    def _choose_balance(self) -> None:
+        choices = self._everything.choices
+        config = replace(choices.config, balance=self._balance_here())
+        self._everything.choose(replace(choices, config=config))
+
+    def _balance_here(self) -> float:
+        return self._everything.last.scale.balance((self.slider.value() + _STEPS) / (2 * _STEPS))
 
     def _choose(self, _: Any = None) -> None:
         if self._showing:
@@ -199,7 +204,6 @@ class EverythingSection(QWidget):
                 self.min_size.set_pixels(most)
             return
         values = {
-            "balance": self.slider.value() / _STEPS,
             "min_size": least,
             "max_size": most,
             "keep_border": self.border.isChecked(),
@@ -294,6 +298,19 @@ class EverythingSection(QWidget):
         if self.prompts.currentData() != chosen:
             self._choose()
 
+    def _show_balance(self) -> None:
+        """Put the slider where the balance stands; where it is there, it stays, as it may be dragged."""
+        scale, balance = self._everything.last.scale, self._everything.choices.config.balance
+        if self._balance_here() != balance:
+            self.slider.blockSignals(True)
+            self.slider.setValue(round(2 * _STEPS * scale.position(balance)) - _STEPS)
+            self.slider.blockSignals(False)
+        ends = "" if scale.counts is None else " Of this run: from {} to {} objects.".format(*scale.counts)
+        self.slider.setToolTip(
+            f"Left: only sure objects. Right: doubtful ones too.{ends} "
+            "After a run the result follows at once."
+        )
+
     def _show_run(self, progress: Any) -> None:
         self.row.show_progress(progress)
         show_if(self.button, progress is None)
@@ -309,6 +326,7 @@ class EverythingSection(QWidget):
             text += " (settings have changed: press the button again)"
         self.count.setText(text)
         self.count.setVisible(bool(text))
+        self._show_balance()
 
     def finish(self) -> None:
         """Leave the activity dock."""
