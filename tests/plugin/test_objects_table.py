@@ -207,6 +207,29 @@ def section(tiny, qtbot):
     assert widget.controller.worker.join(10)
 
 
+def test_the_layer_that_is_saved_into_is_reviewed_until_another_one_is_chosen(section):
+    control = section._control
+    viewer = control.viewer
+    (theirs,) = (layer for layer in viewer.layers if layer.name == "theirs")
+    mine = viewer.add_labels(np.zeros((40, 40), np.int32), name="mine")
+    viewer.layers.selection.clear()
+    control.results.target = theirs.unique_id
+    section.refresh()
+    assert section.labels.currentText() == "theirs"
+    control.results.target = mine.unique_id
+    section.refresh()
+    assert section.labels.currentText() == "mine"
+    section.labels.setCurrentIndex(section.labels.findText("theirs"))
+    section.labels.activated.emit(section.labels.currentIndex())
+    section.refresh()
+    assert section.labels.currentText() == "theirs"  # chosen, while objects still go into the other one
+    control.results.target = theirs.unique_id
+    section.refresh()
+    control.results.target = mine.unique_id
+    section.refresh()
+    assert section.labels.currentText() == "mine"
+
+
 def ids(section):
     return [section.model.label(row) for row in range(section.model.rowCount())]
 

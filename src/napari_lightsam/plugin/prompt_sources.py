@@ -146,6 +146,6 @@ def _check(found: Given, name: str) -> None:
         raise NoPlane(f"{name} holds no points or boxes on this plane.")
     if count > MOST:
         raise NoPlane(
-            f"{name} holds {count} prompts; up to {MOST} are taken at once. Use it under 'Prompts from' of "
+            f"{name} holds {count} prompts; up to {MOST} are taken at once. Use it under 'Objects from' of "
             "'Segment everything'."
         )

@@ -12,6 +12,22 @@ if TYPE_CHECKING:
     from napari_lightsam.plugin.results import Results
 
 
+class Follower:
+    """Tells when another choice of a Labels layer should go along with where objects are saved.
+
+    That is when objects are saved somewhere else than before; what the user chose meanwhile stays until then.
+    """
+
+    def __init__(self) -> None:
+        self._seen: Hashable | None = None
+
+    def should_go_to(self, target: Hashable | None) -> bool:
+        """Tell whether the target is a new one; asked once, it is not new any more."""
+        new = target is not None and target != self._seen
+        self._seen = target
+        return new
+
+
 class Targets:
     """Remembers the target of every image by ids alone, so that no layer is kept alive.
 

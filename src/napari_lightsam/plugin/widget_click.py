@@ -63,7 +63,7 @@ class ClickSection(QWidget):
         self.correct_button = QPushButton("Correct one")
         self.correct_button.setCheckable(True)
         self.similar_button = QPushButton("Find similar")
-        self.from_button = QPushButton("Prompts from")
+        self.from_button = QPushButton("Take prompts from")
         self.from_menu = QMenu(self.from_button)
         self.from_button.setMenu(self.from_menu)
         second = QHBoxLayout()

@@ -134,12 +134,12 @@ class EverythingSection(QWidget):
             "A layer that says where objects are: a point in each, a box or shape around each, or labels "
             "(of Cellpose or StarDist, say), whose objects are outlined anew and keep their ids."
         )
-        form.addRow("Prompts from", self.prompts)
+        form.addRow("Objects from", self.prompts)
         self.scores = {name: _score_box(_FIELDS[name]) for name in _SCORES}
         for name, box in self.scores.items():
             form.addRow(_TITLES[name], box)
         self.advanced = FoldedSection(
-            "Advanced", "What is seldom needed: mode, prompts of a layer, thresholds."
+            "Advanced", "What is seldom needed: mode, objects of a layer, thresholds."
         )
         self.advanced.column.addWidget(inner)
         self.advanced_form = form

@@ -17,6 +17,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_lightsam.plugin import layers
+from napari_lightsam.plugin.targets import Follower
 from napari_lightsam.plugin.widget_check import CheckBox
 from napari_lightsam.plugin.widget_folded import FoldedSection
 from napari_lightsam.plugin.widget_parts import enable, fill, wide
@@ -47,6 +48,7 @@ class ObjectsSection(FoldedSection):
         self._control = controller
         self._curating, self._splitting = controller.curating, controller.splitting
         self._filling = False
+        self._follower = Follower()
         self._build()
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
@@ -73,7 +75,8 @@ class ObjectsSection(FoldedSection):
     def _build_source(self) -> QHBoxLayout:
         self.labels = wide(QComboBox())
         self.labels.setToolTip(
-            "The Labels layer to look through; it follows the one selected in napari's list."
+            "The Labels layer to look through. It goes along with the one that objects are saved into, and "
+            "with the one selected in napari's list."
         )
         self.labels.setAccessibleName("Labels layer to review")
         self.scope = QComboBox()
@@ -82,6 +85,7 @@ class ObjectsSection(FoldedSection):
         self.scope.setToolTip("What table and edits are of: the plane on display, or the whole stack.")
         self.scope.setAccessibleName("Planes to review")
         row = QHBoxLayout()
+        row.addWidget(QLabel("Review"))
         row.addWidget(self.labels, 1)
         row.addWidget(self.scope)
         return row
@@ -156,7 +160,8 @@ class ObjectsSection(FoldedSection):
         """Show or hide the section; hidden, nothing is measured."""
         super().expand(wanted)
         if wanted:
-            self._on_active()
+            self._follow_target()
+            self._on_active()  # whoever selects a layer wants that one
             self.refresh()
             self._curating.begin()
             self._curating.measure()
@@ -181,18 +186,23 @@ class ObjectsSection(FoldedSection):
         if self.is_expanded and active is not None and active.unique_id in ids:
             self._curating.use_layer(active)
 
+    def _follow_target(self) -> None:
+        """Look through the layer that objects are saved into now, unless another one is being worked on."""
+        target = self._control.results.target
+        chosen = next((layer for layer in self._curating.choices() if layer.unique_id == target), None)
+        if self._follower.should_go_to(target) and chosen is not None and not self.is_at_work:
+            self._curating.use_layer(chosen)
+
     def refresh(self) -> None:
         """Bring the section in step with the viewer."""
         if not self.is_expanded:
             return
+        self._follow_target()
         found = list(self._curating.choices())
-        ids = [layer.unique_id for layer in found]
-        if self._curating.layer_id not in ids:
+        if self._curating.layer_id not in [layer.unique_id for layer in found]:
             target = self._control.results.target
-            chosen = next(
-                (layer for layer in found if layer.unique_id == target), found[-1] if found else None
-            )
-            self._curating.use_layer(chosen)
+            other = found[-1] if found else None
+            self._curating.use_layer(next((layer for layer in found if layer.unique_id == target), other))
         items = [(layer.name, layer.unique_id) for layer in found] or [("no Labels layer yet", None)]
         fill(self.labels, items, self._curating.layer_id)
         self._show()

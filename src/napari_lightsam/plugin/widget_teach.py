@@ -22,6 +22,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_lightsam.plugin.axes import NoPlane
+from napari_lightsam.plugin.targets import Follower
 from napari_lightsam.plugin.widget_folded import FoldedSection
 from napari_lightsam.plugin.widget_parts import ProgressRow, enable, fill, in_words, show_if, wide
 
@@ -60,6 +61,7 @@ class TeachSection(FoldedSection):
         self._control = controller
         self._teaching = controller.teaching
         self._why_no_image = ""
+        self._follower = Follower()
         self._shown: Taught | None = None
         column = self.column
         hint = QLabel(_HINT)
@@ -86,8 +88,11 @@ class TeachSection(FoldedSection):
         form.setVerticalSpacing(4)
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         self.labels = wide(QComboBox())
-        self.labels.setToolTip("The Labels layer that you corrected; only the plane on display counts.")
-        form.addRow("Corrected", self.labels)
+        self.labels.setToolTip(
+            "The Labels layer that you corrected: at first the one that objects are saved into. Only the "
+            "plane on display counts."
+        )
+        form.addRow("Learn from", self.labels)
         self.regions = wide(QComboBox())
         self.regions.setToolTip(
             "Where every object has its label. 'around the labels' takes the rectangle around all of them; "
@@ -192,7 +197,10 @@ class TeachSection(FoldedSection):
         labels = [] if image is None else list(self._teaching.corrected_layers(image, plane))
         shapes = [] if image is None else list(self._teaching.region_layers(image))
         items: list[tuple[str, Any]] = [(layer.name, layer.unique_id) for layer in reversed(labels)]
-        fill(self.labels, items or [("no Labels layer yet", None)], self._teaching.lesson.labels)
+        target, chosen = self._control.results.target, self._teaching.lesson.labels
+        if self._follower.should_go_to(target) and any(target == layer.unique_id for layer in labels):
+            chosen = target
+        fill(self.labels, items or [("no Labels layer yet", None)], chosen)
         items = [("around the labels", None), *((layer.name, layer.unique_id) for layer in shapes)]
         fill(self.regions, items, self._teaching.lesson.regions)
 
