@@ -44,6 +44,12 @@ def box(desk, y0, x0, y1, x1):
     desk.finish()
 
 
+def box_on_plane(desk, *box):
+    """Put a box on the plane on display, whatever its pixels measure."""
+    desk.control.annotator.take([], [box])
+    desk.finish()
+
+
 def save(desk, path):
     assert desk.control.sessions.save(path)
     desk.run_until(lambda: not desk.control.sessions.is_busy)
@@ -93,6 +99,20 @@ def test_the_script_draws_it_as_it_was_too(desk, clipped, segmenter, monkeypatch
     labels = desk.target().data
     made = run(desk.control.sessions.as_python(), monkeypatch, segmenter, tmp_path)
     np.testing.assert_array_equal(made, labels)
+
+
+@pytest.mark.parametrize("name", ["nuclei_fluorescence", "nuclei_histology", "neurites_fibsem_3d"])
+def test_the_script_reads_a_sample_image_by_its_name(desk, segmenter, monkeypatch, tmp_path, name):
+    (image,) = desk.viewer.open_sample("napari-lightsam", name)
+    image.name = "cells"
+    desk.control.shown.use_image(image)
+    desk.finish()
+    box_on_plane(desk, 5, 5, 25, 25)
+    desk.commit()
+    script = desk.control.sessions.as_python()
+    assert f"image = read_sample({name!r})" in script
+    made = run(script, monkeypatch, segmenter, tmp_path)
+    np.testing.assert_array_equal(made, desk.target().data.squeeze())
 
 
 def test_overlapping_objects_of_a_layer_of_its_own_are_made_again(

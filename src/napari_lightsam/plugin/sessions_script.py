@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +12,14 @@ from napari_lightsam.engine.config import EverythingConfig
 from napari_lightsam.plugin.made import Made, plain_mask
 from napari_lightsam.plugin.sessions_replay import origin_of
 from napari_lightsam.plugin.sessions_scene import image_index, is_colour
+from napari_lightsam.samples import SAMPLES, read_sample
 from napari_lightsam.session.document import areas_of
+from napari_lightsam.session.picture import hash_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from napari_lightsam.session import Document, LabelRecord
+    from napari_lightsam.session import Document, ImageRecord, LabelRecord
 
 _HEAD = '''"""{title}"""
 
@@ -117,10 +120,25 @@ def _is_plain(how: Made, record: LabelRecord) -> bool:
     return how.prompt is not None and how.prompt.mask is None
 
 
+@cache
+def _samples() -> dict[str, str]:
+    """Return the name of each image of the package by the hash of its pixels."""
+    return {hash_pixels(read_sample(name)): name for name in SAMPLES}
+
+
+def _sample(image: ImageRecord) -> str | None:
+    """Return which image of the package this is, whatever its layer is called; None: it is none."""
+    return _samples().get(image.pixels_hash) if image.path is None else None
+
+
 def _reading(document: Document, path: Path | None, kept: Sequence[int]) -> list[str]:
-    files = all(image.path is not None for image in document.images)
-    lines = ["from napari_lightsam.formats.images import read_image"] if files else []
-    if path is not None and (kept or not files):
+    files = [image.path is not None for image in document.images]
+    samples = [_sample(image) is not None for image in document.images]
+    others = not all(file or sample for file, sample in zip(files, samples, strict=True))
+    lines = ["from napari_lightsam.formats.images import read_image"] if any(files) else []
+    if any(samples):
+        lines.append("from napari_lightsam.samples import read_sample")
+    if path is not None and (kept or others):
         lines.append("from napari_lightsam.session import read_document")
     return lines
 
@@ -132,6 +150,8 @@ def _pixels(document: Document, path: Path | None) -> str:
         if image.path is not None:
             part = "[:]" if image.path.is_dir() else ""  # of a zarr folder, which reads nothing before
             lines.append(f"{name} = read_image({str(image.path)!r}).data{part}.reshape({image.shape})\n")
+        elif (sample := _sample(image)) is not None:
+            lines.append(f"{name} = read_sample({sample!r})\n")
         elif path is not None:
             lines.append(f"{name} = read_document({str(path)!r}).images[{number}].pixels\n")
         else:
