@@ -163,7 +163,9 @@ class Signs:
         self._styling = True
         try:
             layer.selected_data = set()
-            layer.data = positions
+            # the viewer would go through all layers twice: it hears of the extent as well
+            with layer.events.data.blocker():
+                layer.data = positions
             layer.features = layer.features.assign(sign=list(signs))
         finally:
             self._styling = False

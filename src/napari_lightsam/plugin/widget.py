@@ -36,6 +36,7 @@ from napari_lightsam.plugin.widget_teach import TeachSection
 if TYPE_CHECKING:
     import napari
 
+_SOON = 40  # milliseconds, in which what was done is painted; the dock follows then
 _WIDGETS: weakref.WeakSet[LightSamWidget] = weakref.WeakSet()
 
 
@@ -196,6 +197,7 @@ class LightSamWidget(QWidget):
             chosen = next((x for x in found if active is not None and x.unique_id == active.unique_id), None)
             self.choose_image(chosen or (found[-1] if found else None))
         self._refresh_soon()
+        self._soon.start(0)  # other layers to choose from: as soon as napari is done with them
 
     def choose_image(self, image: Any) -> None:
         """Work on an Image layer."""
@@ -265,10 +267,11 @@ class LightSamWidget(QWidget):
     # --- what is shown -------------------------------------------------------------------------------
 
     def _refresh_soon(self, event: Any = None) -> None:
-        """Bring everything in step once napari is done: one new layer alone is told of half a dozen times."""
+        """Bring everything in step once what was done is painted: one new layer is told of many times."""
         if self.is_open:
             self.status.setText(self.controller.status)
-            self._soon.start()
+            if not self._soon.isActive():  # else edits without end would put it off
+                self._soon.start(_SOON)
 
     def _refresh(self) -> None:
         """Bring every section in step with the controller; what cannot be used says why."""
