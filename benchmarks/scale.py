@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from distributed import Client
+    from numpy.typing import NDArray
 
     from napari_lightsam.batch.slide import SlideReport
 
@@ -53,7 +54,8 @@ LONGEST = 20
 
 _MPX = 2.0**20
 _WINDOWS = 24
-_AWAY = 300  # pixels from where a block's part ends to where no block ends
+_TILE = 1024  # of the plane: it is mirrored at its multiples
+_AWAY = 64  # pixels at least from where a block's part ends to where none does
 _BLOCK = 1280
 _MANY_MPX, _MANY_IMAGES, _FLEET = 10_000e6 / _MPX, 100_000, 100  # the plans
 
@@ -145,21 +147,41 @@ def cancel_one(source: Path, out: Path, client: Client, threads: int) -> tuple[f
     return seconds, kept
 
 
-def straightest(labels: Any, borders: Sequence[Sequence[int]]) -> int:
-    """Return the longest straight part of an outline within two pixels of a border, in pixels."""
-    longest = 0
-    for axis, lines in enumerate(borders):
-        for line in lines:
-            low, high = max(0, line - 2), min(labels.shape[axis], line + 3)
+def straight_parts(labels: Any, lines: Sequence[Sequence[int]]) -> NDArray[np.int64]:
+    """Return the lengths of the straight parts of outlines within two pixels of rows and columns."""
+    found = [np.zeros(1, np.int64)]
+    for axis, own in enumerate(lines):
+        for line in own:
+            low, high = max(0, line - 3), min(labels.shape[axis], line + 3)
             band = np.asarray(labels[low:high] if axis == 0 else labels[:, low:high].T)
-            longest = max(longest, *(_run(above, below) for above, below in pairwise(band)))
-    return longest
+            found.extend(_runs(above, below) for above, below in pairwise(band))
+    return np.concatenate(found)
 
 
-def _run(above: np.ndarray[Any, Any], below: np.ndarray[Any, Any]) -> int:
+def _runs(above: NDArray[Any], below: NDArray[Any]) -> NDArray[np.int64]:
     edge = np.r_[False, (above != below) & ((above > 0) | (below > 0)), False]
     ends = np.flatnonzero(np.diff(edge.astype(np.int8)))
-    return int((ends[1::2] - ends[::2]).max(initial=0))
+    return ends[1::2] - ends[::2]
+
+
+def mirror_lines(lines: Sequence[int], side: int) -> list[int]:
+    """Return rows, or columns, that show the same nuclei as these, mirrored, where no block's part ends."""
+    mirrored = []
+    for line in lines:
+        places = [2 * edge - line for edge in range(_TILE, side, _TILE)]
+        free = [at for at in places if 0 < at < side and min(abs(at - one) for one in lines) > _AWAY]
+        mirrored.append(min(free, key=lambda at: abs(at - line)))
+    return mirrored
+
+
+def compare_straight(labels: Any, borders: Sequence[Sequence[int]]) -> dict[str, int]:
+    """Find how straight outlines are where blocks' parts end, and those of the same nuclei elsewhere."""
+    mirrored = [mirror_lines(own, labels.shape[axis]) for axis, own in enumerate(borders)]
+    got: dict[str, int] = {}
+    for name, lines in (("straight", borders), ("straight_mirrored", mirrored)):
+        lengths = straight_parts(labels, lines)
+        got |= {name: int(lengths.max()), f"{name}_long": int(np.count_nonzero(lengths > LONGEST))}
+    return got
 
 
 def find_borders(source: Path) -> list[list[int]]:
@@ -232,8 +254,7 @@ def measure(side: int, small: int, workers: int, threads: int, folder: Path | No
             "peak_main_mib": main_peak,
             "peak_all_mib": watch.most,
             "label_mib_per_mpx": bytes_of(root / "large_labels.zarr") / 2**20 / mpx,
-            "straight": straightest(labels, borders),
-            "straight_elsewhere": straightest(labels, [[at + _AWAY for at in lines] for lines in borders]),
+            **compare_straight(labels, borders),
             **checked,
         }
     return got | {"plan": plan(got)}
@@ -302,7 +323,10 @@ def as_markdown(got: dict[str, Any], about: dict[str, Any]) -> str:
         ),
         f"longest straight part of an outline on a seam (<= {LONGEST} px)": (
             f"{got['straight']} px: {met(got['straight'] <= LONGEST)} "
-            f"({got['straight_elsewhere']} px where no block ends)"
+            f"({got['straight_mirrored']} px in the same nuclei's mirror images where no block ends)"
+        ),
+        f"straight parts longer than {LONGEST} px": (
+            f"{got['straight_long']} on seams, {got['straight_mirrored_long']} in these mirror images"
         ),
         f"{got['across']} nuclei across seams": (
             f"{got['found']:.1%} found; of their mirror images elsewhere {got['found_mirrored']:.1%}"

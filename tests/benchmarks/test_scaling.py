@@ -3,16 +3,24 @@
 import numpy as np
 import pytest
 from benchmarks.load import judge
-from benchmarks.scale import plan, straightest
+from benchmarks.scale import mirror_lines, plan, straight_parts
+from benchmarks.scenes import large
 
 
 def test_the_longest_straight_part_of_an_outline_at_a_border_is_found_and_none_elsewhere():
     labels = np.zeros((60, 60), np.uint32)
     labels[10:30, 5:45] = 1  # its lower edge is 40 px long, at row 30
     labels[30:50, 5:20] = 2
-    assert straightest(labels, [[30], []]) == 40
-    assert straightest(labels, [[40], []]) == 0
-    assert straightest(labels, [[], [20]]) == 20
+    assert straight_parts(labels, [[30], []]).max() == 40
+    assert straight_parts(labels, [[40], []]).max() == 0
+    assert straight_parts(labels, [[], [20]]).max() == 20
+
+
+def test_mirrored_lines_show_the_same_nuclei_away_from_all_seams():
+    plane, seams = large(4096).labels > 0, (1107, 2156, 3204)
+    for seam, other in zip(seams, mirror_lines(seams, 4096), strict=True):
+        assert np.array_equal(plane[seam - 3 : seam + 2], plane[other - 2 : other + 3][::-1])
+        assert min(abs(other - one) for one in seams) > 64
 
 
 def test_memory_is_compared_between_the_second_and_the_last_tenth_of_the_images():
