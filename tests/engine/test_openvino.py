@@ -1,9 +1,11 @@
 """The OpenVINO runtime against PyTorch, and what happens where it is missing or computes nonsense."""
 
+import gc
 import os
 import subprocess
 import sys
 import textwrap
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -51,6 +53,17 @@ def plain(loaded):
 @pytest.fixture(scope="module")
 def fast(loaded):
     return OpenVinoRuntime(loaded, "float32")
+
+
+def test_the_weights_of_the_torch_encoder_are_let_go_once_openvino_computes_alike():
+    loaded = load_model("lightsam")
+    encoder = weakref.ref(loaded.model.image_encoder)
+    runtime = OpenVinoRuntime(loaded, "float32")
+    assert encoder() is not None  # who made the model may still need it
+    del loaded
+    gc.collect()
+    assert encoder() is None
+    assert runtime.encode(frame_of(64, 64)).shape == (1, 256, 4, 4)
 
 
 def frame_of(height, width, seed=0):

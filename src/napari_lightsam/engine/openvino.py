@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from napari_lightsam.engine.openvino_decoder import decoder_graph, proposal_graph
 from napari_lightsam.engine.openvino_encoder import FRAME_UNIT, encoder_graph
@@ -29,7 +29,7 @@ from napari_lightsam.engine.quantized import NOT_QUANTIZED, encoder_identity, fi
 from napari_lightsam.engine.runtime import Device, waves
 from napari_lightsam.engine.stopping import Stopped, check_stopped
 from napari_lightsam.errors import ConfigError, DeviceError, LightSamError
-from napari_lightsam.model.sam import PromptTensors
+from napari_lightsam.model.sam import PromptTensors, Sam
 from napari_lightsam.model.spec import TINY_VIT_WIDTHS
 
 if TYPE_CHECKING:
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from napari_lightsam.engine.config import Precision
     from napari_lightsam.engine.resample import FloatArray
     from napari_lightsam.engine.weights import LoadedModel
-    from napari_lightsam.model.sam import Sam
 
 __all__ = ["OpenVinoRuntime", "compile_hints", "first_line", "load_openvino", "load_silently", "why_not"]
 
@@ -146,6 +145,8 @@ class OpenVinoRuntime:
         except RuntimeError as error:
             raise DeviceError(f"OpenVINO failed: {first_line(error)} Use runtime='torch'.") from error
         self._self_test()
+        whole = self._model  # PyTorch's encoder has served its purpose, and is most of a model's memory
+        self._model = Sam(nn.Identity(), whole.prompt_encoder, whole.mask_decoder, whole.proposal_head)
 
     def _encoder_graph(self, loaded: LoadedModel, quantized: Path | None) -> Any:
         if self.device.precision != "int8":
