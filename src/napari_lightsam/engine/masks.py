@@ -84,6 +84,25 @@ class Mask:
         y, x = self.offset
         return y, x, y + self.crop.shape[0], x + self.crop.shape[1]
 
+    @property
+    def innermost(self) -> tuple[float, float]:
+        """The pixel (row, column) of the plane that is farthest from the edge; the plane's border is one too.
+
+        Of a ridge of equal depth it is the pixel nearest to its middle; of an empty mask it is `offset`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> Mask((10, 20), np.ones((3, 7), bool)).innermost
+        (11.0, 23.0)
+        """
+        if not self.crop.any():
+            return float(self.offset[0]), float(self.offset[1])
+        depth = ndimage.distance_transform_edt(np.pad(self.crop, 1))[1:-1, 1:-1]
+        deepest = np.argwhere(depth == depth.max())
+        y, x = deepest[np.argmin(((deepest - deepest.mean(axis=0)) ** 2).sum(axis=1))]
+        return float(self.offset[0] + y), float(self.offset[1] + x)
+
     def to_array(self, shape: tuple[int, int]) -> BoolArray:
         """Return the mask as a bool plane of `shape`."""
         plane = np.zeros(shape, bool)

@@ -275,7 +275,7 @@ class _Run:
     def ask(self, embedding: Embedding, near: Mask) -> Mask:
         """Ask the model for the object that lies about where a mask is."""
         masks = self.segmenter.predict(
-            embedding, points=[[innermost(near)]], boxes=[near.box], mask=near, multimask=False
+            embedding, points=[[near.innermost]], boxes=[near.box], mask=near, multimask=False
         )
         return masks.best(0)
 
@@ -325,13 +325,6 @@ def within_band(answer: Mask, carried: Mask) -> Mask:
     # a thin object has no inside that is far from its edge: its axis stays all the same
     inner = ndimage.binary_erosion(known, steps, iterations=min(reach, max(1, round(carried.diameter / 8))))
     kept = (said & outer) | inner
-    at = innermost(carried)
+    at = carried.innermost
     seed = round(at[0]) - box[0], round(at[1]) - box[1]
     return crop_mask(clean_object(kept, seed), box[:2]) if kept.any() else carried
-
-
-def innermost(mask: Mask) -> tuple[float, float]:
-    """Return the pixel (row, column) of a mask that is farthest from its edge."""
-    depth = ndimage.distance_transform_edt(np.pad(mask.crop, 1))
-    row, column = np.unravel_index(int(depth.argmax()), depth.shape)
-    return float(mask.offset[0] + row - 1), float(mask.offset[1] + column - 1)

@@ -63,7 +63,7 @@ def from_labels(labels: ArrayLike, use: Use = "box+point") -> Proposals:
     boxes = np.array([mask.box for mask in masks], np.float64).reshape(-1, 4) if use != "point" else None
     points = None
     if use in ("box+point", "point"):
-        points = np.array([innermost(mask) for mask in masks]).reshape(-1, 1, 2)
+        points = np.array([mask.innermost for mask in masks]).reshape(-1, 1, 2)
     return propose(points, boxes=boxes, masks=tuple(masks) if use == "mask" else None, ids=ids)
 
 
@@ -93,7 +93,7 @@ def from_nuclei(nuclei: ArrayLike, neighbours: int = 0) -> Proposals:
         If the array holds no integers, has not two axes, or has negative ids.
     """
     ids, masks = _objects(nuclei)
-    middles = np.array([innermost(mask) for mask in masks]).reshape(-1, 2)
+    middles = np.array([mask.innermost for mask in masks]).reshape(-1, 2)
     count = max(0, min(neighbours, len(ids) - 1))
     points = middles[:, None]
     if count:
@@ -104,15 +104,6 @@ def from_nuclei(nuclei: ArrayLike, neighbours: int = 0) -> Proposals:
     # Two labels may share a middle, then a cell's own one comes back as its neighbour.
     labels[:, 1:][(points[:, 1:] == points[:, :1]).all(axis=2)] = PAD
     return propose(points, labels, ids=ids)
-
-
-def innermost(mask: Mask) -> tuple[float, float]:
-    """Return the (row, column) of the pixel farthest from a mask's border; the border of the plane counts."""
-    depth = ndimage.distance_transform_edt(np.pad(mask.crop, 1))[1:-1, 1:-1]
-    deepest = np.argwhere(depth == depth.max())
-    middle = deepest.mean(axis=0)  # of a ridge of equal depth, the pixel nearest to its middle
-    y, x = deepest[np.argmin(((deepest - middle) ** 2).sum(axis=1))]
-    return float(mask.offset[0] + y), float(mask.offset[1] + x)
 
 
 def _objects(labels: ArrayLike) -> tuple[NDArray[np.intp], list[Mask]]:

@@ -107,7 +107,7 @@ class Suggested:
             self._annotator.take(prompt.points, [prompt.box] if prompt.box else [], correction)
         else:
             correction = Correction(labels.unique_id, value, plane.key, mask)
-            self._annotator.take([(*(at or _innermost(mask)), True)], [], correction)
+            self._annotator.take([(*(at or mask.innermost), True)], [], correction)
         return True
 
     def take_from(self, source: Layer | str | os.PathLike[str]) -> bool:
@@ -153,7 +153,7 @@ class Suggested:
             return False
         prompts = answer.prompts if shown else ()
         first = prompts[0].first_positive if prompts else None
-        own = [] if not shown else [first or _innermost(mask)]
+        own = [] if not shown else [first or mask.innermost]
         self._say("Looking for similar objects ...")
         self._worker.submit(
             Lane.PROMPT,
@@ -197,12 +197,3 @@ class Suggested:
             self._say("No other object like this one was found.")
             return
         self._annotator.take([(float(y), float(x), True) for y, x in (*own, *points.tolist())], [], each=True)
-
-
-def _innermost(mask: Mask) -> tuple[float, float]:
-    """Return the pixel of a mask that lies farthest from its edge."""
-    from scipy import ndimage
-
-    depth = ndimage.distance_transform_cdt(np.pad(mask.crop, 1))
-    row, column = np.unravel_index(int(depth.argmax()), depth.shape)
-    return float(mask.offset[0] + row - 1), float(mask.offset[1] + column - 1)
