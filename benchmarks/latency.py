@@ -48,6 +48,8 @@ class Line:
 
     Attributes
     ----------
+    name
+        Of its figures.
     title
         What was measured.
     seconds
@@ -60,6 +62,7 @@ class Line:
         `most` counts beyond `beside`.
     """
 
+    name: str
     title: str
     seconds: float
     beside: float | None
@@ -298,18 +301,31 @@ def measure_clicks(repeat: int) -> list[Line]:
         [statistics.median(part) for part in zip(*given[1:], strict=True)] for given in (taken, alone)
     )
     return [
-        Line("click to painted preview, 1024 x 1024", wall, wall_alone, 0.060, beyond=False),
-        Line("processor time of the window's thread for it", busy, busy_alone, 0.010),
-        Line("the first click of all, which adds the preview layer", first.wall, None, 0.250),
-        Line("longest block in an everything run, 1024 x 1024, no layer added", blocked.longest, None, 0.050),
-        Line("processor time of the window's thread in a block, at most", blocked.busy, None, 0.050),
+        Line("click", "click to painted preview, 1024 x 1024", wall, wall_alone, 0.060, beyond=False),
+        Line("click_thread", "processor time of the window's thread for it", busy, busy_alone, 0.010),
+        Line("first_click", "the first click of all, which adds the preview layer", first.wall, None, 0.250),
         Line(
+            "block",
+            "longest block in an everything run, 1024 x 1024, no layer added",
+            blocked.longest,
+            None,
+            0.050,
+        ),
+        Line(
+            "block_thread",
+            "processor time of the window's thread in a block, at most",
+            blocked.busy,
+            None,
+            0.050,
+        ),
+        Line(
+            "outlines",
             "the layer of its outlines added, beside a bare layer in such a run",
             blocked.outlines,
             usual.outlines,
             0.050,
         ),
-        Line("its result on the screen, beside adding a bare layer", blocked.result, plain, 0.050),
+        Line("result", "its result on the screen, beside adding a bare layer", blocked.result, plain, 0.050),
     ]
 
 
@@ -334,8 +350,8 @@ def measure_commits(repeat: int) -> list[Line]:
     size = f"{_LARGE} x {_LARGE}"
     own, plain, back, plain_back = (statistics.median(part[1:]) for part in (saved, bare, undone, alone))
     return [
-        Line(f"commit into {size}, beside the bare write", own, plain, 0.030),
-        Line(f"undo in {size}, beside a bare `layer.undo()`", back, plain_back, 0.2 * plain_back),
+        Line("commit", f"commit into {size}, beside the bare write", own, plain, 0.030),
+        Line("undo", f"undo in {size}, beside a bare `layer.undo()`", back, plain_back, 0.2 * plain_back),
     ]
 
 
@@ -366,10 +382,14 @@ def main() -> None:
         lines = [*measure_clicks(options.repeat), *measure_commits(options.repeat)]
     table = as_markdown(lines, about, options.repeat)
     print(table, end="")
-    rows = [
-        {"title": x.title, "ms": 1e3 * x.seconds, "beside_ms": None if x.beside is None else 1e3 * x.beside}
+    rows = {
+        x.name: {
+            "title": x.title,
+            "ms": 1e3 * x.seconds,
+            "beside_ms": None if x.beside is None else 1e3 * x.beside,
+        }
         for x in lines
-    ]
+    }
     save_results(RESULTS, {"machine": about, "repeat": options.repeat, "rows": rows}, table)
 
 
