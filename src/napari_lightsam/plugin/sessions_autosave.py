@@ -16,6 +16,7 @@ from napari_lightsam.engine.progress import Progress
 from napari_lightsam.errors import LightSamError
 from napari_lightsam.plugin import layers
 from napari_lightsam.plugin.axes import NoPlane, displayed_plane
+from napari_lightsam.plugin.label_changes import LabelChanges
 from napari_lightsam.plugin.messages import report_error
 from napari_lightsam.plugin.sessions_document import copy_of, labels_of, take_snapshot
 from napari_lightsam.plugin.sessions_shelf import SPACING, Shelf, beside, never_saved, prune_never_saved
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari.layers import Image, Labels
-    from numpy.typing import NDArray
 
     from napari_lightsam.engine.progress import Work
     from napari_lightsam.plugin.controller import Controller
@@ -93,15 +93,6 @@ class Kept:
         return self.version > self.taken or (bool(self.content) and not self.settled)
 
 
-@dataclass(slots=True)
-class _Seen:
-    """What decides how napari cuts a Labels layer; while it is the same, only pixels have changed."""
-
-    cut: tuple[Any, ...] = ()
-    version: int = 0
-    copy: tuple[int, Any] | None = None
-
-
 @dataclass(slots=True, eq=False)
 class _Queue:
     """Snapshots that wait to be written: one of each image, and of its work before a layer was removed."""
@@ -146,7 +137,8 @@ class Autosave:
         self._control, self._deliver, self._worker, self._say = control, deliver, worker, say
         self._hashes = hashes
         self._kept: dict[Hashable, Kept] = {}
-        self._seen: dict[Hashable, _Seen] = {}
+        self._changes = LabelChanges(control.viewer)
+        self._changes.changed.connect(self._note_layer)
         self._due: dict[Hashable, None] = {}
         self._queue = _Queue()
         self._begun: dict[Shelf, float] = {}
@@ -157,9 +149,9 @@ class Autosave:
         events.inserted.connect(self._on_inserted)
         events.removing.connect(self._on_removing)
         control.annotator.edited.connect(self._on_prompts)
-        control.curating.marked.connect(self._note_marks)
+        control.curating.marked.connect(self._note_layer)
         for layer in control.viewer.layers:
-            self._watch(layer)
+            self._changes.watch(layer)
 
     @property
     def is_busy(self) -> bool:
@@ -225,52 +217,13 @@ class Autosave:
             self._quiet = before
 
     def _on_inserted(self, event: Any) -> None:
-        self._watch(event.value)
+        self._changes.watch(event.value)
         note = layers.ours(event.value)
         filled = note.get("role") in ("objects", "everything") and int(note.get("largest") or 0) > 0
-        if filled and "resume" not in note and event.value.unique_id in self._seen:
-            self._note_pixels(event.value)
+        if filled and "resume" not in note and event.value in self._changes:
+            self._changes.note(event.value)
 
-    def _watch(self, layer: Any) -> None:
-        from napari.layers import Labels
-
-        if isinstance(layer, Labels) and not layers.is_tool(layer):
-            self._seen[layer.unique_id] = _Seen(self._cut(layer))
-            layer.events.paint.connect(self._on_paint)
-            layer.events.set_data.connect(self._on_set_data)
-            layer.events.visible.connect(self._on_visible)
-
-    def _on_paint(self, event: Any) -> None:
-        self._note_pixels(event.source)
-
-    def _on_set_data(self, event: Any) -> None:
-        """Hear of undo, redo and arrays that were filled: they emit nothing else. So do sliders."""
-        layer = event.source
-        seen = self._seen.get(layer.unique_id)
-        cut = self._cut(layer)
-        if seen is not None and seen.cut == cut:
-            self._note_pixels(layer)
-        elif seen is not None:
-            seen.cut = cut
-
-    def _on_visible(self, event: Any) -> None:
-        seen = self._seen.get(event.source.unique_id)
-        if seen is not None and not event.source.visible:
-            seen.cut = ()  # napari cuts it when it is shown again
-
-    def _cut(self, layer: Labels) -> tuple[Any, ...]:
-        dims = self._control.viewer.dims
-        shown = layer.selected_label if layer.show_selected_label else None
-        return tuple(dims.point), dims.order, dims.ndisplay, layer.contour, shown
-
-    def _note_pixels(self, layer: Labels) -> None:
-        seen = self._seen.get(layer.unique_id)
-        if seen is not None:
-            seen.version += 1
-        for image in self._images_of(layer):
-            self.note_change(image)
-
-    def _note_marks(self, layer: Labels) -> None:
+    def _note_layer(self, layer: Labels) -> None:
         for image in self._images_of(layer):
             self.note_change(image)
 
@@ -295,7 +248,7 @@ class Autosave:
         layer = self._control.viewer.layers[event.index]
         if layer.unique_id in self._kept:
             self.leave(layer)
-        if layer.unique_id not in self._seen:
+        if layer not in self._changes:
             return
         for image in self._images_of(layer):
             kept = self.of(image)
@@ -303,7 +256,7 @@ class Autosave:
                 self._put(image, fresh=True)
             kept.content, kept.settled = "", True
             kept.removed += 1
-        del self._seen[layer.unique_id]
+        self._changes.forget(layer)
         self._start()
 
     # --- taking down ---------------------------------------------------------------------------------
@@ -336,18 +289,10 @@ class Autosave:
         layer, kept = layers.by_id(self._control.viewer, image), self.of(image)
         if layer is None:
             return None
-        copied = copy_of if fresh else self._copied
+        copied = copy_of if fresh else self._changes.copy_of
         found = take_snapshot(self._control, layer, self._hashes, former=kept.former, copied=copied)
         kept.taken, kept.former = kept.version, found.former
         return found
-
-    def _copied(self, layer: Labels) -> NDArray[Any]:
-        """Return a copy of labels, the former one where nothing changed since."""
-        seen = self._seen.setdefault(layer.unique_id, _Seen())
-        if seen.copy is None or seen.copy[0] != seen.version:
-            seen.copy = (seen.version, copy_of(layer))
-        copy: NDArray[Any] = seen.copy[1]
-        return copy
 
     def leave(self, image: Image | None) -> None:
         """Write what is left to write of an image that is not worked on any more, in the background."""
@@ -356,8 +301,7 @@ class Autosave:
         if self.of(image.unique_id).is_changed:
             self._put(image.unique_id, fresh=True)
             self._start()
-        for seen in self._seen.values():
-            seen.copy = None
+        self._changes.drop_copies()
 
     def flush(self) -> None:
         """Write what is left to write, and wait for it."""
@@ -453,7 +397,7 @@ class Autosave:
         events.inserted.disconnect(self._on_inserted)
         events.removing.disconnect(self._on_removing)
         self._control.annotator.edited.disconnect(self._on_prompts)
-        self._control.curating.marked.disconnect(self._note_marks)
+        self._control.curating.marked.disconnect(self._note_layer)
 
 
 def content_of(document: Document) -> str:
