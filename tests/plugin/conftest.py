@@ -78,7 +78,7 @@ class TinySegmenter:
         firsts = np.array(points, float).reshape(-1, *np.shape(points)[-2:])[:, 0]
         return Masks(embedding.shape, tuple(tuple(disc(at, radius) for radius in (4, 6, 9)) for at in firsts))
 
-    def everything(self, image, config, *, rgb=None, proposals=None, stop=None):
+    def everything(self, image, config, *, rgb=None, proposals=None, stop=None, out=None):
         self.runs.append((image, config, proposals))
         labels = np.zeros(image.shape[:2], np.int32)
         found = 0

@@ -12,9 +12,10 @@ from napari_lightsam.engine.progress import drain
 from napari_lightsam.plugin import region, results, sessions_document
 from napari_lightsam.plugin.inference import Settings
 from napari_lightsam.plugin.request import sources
+from napari_lightsam.plugin.scope import Scope
 from napari_lightsam.plugin.sessions_replay import replay
 from napari_lightsam.plugin.sessions_scene import differences
-from napari_lightsam.session import Run, read_document
+from napari_lightsam.session import Run, read_document, write_document
 
 
 @pytest.fixture
@@ -199,6 +200,55 @@ def test_objects_of_a_work_region_are_made_again(desk, segmenter, tmp_path, monk
     assert [(image.shape, int(image[0, 0])) for image, *_ in segmenter.embedded] == [((40, 40), 5050)]
     made = run(desk.control.sessions.as_python(), monkeypatch, segmenter, tmp_path)
     np.testing.assert_array_equal(made, desk.target().data)
+
+
+@pytest.fixture
+def in_a_region(desk, segmenter, tmp_path, monkeypatch):
+    """A window in which a part of an image is the work region."""
+    monkeypatch.setattr(region, "LARGEST_PLANE", 2000)
+    monkeypatch.setattr(region, "SIDE", 40)
+    path = tmp_path / "cells.tif"
+    tifffile.imwrite(path, np.arange(10_000, dtype="uint16").reshape(100, 100))
+    open_file(desk, path)
+    desk.control.region.use((50, 40, 95, 90))
+    desk.finish()
+    return desk
+
+
+@pytest.mark.parametrize("drawn", [None, [[54, 44], [54, 80], [92, 80], [92, 44]]], ids=["all", "a part"])
+def test_everything_in_a_work_region_is_made_again(in_a_region, segmenter, tmp_path, monkeypatch, drawn):
+    desk = in_a_region
+    if drawn is not None:
+        shapes = desk.viewer.add_shapes([np.array(drawn) - 0.5], name="a part")
+        everything = desk.control.everything
+        everything.choose(replace(everything.choices, scope=Scope.REGION, region_from=shapes.unique_id))
+    assert desk.control.segment_everything()
+    desk.finish()
+    if drawn is None:
+        desk.click(90, 60)
+        desk.commit()
+    saved = save(desk, tmp_path / "work.lightsam")
+    seen = segmenter.runs[-1][0]
+    assert seen.shape == ((45, 50) if drawn is None else (38, 36))
+    result = again(saved, segmenter)
+    assert {one.origin for one in result.outcomes} == {"made again"}
+    assert result.identical
+    np.testing.assert_array_equal(segmenter.runs[-1][0], seen)
+    if drawn is None:  # a script draws whole parts alone, and reads others from the file
+        made = run(desk.control.sessions.as_python(), monkeypatch, segmenter, tmp_path)
+        np.testing.assert_array_equal(made, desk.target().data)
+
+
+def test_everything_in_a_work_region_of_an_early_file_is_kept(in_a_region, segmenter, tmp_path):
+    assert in_a_region.control.segment_everything()
+    in_a_region.finish()
+    saved = save(in_a_region, tmp_path / "work.lightsam")
+    document = read_document(saved)
+    del document.labels[0].note["part"]
+    write_document(saved, document)
+    result = again(saved, segmenter)
+    assert {one.origin for one in result.outcomes} == {"not recorded"}
+    assert result.identical
 
 
 def test_parts_that_were_split_are_kept_as_pixels(desk, image_file, segmenter, tmp_path):

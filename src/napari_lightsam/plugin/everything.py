@@ -212,7 +212,7 @@ class Everything:
             object_size_estimated=found.object_size_estimated,
             complete=found.complete,
             settings=asdict(found.config),
-            region=list(asked.region),
+            part=list(asked.region),  # `region` is what the layer covers, where that is a work region
             axis=asked.axis,
             prompted=asked.choices.prompts_from is not None,
         )

@@ -12,7 +12,7 @@ from napari_lightsam.engine.progress import Progress
 from napari_lightsam.plugin.axes import AxisRole
 from napari_lightsam.plugin.made import Made, overlay
 from napari_lightsam.plugin.places import index_of
-from napari_lightsam.plugin.sessions_scene import Scene, region_of
+from napari_lightsam.plugin.sessions_scene import Scene, part_of, region_of
 from napari_lightsam.session.document import areas_of
 
 if TYPE_CHECKING:
@@ -197,7 +197,8 @@ def origin_of(value: int, how: Made | None, record: LabelRecord, image: ImageRec
         return "propagated"
     if not how.model or how.shaped or how.inputs == ():
         return "not recorded"
-    if not (_is_whole(record, image) or (how.source == "prompt" and _is_region(record))):
+    known = how.source == "prompt" or "part" in record.note  # in a region, early files do not tell
+    if not (_is_whole(record, image) or (known and _is_region(record))):
         return "not recorded"
     if how.source == "prompt":
         return "made again" if how.prompt is not None and how.plane.count(None) == 2 else "not recorded"
@@ -255,7 +256,7 @@ def _again_everything(
     settings = {key: value for key, value in note["settings"].items() if key in _SETTINGS}
     config, segmenter, inputs = config_from(settings), scene.model_of(how), scene.inputs_of(how)
     axis = note.get("axis")
-    y0, x0, y1, x1 = note["region"]
+    y0, x0, y1, x1 = part_of(record)
     if axis is None:
         pixels, rgb = scene.plane(inputs, how.plane, record)
         found = yield from segmenter.everything(pixels[y0:y1, x0:x1], config, rgb=rgb)

@@ -149,8 +149,27 @@ def region_of(record: LabelRecord) -> list[int] | None:
         It is none.
     """
     region = record.note.get("region")
-    if region is None or record.role == "everything":  # which notes the part that its run was about
+    if region is None:
         return None
+    y0, x0, y1, x1 = _four(region)
+    if record.role == "everything" and record.data.shape[-2:] != (y1 - y0, x1 - x0):
+        return None  # what its run was about, on a plane that the labels cover
+    return [y0, x0, y1, x1]
+
+
+def part_of(record: LabelRecord) -> list[int]:
+    """Return the (y0, x0, y1, x1) that a run of everything mode was about, in pixels of the labels.
+
+    Raises
+    ------
+    FileError
+        It is none.
+    """
+    part = record.note.get("part", record.note.get("region"))  # early files: of runs on whole planes
+    return _four(part)
+
+
+def _four(region: Any) -> list[int]:
     if not (isinstance(region, list) and len(region) == 4 and all(type(side) is int for side in region)):
         raise FileError(f"The region of a Labels layer must be four whole numbers; it is {region!r}.")
     return region

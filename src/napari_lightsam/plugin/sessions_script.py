@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from napari_lightsam.engine.config import EverythingConfig
 from napari_lightsam.plugin.made import Made, plain_mask
 from napari_lightsam.plugin.sessions_replay import origin_of
-from napari_lightsam.plugin.sessions_scene import image_index, is_colour
+from napari_lightsam.plugin.sessions_scene import image_index, is_colour, part_of
 from napari_lightsam.samples import SAMPLES, read_sample
 from napari_lightsam.session.document import areas_of
 from napari_lightsam.session.picture import hash_pixels
@@ -221,7 +221,7 @@ def _everything(document: Document, record: LabelRecord, how: Made, values: Sequ
     settings: dict[str, Any] = record.note["settings"]
     given = {key: value for key, value in settings.items() if key in usual and value != usual[key]}
     seen, place = _plane(document, record, how)
-    y0, x0, y1, x1 = record.note["region"]
+    y0, x0, y1, x1 = part_of(record)
     part = f"[{y0}:{y1}, {x0}:{x1}]"
     colour = is_colour(document, _inputs(document, how))
     keywords = "".join(f", {key}={value!r}" for key, value in given.items())

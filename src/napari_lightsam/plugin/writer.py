@@ -124,14 +124,18 @@ def layer_objects(data: Any, meta: Meta) -> Objects:
     pixel_size = (sizes["Y"], sizes["X"]) if "Y" in sizes and "X" in sizes else None
     return Objects(
         squeezed, axes, pixel_size, sizes.get("Z"),
-        table=_table(meta), name=str(meta.get("name") or ""), origin=_origin(meta),
+        table=_table(meta), name=str(meta.get("name") or ""), origin=_origin(meta, labels.shape),
     )  # fmt: skip
 
 
-def _origin(meta: Meta) -> tuple[int, int]:
+def _origin(meta: Meta, shape: Sequence[int]) -> tuple[int, int]:
     """Return where in its image a layer begins that holds a work region."""
     region = (meta.get("metadata") or {}).get(METADATA_KEY, {}).get("region")
-    return (0, 0) if region is None else (int(region[0]), int(region[1]))
+    if region is None:
+        return 0, 0
+    y0, x0, y1, x1 = (int(side) for side in region)
+    covered = y1 - y0 in shape and x1 - x0 in shape  # else what a run of an early version was about
+    return (y0, x0) if covered else (0, 0)
 
 
 def _letters(labels: Sequence[str], shape: Sequence[int]) -> str:
