@@ -138,6 +138,79 @@ def test_a_correction_and_the_work_region_go_on_where_they_were(desk, new_desk, 
     np.testing.assert_array_equal(again.data, labels.data)
 
 
+def use(desk, image):
+    desk.control.shown.use_image(image)
+    desk.finish()
+
+
+def test_open_clicks_come_back_when_another_image_was_looked_at(desk):
+    first = desk.open(np.zeros((60, 60)), name="A")
+    desk.click(15, 15)
+    desk.commit()
+    desk.click(30, 20)
+    desk.control.single.cycle(1)
+    desk.control.annotator.click((33, 22), negative=True)
+    desk.control.start("boxes")
+    desk.control.annotator.boxes.add_rectangles([box(40, 40, 52, 50)])
+    desk.finish()
+    asked, outlined = desk.control.annotator.read_prompts(), desk.control.single.answer.masks()
+    second = desk.open(np.ones((60, 60)), name="B")
+    assert not desk.control.annotator.has_prompts
+    desk.click(10, 10)
+    use(desk, first)
+    assert desk.control.annotator.read_prompts() == asked
+    for mask, former in zip(desk.control.single.answer.masks(), outlined, strict=True):
+        np.testing.assert_array_equal(mask.to_array((60, 60)), former.to_array((60, 60)))
+    assert desk.commit().ids == (2, 3)
+    use(desk, second)
+    assert [prompt.points for prompt in desk.control.annotator.read_prompts()] == [((10.0, 10.0, True),)]
+    use(desk, first)
+    assert not desk.control.annotator.has_prompts  # they were saved
+
+
+def test_open_clicks_of_other_planes_come_back_and_leave_the_slider_where_it_is(desk):
+    first = desk.open(np.zeros((3, 60, 60)), name="A", axis_labels=("z", "y", "x"))
+    desk.viewer.dims.set_current_step(0, 1)
+    desk.click(1, 30, 20)
+    second = desk.open(np.ones((3, 60, 60)), name="B", axis_labels=("z", "y", "x"))
+    desk.viewer.dims.set_current_step(0, 2)
+    use(desk, first)
+    assert desk.viewer.dims.current_step[0] == 2
+    assert desk.control.annotator.read_prompts() == ()
+    desk.viewer.dims.set_current_step(0, 1)
+    desk.finish()
+    assert len(desk.control.annotator.read_prompts()) == 1
+    assert second in desk.viewer.layers
+
+
+def test_a_correction_goes_on_unless_its_layer_is_gone(desk):
+    first = desk.open(np.zeros((60, 60)), name="A")
+    desk.click(30, 20)
+    desk.commit()
+    labels = desk.target()
+    assert desk.control.suggested.correct(labels, 1)
+    desk.finish()
+    second = desk.open(np.ones((60, 60)), name="B")
+    use(desk, first)
+    correction = desk.control.annotator.correction
+    assert (correction.layer, correction.value) == (labels.unique_id, 1)
+    use(desk, second)
+    desk.viewer.layers.remove(labels)
+    use(desk, first)
+    assert desk.control.annotator.has_prompts
+    assert desk.control.annotator.correction is None
+
+
+def test_images_that_are_switched_quickly_keep_their_clicks(desk):
+    first = desk.open(np.zeros((60, 60)), name="A")
+    second = desk.viewer.add_image(np.ones((60, 60)), name="B")
+    desk.click(30, 20)
+    for image in (second, first, second, first):
+        desk.control.shown.use_image(image)
+    desk.finish()
+    assert len(desk.control.annotator.read_prompts()) == 1
+
+
 DAMAGED = (
     {"plane": [None, None, 0]},
     {"plane": [7, 7]},

@@ -249,6 +249,7 @@ class Sessions:
                 kept.path = Path(note["session_file"])
             if opened is not None:
                 self._resuming.take_up(image, opened, kept)
+            self._resuming.come_back(image)
             if not kept.looked and kept.shelf is None:
                 self._resuming.look(image, kept, self.changed.emit)
             kept.looked = True

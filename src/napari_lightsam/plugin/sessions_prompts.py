@@ -120,12 +120,15 @@ def _objects(annotator: Annotator, image: Image, plane: Plane) -> tuple[ObjectPr
 
 
 def bring_back(
-    control: Controller, saved: Sequence[Mapping[str, Any]], added: Mapping[int, Hashable]
+    control: Controller,
+    saved: Sequence[Mapping[str, Any]],
+    added: Mapping[int, Hashable],
+    *,
+    show: bool = True,
 ) -> None:
     """Put saved prompts into the viewer, as one edit; prompts that are there already are not touched.
 
-    The sliders move to a plane that holds some of them, and the work region to theirs. A message says so
-    where they cannot be brought back.
+    A message says so where they cannot be brought back.
 
     Parameters
     ----------
@@ -135,6 +138,8 @@ def bring_back(
         From the file.
     added
         `unique_id` of the Labels layers from the same file, by their number in it.
+    show
+        Move the sliders to a plane that holds some of them, and the work region to theirs.
     """
     annotator, image = control.annotator, control.annotator.image
     if image is None or not saved or annotator.has_prompts:
@@ -144,7 +149,8 @@ def bring_back(
         read = [_read(plain, image, shown) for plain in saved]
         parts = [(plane, prompt) for plane, prompt, _ in read]
         control.single.recall({prompt: candidate for _, prompt, candidate in read})
-        _go_to(control, image, shown, parts[0][0], _polygons(saved[0]))
+        if show:
+            _go_to(control, image, shown, parts[0][0], _polygons(saved[0]))
         # what stood on display when the work was saved comes first
         correction = _correction(saved[0], *parts[0], added)
         annotator.put(parts, correction, each=bool(saved[0].get("each")))

@@ -17,10 +17,10 @@ from napari_lightsam.plugin.inference import Settings
 from napari_lightsam.plugin.messages import report_error, report_info
 from napari_lightsam.plugin.request import Source, sources
 from napari_lightsam.plugin.scope import Scope
-from napari_lightsam.plugin.sessions_document import image_path
+from napari_lightsam.plugin.sessions_document import image_path, labels_of
 from napari_lightsam.plugin.sessions_hashes import identity
 from napari_lightsam.plugin.sessions_layers import labels_keywords
-from napari_lightsam.plugin.sessions_prompts import bring_back
+from napari_lightsam.plugin.sessions_prompts import bring_back, open_prompts
 from napari_lightsam.plugin.sessions_shelf import Shelf, beside, never_saved
 from napari_lightsam.plugin.worker import Lane
 from napari_lightsam.session import read_document
@@ -46,6 +46,14 @@ class _Opened:
 
     token: str = ""
     adopted: dict[int, Hashable] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """Open prompts of an image that another one was chosen after, and the Labels layers that they count."""
+
+    prompts: tuple[dict[str, Any], ...]
+    labels: tuple[Hashable, ...]
 
 
 class Resuming:
@@ -77,14 +85,46 @@ class Resuming:
         self._control, self._worker, self._deliver = control, worker, deliver
         self._autosave, self._say, self._resumed = autosave, say, resumed
         self._opened = _Opened()
+        self._left: dict[Hashable, _Left] = {}
         self._closed = False
         control.viewer.layers.events.inserted.connect(self._on_inserted)
+        control.viewer.layers.events.removed.connect(self._on_removed)
 
     # --- what a reader opened ------------------------------------------------------------------------
 
     def leave(self) -> None:
-        """Adopt no further layers: another image is chosen."""
+        """Adopt no further layers, and keep the open prompts: another image is chosen."""
         self._opened = _Opened()
+        control = self._control
+        image = control.annotator.image
+        if image is None:
+            return
+        labels = tuple(layer.unique_id for layer in labels_of(control, image))
+        prompts = open_prompts(control.annotator, control.single.answer, labels)
+        if prompts:
+            self._left[image.unique_id] = _Left(prompts, labels)
+
+    def come_back(self, image: Image) -> None:
+        """Bring the open prompts back that an image was left with."""
+        mine = self._opened
+        if image.unique_id not in self._left:
+            return
+
+        def bring() -> None:
+            if self._opened is not mine or self._closed:
+                return  # another image was chosen meanwhile
+            left = self._left.pop(image.unique_id, None)
+            if left is None:
+                return
+            here = {layer.unique_id for layer in self._control.viewer.layers}
+            numbered = {number: layer for number, layer in enumerate(left.labels) if layer in here}
+            with self._autosave.quiet():
+                bring_back(self._control, left.prompts, numbered, show=False)
+
+        self._deliver(bring)  # when all follow the image
+
+    def _on_removed(self, event: Any) -> None:
+        self._left.pop(event.value.unique_id, None)
 
     def take_up(self, image: Image, opened: dict[str, Any], kept: Kept) -> None:
         """Go on with layers that our reader opened together with the image."""
@@ -266,6 +306,7 @@ class Resuming:
         """Let go of the viewer."""
         self._closed = True
         self._control.viewer.layers.events.inserted.disconnect(self._on_inserted)
+        self._control.viewer.layers.events.removed.disconnect(self._on_removed)
 
 
 def _newer(found: Path | None, saved: Path) -> Path | None:
