@@ -72,10 +72,11 @@ def test_channel_plane_and_time_point_are_set(tmp_path: Path, axes: str, positio
     assert len(set(zipfile.ZipFile(tmp_path / "a.zip").namelist())) == 2
 
 
-def test_in_a_plain_stack_a_roi_is_set_to_its_slice(tmp_path: Path) -> None:
+@pytest.mark.parametrize("axes", ["ZYX", "TYX"])
+def test_in_a_plain_stack_a_roi_is_set_to_its_slice(tmp_path: Path, axes: str) -> None:
     labels = np.zeros((3, 5, 5), int)
     labels[:, 1:3, 1:3] = 8
-    write_objects(tmp_path / "a.zip", Objects(labels, "ZYX"))
+    write_objects(tmp_path / "a.zip", Objects(labels, axes))
 
     found = rois(tmp_path / "a.zip")
     assert [one.position for one in found] == [1, 2, 3]

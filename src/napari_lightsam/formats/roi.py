@@ -51,7 +51,8 @@ def save_rois(path: Path, objects: Objects) -> None:
     """Write all outlines as a zip of ROIs to a file that has no name yet.
 
     One ROI per object and plane, named by the object's id, with channel, plane and time point set as far as
-    they are known; of a plain stack that is the slice, for ImageJ shows a ROI without it on all of them. An
+    they are known; of a plain stack, of planes or of time points, that is the slice, for ImageJ shows a ROI
+    without it on all of them. An
     object in one piece without holes is a traced outline, every other a composite one.
     """
     planes = list(objects.planes())
@@ -80,10 +81,11 @@ def _encode(label: int, parts: list[list[NDArray[Any]]], at: Position) -> bytes:
     options: dict[str, Any] = {
         "version": _VERSION, "name": str(label), "top": top, "left": left, "bottom": bottom, "right": right,
     }  # fmt: skip
-    if at.z is not None and at.c is None and at.t is None:
-        options["position"] = at.z + 1
+    known = {axis: step + 1 for axis, step in at._asdict().items() if step is not None}
+    if len(known) == 1 and "c" not in known:  # a plain stack to ImageJ, of planes or of time points
+        (options["position"],) = known.values()
     else:
-        options |= {f"{axis}_position": step + 1 for axis, step in at._asdict().items() if step is not None}
+        options |= {f"{axis}_position": step for axis, step in known.items()}
     if len(parts) == 1 and len(parts[0]) == 1 and max(bottom, right) <= _FARTHEST_INTEGER:
         relative = corners[:, ::-1].astype(np.int32) - [left, top]
         options |= {"roitype": ROI_TYPE.TRACED, "n_coordinates": len(relative)}
@@ -153,7 +155,9 @@ def read_rois(path: str | os.PathLike[str], shape: tuple[int, int] | None = None
             with zipfile.ZipFile(path) as archive:
                 layout = _read_layout(archive.comment)
                 ours = layout.plane is not None
-                drawn = [one for name, data in _entries(path, archive) for one in _decode(path, name, data)]
+                timed = layout.t is not None and layout.z is None
+                entries = _entries(path, archive)
+                drawn = [one for name, data in entries for one in _decode(path, name, data, timed)]
     except FileNotFoundError:
         raise FileError(f"{path} does not exist. Check the name and the folder.") from None
     except _DAMAGED as error:
@@ -202,8 +206,8 @@ def _read_layout(comment: bytes) -> Layout:
     return Layout()
 
 
-def _decode(path: Path, entry: str, data: bytes) -> Iterator[Drawn]:
-    """Read one ROI; nothing where it is no area."""
+def _decode(path: Path, entry: str, data: bytes, timed: bool = False) -> Iterator[Drawn]:
+    """Read one ROI; nothing where it is no area. The slices of a plain stack may be time points."""
     from roifile import ROI_SUBTYPE, ImagejRoi
 
     try:
@@ -220,8 +224,10 @@ def _decode(path: Path, entry: str, data: bytes) -> Iterator[Drawn]:
     if not rings:
         return
     name = roi.name or Path(entry.replace("\\", "/")).stem
-    z = roi.z_position or (0 if roi.t_position or roi.c_position else roi.position)
-    yield Drawn(name, rings, max(roi.t_position - 1, 0), max(z - 1, 0))
+    t, z = roi.t_position, roi.z_position
+    if not (t or z or roi.c_position):
+        t, z = (roi.position, 0) if timed else (0, roi.position)
+    yield Drawn(name, rings, max(t - 1, 0), max(z - 1, 0))
 
 
 def _check_counts(data: bytes) -> None:
