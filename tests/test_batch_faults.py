@@ -467,7 +467,10 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+@pytest.mark.parametrize(
+    "place",
+    [pytest.param(PLACES[name], id=name, marks=[pytest.mark.readers] * (name == "s3")) for name in PLACES],
+)
 def test_ome_zarr_is_read_from_anywhere_with_channels_and_calibration(
     tmp_path: Path, place: Callable[[Path], contextlib.AbstractContextManager[str]]
 ) -> None:

@@ -586,6 +586,7 @@ def test_reading_changes_neither_file_nor_log(tmp_path: Path, caplog: pytest.Log
     assert not caplog.records
 
 
+@pytest.mark.readers
 def test_a_czi_file_is_read_with_channels_and_calibration_and_a_cut_one_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("bioio_czi")
     czi = pytest.importorskip("pylibCZIrw.czi")
@@ -664,6 +665,7 @@ def test_labels_of_an_image_lie_inside_it(tmp_path: Path, named: object, found: 
     assert find_zarr_labels(tmp_path / "a.zarr") is None
 
 
+@pytest.mark.readers
 @pytest.mark.parametrize("lazily", [False, True], ids=["at once", "lazily"])
 @pytest.mark.parametrize("kind", ["lif", "nd2"])
 def test_lif_and_nd2_are_read_with_channels_and_calibration_and_cut_ones_are_refused(
