@@ -183,6 +183,8 @@ def test_work_of_an_earlier_window_is_set_aside_and_offered_once(desk, new_desk,
         annotate(other, at)
     aside = other.control.sessions.unsaved
     assert aside.parent.parent.name == "set aside"
+    assert len([text for _, text in notes if str(aside) in text]) == 1
+    assert other.control.status.startswith("Object 4 saved.")  # what was done last
     np.testing.assert_array_equal(read_document(aside).labels[0].data, found)
     other.open(pixels(1))
     other.control.shown.use_image(image)

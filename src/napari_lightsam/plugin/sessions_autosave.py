@@ -17,7 +17,7 @@ from napari_lightsam.errors import LightSamError
 from napari_lightsam.plugin import layers
 from napari_lightsam.plugin.axes import NoPlane, displayed_plane
 from napari_lightsam.plugin.label_changes import LabelChanges
-from napari_lightsam.plugin.messages import report_error
+from napari_lightsam.plugin.messages import report_error, report_info
 from napari_lightsam.plugin.sessions_document import copy_of, labels_of, take_snapshot
 from napari_lightsam.plugin.sessions_shelf import SPACING, Shelf, beside, never_saved, prune_never_saved
 from napari_lightsam.plugin.worker import Lane
@@ -386,7 +386,9 @@ class Autosave:
 
         def tell() -> None:
             kept.unsaved = aside
-            self._say(f"Earlier work on this image that was never saved is kept in {aside.parent}.")
+            # not in the status line, where it would hide what to do next
+            report_info(f"Earlier work on this image was set aside, and can still be added: {aside}")
+            self._control.changed.emit()
 
         self._deliver(tell)
 

@@ -47,9 +47,6 @@ class SessionRow(QWidget):
         self._control = controller
         self.save_button = QPushButton("Save session ...")
         self.restore_button = QPushButton("Go on with unsaved work")
-        self.restore_button.setToolTip(
-            "Objects were outlined in this image before and never saved: add them again."
-        )
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(3)
@@ -95,7 +92,12 @@ class SessionRow(QWidget):
             missing,
             "Copy a paragraph for a paper, with versions, settings and references.",
         )
-        show_if(self.restore_button, self._control.sessions.unsaved is not None)
+        unsaved = self._control.sessions.unsaved
+        where = "" if unsaved is None else f"\n{unsaved}"
+        self.restore_button.setToolTip(
+            f"Objects were outlined in this image before and never saved: add them again.{where}"
+        )
+        show_if(self.restore_button, unsaved is not None)
 
 
 class SeriesSection(FoldedSection):
