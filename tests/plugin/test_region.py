@@ -267,6 +267,42 @@ def test_a_run_on_the_whole_image_that_did_not_end_is_gone_on_with(desk, slide, 
     desk.viewer.layers.remove(image)
 
 
+def test_a_run_that_an_earlier_window_did_not_finish_is_gone_on_with(new_desk, slide, tmp_path, monkeypatch):
+    zarr.save_array(tmp_path / "cells.zarr", np.zeros(SIZE, np.uint8))
+    monkeypatch.chdir(tmp_path)
+
+    def opened():
+        desk = new_desk()
+        (image,) = desk.viewer.open(str(tmp_path / "cells.zarr"), plugin="napari")
+        desk.control.shown.use_image(image)
+        desk.finish()
+        return desk
+
+    desk, slide.error = opened(), LightSamError("The power goes.")
+    region = desk.control.region
+    assert region.unfinished is None
+    assert region.suggested() == tmp_path / "cells_labels.ome.zarr"
+    assert desk.control.segment_whole(region.suggested())
+    desk.finish()
+    later, slide.error = opened(), None
+    assert later.control.region.unfinished == tmp_path / "cells_labels.ome.zarr"
+    assert later.control.segment_whole(later.control.region.unfinished)
+    later.finish()
+    assert later.control.region.unfinished is None
+    assert opened().control.region.unfinished is None
+
+
+def test_what_lies_where_an_image_without_a_file_would_put_its_labels_is_not_gone_on_with(
+    desk, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    attributes = zarr.open_group(tmp_path / "image_labels.ome.zarr", mode="w", zarr_format=2).attrs
+    attributes["lightsam"] = {"complete": False, "identity": "x"}
+    desk.open(lazy([]), contrast_limits=(0, 255))
+    assert whole.begun(desk.control.region.suggested())
+    assert desk.control.region.unfinished is None
+
+
 def test_labels_of_the_whole_image_are_not_written_into_the_image(desk, slide, tmp_path, notes):
     zarr.save_array(tmp_path / "image.zarr", np.zeros(SIZE, np.uint8))
     (image,) = desk.viewer.open(str(tmp_path / "image.zarr"), plugin="napari")

@@ -102,7 +102,7 @@ class WorkRegion:
         self._worker, self._inference, self._say = worker, inference, say
         self._stop: threading.Event | None = None
         self._shown: Progress | None = None
-        self._unfinished: dict[Hashable, Path] = {}
+        self._unfinished: dict[Hashable, Path | None] = {}  # of the images that were looked at
 
     # --- which region --------------------------------------------------------------------------------
 
@@ -261,9 +261,28 @@ class WorkRegion:
 
     @property
     def unfinished(self) -> Path | None:
-        """The file that a run on the whole of this image began and did not finish, in this window."""
+        """The file that a run on the whole of this image began and did not finish.
+
+        One of this window, or of an earlier one where `suggested` says.
+        """
         image = self._annotator.image
-        return None if image is None else self._unfinished.get(image.unique_id)
+        if image is None:
+            return None
+        if image.unique_id not in self._unfinished:
+            path = self.suggested()
+            self._unfinished[image.unique_id] = path if image.source.path and begun(path) else None
+        return self._unfinished[image.unique_id]
+
+    def suggested(self) -> Path:
+        """Return where labels of the whole image may go: beside its file, called like the image."""
+        image = self._annotator.image
+        name = "image" if image is None else Path(image.name).name
+        source = None if image is None else image.source.path
+        for ending in (".tiff", ".tif", ".svs", ".zarr", ".ome"):
+            name = name.removesuffix(ending)
+        safe = "".join("_" if letter in '<>:"/\\|?*' else letter for letter in name) or "image"
+        folder = Path(source).parent if source and Path(source).parent.is_dir() else Path()
+        return folder / f"{safe}_labels.ome.zarr"
 
     def segment_whole(
         self, request: PlaneRequest, settings: Settings, config: EverythingConfig, path: Path
@@ -324,10 +343,7 @@ class WorkRegion:
 
     def _end(self, whole: _Whole, *, goes_on: bool) -> None:
         self._stop = self._shown = None
-        if goes_on and begun(whole.path):
-            self._unfinished[whole.image] = whole.path
-        else:
-            self._unfinished.pop(whole.image, None)
+        self._unfinished[whole.image] = whole.path if goes_on and begun(whole.path) else None
         self.progress.emit(None)
 
     def _on_error(self, whole: _Whole, error: BaseException) -> None:

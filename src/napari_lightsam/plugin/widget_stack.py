@@ -165,23 +165,12 @@ class RegionSection(QWidget):
         else:
             self._region.use_drawn(layer)
 
-    def _suggested(self) -> Path:
-        """Return where labels of the whole image may go: beside its file, called like the image."""
-        image = self._control.annotator.image
-        name = "image" if image is None else Path(image.name).name
-        source = None if image is None else image.source.path
-        for ending in (".tiff", ".tif", ".svs", ".zarr", ".ome"):
-            name = name.removesuffix(ending)
-        safe = "".join("_" if letter in '<>:"/\\|?*' else letter for letter in name) or "image"
-        folder = Path(source).parent if source and Path(source).parent.is_dir() else Path()
-        return folder / f"{safe}_labels.ome.zarr"
-
     def _segment_whole(self) -> None:
         if self._region.unfinished is not None:
             self._control.segment_whole(self._region.unfinished)
             return
         path, _ = QFileDialog.getSaveFileName(
-            self, "Labels of the whole image", str(self._suggested()), "zarr folder (*.zarr)"
+            self, "Labels of the whole image", str(self._region.suggested()), "zarr folder (*.zarr)"
         )
         if path:
             target = Path(path) if path.casefold().endswith(".zarr") else Path(path + ".zarr")
