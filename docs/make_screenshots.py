@@ -143,7 +143,7 @@ def annotating(viewer: napari.Viewer) -> None:
     film.take(1000)
     widget.click.commit_button.click()
     film.take(900)
-    control.results.undo()
+    control.single.undo()
     film.take(900)
     viewer.fit_to_view()
     section = widget.everything
