@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import torch
 
 from napari_lightsam.engine.config import EverythingConfig
 from napari_lightsam.engine.level import BlockCache, Embedding
+from napari_lightsam.engine.openvino import _Graph
 from napari_lightsam.engine.progress import drain
 from napari_lightsam.engine.samplers import SAMPLERS
 from napari_lightsam.engine.segmenter import load_segmenter
@@ -87,3 +90,41 @@ def test_a_walk_that_is_stopped_in_a_block_keeps_the_blocks_before_unless_nothin
             with pytest.raises(Stopped), stoppable(second):
                 drain(work)
     assert encoded == 2
+
+
+def test_a_thread_that_waited_for_one_that_was_stopped_does_not_compile_the_graph_anew() -> None:
+    compiled = []
+
+    class Request:
+        """Computes until it is cancelled."""
+
+        def __init__(self) -> None:
+            self.cancelled = threading.Event()
+            self.cancel = self.cancelled.set
+            self.start_async = started.set
+
+        def wait_for(self, _: int) -> bool:
+            return self.cancelled.wait(0.01)
+
+        def wait(self) -> None:
+            raise RuntimeError("cancelled")
+
+    def compiling() -> SimpleNamespace:
+        compiled.append(1)
+        return SimpleNamespace(create_infer_request=Request)
+
+    def compute() -> None:
+        with stoppable(stop.is_set), suppress(Stopped):
+            graph.run([], [])
+
+    started, stop = threading.Event(), threading.Event()
+    graph = _Graph(None, compiling)
+    both = [threading.Thread(target=compute) for _ in range(2)]
+    for thread in both:
+        thread.start()
+    assert started.wait(10)
+    stop.set()
+    for thread in both:
+        thread.join(10)
+    assert not any(thread.is_alive() for thread in both)
+    assert len(compiled) == 1

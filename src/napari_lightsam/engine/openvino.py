@@ -168,6 +168,7 @@ class OpenVinoRuntime:
         with self._building:
             graph = self._graphs.pop(key, None)
             if graph is None:
+                check_stopped()
                 graph = self._compile(lambda: self._decoder_graph(key))
             self._graphs[key] = graph
             while len(self._graphs) > _KEPT:
@@ -324,6 +325,7 @@ class _Graph:
             This thread was asked to end; the library has ended, too.
         """
         with self._lock:
+            check_stopped()  # whoever waited, perhaps for one that was stopped, need not compile
             if self._busy is not None:  # what Ctrl-C left
                 with suppress(RuntimeError):
                     self._finish()
