@@ -141,7 +141,7 @@ class OpenVinoRuntime:
             self._core = self._openvino.Core()
             self.device, self._float = _choose_precision(self._core, precision)
             self._dtype: torch.dtype = getattr(torch, self._float)
-            self._encoder = self._compile(lambda: self._encoder_graph(loaded, quantized))
+            self._encoder = self._compile(self._encoder_graph(loaded, quantized))
         except RuntimeError as error:
             raise DeviceError(f"OpenVINO failed: {first_line(error)} Use runtime='torch'.") from error
         self._self_test()
@@ -159,9 +159,13 @@ class OpenVinoRuntime:
         graph.output(0).tensor().set_element_type(getattr(self._openvino.Type, _HINTS[self._float]))
         return graph.build()
 
-    def _compile(self, build: Callable[[], Any]) -> _Graph:
+    def _compile(self, graph: Any) -> _Graph:
         hints = compile_hints(self._float)
-        return _Graph(self._openvino, lambda: self._core.compile_model(build(), "CPU", hints))
+        return _Graph(
+            self._openvino,
+            self._core.compile_model(graph, "CPU", hints),
+            lambda exported: self._core.import_model(exported, "CPU", hints),
+        )
 
     def _graph(self, key: tuple[int, int] | str) -> _Graph:
         """Return the decoder for an area of (height, width) tokens, or the "proposals" graph."""
@@ -169,7 +173,7 @@ class OpenVinoRuntime:
             graph = self._graphs.pop(key, None)
             if graph is None:
                 check_stopped()
-                graph = self._compile(lambda: self._decoder_graph(key))
+                graph = self._compile(self._decoder_graph(key))
             self._graphs[key] = graph
             while len(self._graphs) > _KEPT:
                 self._graphs.popitem(last=False)
@@ -308,9 +312,9 @@ def compile_hints(precision: str) -> dict[str, Any]:
 class _Graph:
     """A compiled graph, run by one thread at a time."""
 
-    def __init__(self, openvino: Any, compiled: Callable[[], Any]) -> None:
-        self._openvino, self._compiled = openvino, compiled
-        self._request = compiled().create_infer_request()
+    def __init__(self, openvino: Any, compiled: Any, again: Callable[[bytes], Any]) -> None:
+        self._openvino, self._compiled, self._again = openvino, compiled, again
+        self._request = compiled.create_infer_request()
         self._lock = threading.Lock()
         self._busy: tuple[Sequence[Any], Sequence[Any]] | None = None
 
@@ -330,7 +334,8 @@ class _Graph:
                 with suppress(RuntimeError):
                     self._finish()
             if self._request is None:
-                self._request = self._compiled().create_infer_request()
+                self._compiled = self._again(self._compiled.export_model())
+                self._request = self._compiled.create_infer_request()
             for index, array in enumerate(outputs):
                 self._request.set_output_tensor(index, self._wrap(array))
             for index, array in enumerate(inputs):
