@@ -85,7 +85,6 @@ class ObjectsSection(FoldedSection):
         self.scope.setToolTip("What table and edits are of: the plane on display, or the whole stack.")
         self.scope.setAccessibleName("Planes to review")
         row = QHBoxLayout()
-        row.addWidget(QLabel("Review"))
         row.addWidget(self.labels, 1)
         row.addWidget(self.scope)
         return row
