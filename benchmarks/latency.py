@@ -293,9 +293,10 @@ def measure_clicks(repeat: int) -> list[Line]:
         window.control.annotator.clear()
         window.wait(lambda: not window.control.single.answer.masks())
     window.settle()
-    blocked, usual = window.run_everything(), window.run_everything(bare=True)
+    blocked = window.run_everything()
     labels = window.target().data
     plain = window.painted(lambda: window.viewer.add_labels(labels.copy()))
+    usual = window.run_everything(bare=True)
     window.close()
     (wall, busy), (wall_alone, busy_alone) = (
         [statistics.median(part) for part in zip(*given[1:], strict=True)] for given in (taken, alone)

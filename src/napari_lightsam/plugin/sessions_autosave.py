@@ -186,9 +186,9 @@ class Autosave:
             self._deliver(self._take)
 
     def _on_prompts(self) -> None:
-        """Hear of open prompts; the outline that answers them goes first."""
+        """Hear of open prompts; the outline that answers them goes first, and is painted first."""
         if self._count(None) and not self._soon:
-            self._deliver(self._take_prompts)
+            self._deliver(lambda: self._deliver(self._take_prompts))
 
     def _count(self, image: Hashable | None) -> bool:
         image = self._control.annotator.image_id if image is None else image

@@ -36,7 +36,7 @@ from napari_lightsam.plugin.widget_teach import TeachSection
 if TYPE_CHECKING:
     import napari
 
-_SOON = 40  # milliseconds, in which what was done is painted; the dock follows then
+_SOON = 120  # milliseconds, in which what was done is answered and painted; the dock follows then
 _WIDGETS: weakref.WeakSet[LightSamWidget] = weakref.WeakSet()
 
 
