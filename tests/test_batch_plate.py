@@ -173,15 +173,15 @@ def test_a_colour_image_gives_the_same_objects_with_and_without_a_channel(
     np.testing.assert_array_equal(tifffile.imread(done[0] / name), tifffile.imread(tmp_path / name))
 
 
-@pytest.mark.parametrize(("channel", "fitting"), [(1, {"A/well", "histology"}), ("GFP", {"A/well"})], ids=str)
-def test_images_without_the_chosen_channel_fail_alone(plate, tmp_path: Path, channel, fitting: set) -> None:
+@pytest.mark.parametrize(("channel", "fitting"), [(1, ["A/well", "histology"]), ("GFP", ["A/well"])], ids=str)
+def test_images_without_the_chosen_channel_fail_alone(plate, tmp_path: Path, channel, fitting: list) -> None:
     from test_batch import Thresholder
 
     recipe = Recipe(BatchSettings(EverythingConfig(object_size=26), channel=channel, z="max"))
     report = drain(segment_many([plate[0]], tmp_path / "out", recipe, segmenter=Thresholder()))
 
-    done = {o.image.partition(".")[0] for o in report.outcomes if o.status == "written"}
-    assert done == fitting
+    done = [o.image.partition(".")[0] for o in report.outcomes if o.status == "written"]
+    assert sorted(done) == fitting
     messages = {o.image: o.message for o in report.outcomes if o.status == "failed"}
     assert len(messages) == len(GOOD) + len(BROKEN) - len(fitting)
     assert "B/well.tif has no channel" in messages["B/well.tif"]
