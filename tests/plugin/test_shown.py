@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 import weakref
 from dataclasses import replace
 
@@ -202,6 +203,13 @@ def let_go(desk, tiny):
     gc.collect()
 
 
+def wait_until(condition, seconds=20):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
 def test_nothing_of_an_image_is_kept_once_its_layer_is_gone(desk, tiny):
     image = desk.open(np.zeros((60, 60)))
     desk.control.draw_typical()
@@ -213,7 +221,7 @@ def test_nothing_of_an_image_is_kept_once_its_layer_is_gone(desk, tiny):
     desk.viewer.layers.clear()
     let_go(desk, tiny)
     assert kept[0]() is None
-    assert kept[1]() is None
+    wait_until(lambda: kept[1]() is None)  # the thread that writes work has come out of its last step
 
 
 def test_candidates_are_let_go_with_the_layer_of_their_result(desk, tiny):
