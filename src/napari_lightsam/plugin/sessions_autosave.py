@@ -188,7 +188,10 @@ class Autosave:
     def _on_prompts(self) -> None:
         """Hear of open prompts; the outline that answers them goes first, and is painted first."""
         if self._count(None) and not self._soon:
-            self._deliver(lambda: self._deliver(self._take_prompts))
+            self._deliver(self._paint_first)
+
+    def _paint_first(self) -> None:
+        self._deliver(self._take_prompts)
 
     def _count(self, image: Hashable | None) -> bool:
         image = self._control.annotator.image_id if image is None else image
