@@ -31,11 +31,12 @@ def test_a_network_is_ended_while_it_computes_and_then_computes_as_before(runtim
     except Exception as error:
         pytest.skip(f"{runtime} does not run here: {error}")
     before = network.encode(FRAME)
-    asked = []
-    with pytest.raises(Stopped), stoppable(lambda: asked.append(1) or len(asked) > 1):
-        network.encode(LARGE)
-    assert len(asked) == 2
-    assert torch.equal(network.encode(FRAME), before)
+    for _ in range(3):
+        asked = []
+        with pytest.raises(Stopped), stoppable(lambda asked=asked: asked.append(1) or len(asked) > 1):
+            network.encode(LARGE)
+        assert len(asked) == 2
+        assert torch.equal(network.encode(FRAME), before)
 
 
 def test_another_thread_is_not_asked_and_what_is_asked_inside_is_forgotten_outside() -> None:

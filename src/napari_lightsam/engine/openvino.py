@@ -315,6 +315,7 @@ class _Graph:
     def __init__(self, openvino: Any, compiled: Any, again: Callable[[bytes], Any]) -> None:
         self._openvino, self._compiled, self._again = openvino, compiled, again
         self._request = compiled.create_infer_request()
+        self._exported: bytes | None = None
         self._lock = threading.Lock()
         self._busy: tuple[Sequence[Any], Sequence[Any]] | None = None
 
@@ -334,7 +335,9 @@ class _Graph:
                 with suppress(RuntimeError):
                     self._finish()
             if self._request is None:
-                self._compiled = self._again(self._compiled.export_model())
+                if self._exported is None:  # what was made from an export cannot be exported itself
+                    self._exported = self._compiled.export_model()
+                self._compiled = self._again(self._exported)
                 self._request = self._compiled.create_infer_request()
             for index, array in enumerate(outputs):
                 self._request.set_output_tensor(index, self._wrap(array))
