@@ -43,7 +43,9 @@ RESULTS = Path(__file__).resolve().parent / "results" / "large.json"
 MOST_MIB = 2048.0
 """What the whole process may take at its peak."""
 
-_TILE = 1024
+TILE = 1024
+"""Side of the tiles of the plane in pixels: it is mirrored at its multiples."""
+
 _MPX = 2.0**20
 _WINDOWS = 24  # and as many mirrored
 _PIECE = 0.2  # of a nucleus: what an object must hold of it to be a piece
@@ -53,22 +55,22 @@ _REPEAT = 3  # samples of the single tile, before and after the plane
 def write_plane(path: Path, side: int) -> None:
     """Write the mirrored tiles as uint8 (side, side), one chunk a tile."""
     tile = cells_1024().image
-    plane = zarr.create_array(path, shape=(side, side), chunks=(_TILE, _TILE), dtype=tile.dtype)
-    for y in range(0, side, _TILE):
-        for x in range(0, side, _TILE):
-            plane[y : y + _TILE, x : x + _TILE] = _mirrored(tile, y, x)[: side - y, : side - x]
+    plane = zarr.create_array(path, shape=(side, side), chunks=(TILE, TILE), dtype=tile.dtype)
+    for y in range(0, side, TILE):
+        for x in range(0, side, TILE):
+            plane[y : y + TILE, x : x + TILE] = _mirrored(tile, y, x)[: side - y, : side - x]
 
 
 def _mirrored(tile: NDArray[Any], y: int, x: int) -> NDArray[Any]:
     """Return the tile as it stands at a corner of the plane."""
-    return tile[:: -1 if y // _TILE % 2 else 1, :: -1 if x // _TILE % 2 else 1]
+    return tile[:: -1 if y // TILE % 2 else 1, :: -1 if x // TILE % 2 else 1]
 
 
 def true_labels(y: int, x: int, height: int, width: int) -> NDArray[np.int32]:
     """Return the ground truth of a part of the plane; a nucleus and its mirror image that meet are one."""
     tile = cells_1024().labels
     rows, columns = (
-        np.minimum(at % (2 * _TILE), 2 * _TILE - 1 - at % (2 * _TILE))
+        np.minimum(at % (2 * TILE), 2 * TILE - 1 - at % (2 * TILE))
         for at in (np.arange(y, y + height), np.arange(x, x + width))
     )
     return np.asarray(label(tile[rows[:, None], columns], connectivity=2), np.int32)
@@ -84,7 +86,7 @@ def segment_plane(source: Path, target: Path) -> dict[str, Any]:
     loaded = peak_memory()
     tiles = [_seconds(segmenter, scene.image, config) for _ in range(_REPEAT)]
     image = zarr.open_array(source, mode="r")
-    out = zarr.create_array(target, shape=image.shape, chunks=(_TILE, _TILE), dtype="int32")
+    out = zarr.create_array(target, shape=image.shape, chunks=(TILE, TILE), dtype="int32")
     start = time.perf_counter()
     found = drain(segmenter.everything(image, config, out=out))
     seconds = time.perf_counter() - start
@@ -138,12 +140,12 @@ def choose_windows(
 
 
 def _window_side(side: int) -> int:
-    return min(_TILE, side)
+    return min(TILE, side)
 
 
 def _reflected(at: int, size: int, side: int) -> int | None:
     """Return where a window along one axis starts once it is mirrored at an edge of tiles; None: outside."""
-    edges = range(0, side + _TILE, _TILE)
+    edges = range(0, side + TILE, TILE)
     fits = [2 * edge - at - size for edge in edges if 0 <= 2 * edge - at - size <= side - size]
     return min(fits, key=lambda start: abs(start - at), default=None)
 
@@ -251,7 +253,7 @@ def measure(side: int, folder: Path | None = None) -> dict[str, Any]:
         "mpx": mpx,
         **got,
         "seconds_per_mpx": per_mpx,
-        "ratio_to_tile": per_mpx / (got["seconds_tile"] / (_TILE**2 / _MPX)),
+        "ratio_to_tile": per_mpx / (got["seconds_tile"] / (TILE**2 / _MPX)),
         **checked,
     }
 

@@ -33,7 +33,7 @@ from napari_lightsam.engine.progress import drain
 from napari_lightsam.engine.samplers import level_of
 
 from .fresh import peak_memory
-from .large import check, choose_windows, write_plane
+from .large import TILE, check, choose_windows, write_plane
 from .report import machine, save_results, where, written
 from .scenes import cells_1024
 
@@ -54,7 +54,6 @@ LONGEST = 20
 
 _MPX = 2.0**20
 _WINDOWS = 24
-_TILE = 1024  # of the plane: it is mirrored at its multiples
 _AWAY = 64  # pixels at least from where a block's part ends to where none does
 _BLOCK = 1280
 _MANY_MPX, _MANY_IMAGES, _FLEET = 10_000e6 / _MPX, 100_000, 100  # the plans
@@ -168,7 +167,7 @@ def mirror_lines(lines: Sequence[int], side: int) -> list[int]:
     """Return rows, or columns, that show the same nuclei as these, mirrored, where no block's part ends."""
     mirrored = []
     for line in lines:
-        places = [2 * edge - line for edge in range(_TILE, side, _TILE)]
+        places = [2 * edge - line for edge in range(TILE, side, TILE)]
         free = [at for at in places if 0 < at < side and min(abs(at - one) for one in lines) > _AWAY]
         mirrored.append(min(free, key=lambda at: abs(at - line)))
     return mirrored
