@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from napari_lightsam.engine import openvino as openvino_runtime
-from napari_lightsam.engine.openvino import OpenVinoRuntime, compile_hints, load_openvino
+from napari_lightsam.engine.openvino import OpenVinoRuntime, compile_hints, load_core, load_openvino
 from napari_lightsam.engine.openvino_decoder import decoder_graph
 from napari_lightsam.engine.openvino_encoder import encoder_graph
 from napari_lightsam.engine.runtime import TorchRuntime, choose_device
@@ -70,14 +70,14 @@ _LIBRARIES = ("numpy", "scipy.ndimage", "skimage.measure", "torch", "timm")
 
 def precisions() -> dict[str, str]:
     """Return the columns: the best precision of this CPU, and float32."""
-    capabilities = load_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    capabilities = load_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return {"best": "bfloat16" if "BF16" in capabilities else "float32", "float32": "float32"}
 
 
 def compiled(graph: Any, precision: str, *, profiled: bool = False) -> Any:
     """Compile a graph as the runtime does; returns a request to run it by."""
     options = compile_hints(precision) | ({"PERF_COUNT": "YES"} if profiled else {})
-    return load_openvino().Core().compile_model(graph, "CPU", options).create_infer_request()
+    return load_core().compile_model(graph, "CPU", options).create_infer_request()
 
 
 def product_graph(side: int) -> Any:

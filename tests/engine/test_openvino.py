@@ -352,3 +352,24 @@ def test_openvino_and_nncf_send_nothing_and_write_nothing_into_the_home_folder(t
     )
     assert done.returncode == 0, done.stderr
     assert list(home.rglob("*")) == []
+
+
+SIGNALLED = """
+import gc, os, signal
+from napari_lightsam import load_segmenter
+
+signal.signal(signal.SIGINT, lambda *_: print("heard", flush=True))
+models = [load_segmenter(device="cpu", runtime="openvino") for _ in range(3)]
+for place in (1, 1):  # in another order than they came
+    del models[place]
+    gc.collect()
+os.kill(os.getpid(), signal.SIGINT)
+print("alive")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a process cannot send itself that signal")
+def test_ctrl_c_is_heard_after_models_have_come_and_gone():
+    command = [sys.executable, "-W", "ignore", "-c", SIGNALLED]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "heard\nalive\n"), done.stderr

@@ -15,6 +15,7 @@ import os
 import sys
 import threading
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,15 @@ if TYPE_CHECKING:
     from napari_lightsam.engine.resample import FloatArray
     from napari_lightsam.engine.weights import LoadedModel
 
-__all__ = ["OpenVinoRuntime", "compile_hints", "first_line", "load_openvino", "load_silently", "why_not"]
+__all__ = [
+    "OpenVinoRuntime",
+    "compile_hints",
+    "first_line",
+    "load_core",
+    "load_openvino",
+    "load_silently",
+    "why_not",
+]
 
 _ERROR = {"bfloat16": 0.05, "float32": 1e-3, "int8": 0.5}  # of the norm: usual are 0.6%, 1e-6 and 6%
 _HINTS = {"bfloat16": "bf16", "float32": "f32"}
@@ -51,7 +60,11 @@ _AREA = 4096  # image tokens decoded at once: what stays in a core's cache is de
 _BEAT = 100  # milliseconds, after which Python is let go to hear Ctrl-C and whether it is to stop
 _KEPT = 4  # compiled sizes of the decoding window
 
+_CAPABILITIES = "OPTIMIZATION_CAPABILITIES"
+
 _importing = threading.Lock()
+_making = threading.Lock()
+_core: list[Any] = []
 
 
 def load_silently(name: str) -> Any:
@@ -91,6 +104,36 @@ def load_openvino() -> Any:
         ) from error
 
 
+def load_core() -> Any:
+    """Return OpenVINO's `Core`: one, for as long as the process lives.
+
+    Each gives the thread that makes it a stack of its own for handling signals, and takes it away when it
+    goes. Where several go in another order than they came, the thread is left with a stack that is gone, and
+    its next signal, such as Ctrl-C or the end of a child, ends the process. So there is one, made by a thread
+    that nothing else runs in.
+
+    Raises
+    ------
+    DeviceError
+        OpenVINO is not installed or does not start.
+    """
+
+    def make() -> Any:
+        core = openvino.Core()
+        core.get_property("CPU", _CAPABILITIES)  # which is when the part for the processor is made
+        return core
+
+    openvino = load_openvino()
+    with _making:
+        if not _core:
+            try:
+                with ThreadPoolExecutor(1) as thread:
+                    _core.append(thread.submit(make).result())
+            except RuntimeError as error:
+                raise DeviceError(f"OpenVINO failed: {first_line(error)} Use runtime='torch'.") from error
+        return _core[0]
+
+
 def why_not(loaded: LoadedModel, precision: Precision) -> str:
     """Say why OpenVINO need not even be tried for a model, or ""."""
     if loaded.spec.architecture not in TINY_VIT_WIDTHS:
@@ -98,7 +141,7 @@ def why_not(loaded: LoadedModel, precision: Precision) -> str:
     if precision not in ("auto", *_HINTS):
         return f"OpenVINO does not run {precision}"
     try:
-        _choose_precision(load_openvino().Core(), precision)
+        _choose_precision(load_core(), precision)
     except (LightSamError, RuntimeError) as error:
         return first_line(error)
     return ""
@@ -133,12 +176,11 @@ class OpenVinoRuntime:
                 f"OpenVINO is used for models with a TinyViT encoder only, not for {loaded.spec.name}; "
                 "use runtime='torch'."
             )
-        self._openvino = load_openvino()
+        self._openvino, self._core = load_openvino(), load_core()
         self._model: Sam = loaded.model
         self._graphs: OrderedDict[tuple[int, int] | str, _Graph] = OrderedDict()
         self._building = threading.Lock()
         try:
-            self._core = self._openvino.Core()
             self.device, self._float = _choose_precision(self._core, precision)
             self._dtype: torch.dtype = getattr(torch, self._float)
             self._encoder = self._compile(self._encoder_graph(loaded, quantized))
@@ -378,7 +420,7 @@ class _Graph:
 
 def _choose_precision(core: Any, precision: Precision) -> tuple[Device, str]:
     """Return the device, and the float type of what does not compute in eight bits."""
-    there = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    there = "BF16" in core.get_property("CPU", _CAPABILITIES)
     if precision not in ("auto", "int8", *_HINTS) or (precision == "bfloat16" and not there):
         raise ConfigError(
             f"OpenVINO does not run {precision} on this CPU; use precision='auto', or runtime='torch'."
