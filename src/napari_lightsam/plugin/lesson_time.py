@@ -63,4 +63,3 @@ class LessonTime:
         if step.stage == learn:
             return (max(0.0, self._learning - gone) if of_stage is None else of_stage) + self._test
         return max(0.0, self._test - gone) if step.stage == last else None
-

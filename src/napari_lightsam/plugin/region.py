@@ -51,7 +51,6 @@ LEAST_SIDE = 2048
 """The same at least, as far as the image goes: who looks closely wants to look beside as well."""
 
 
-
 def needs_region(image: Image, plane: Plane) -> bool:
     """Tell whether an image is too large to be worked on as a whole.
 

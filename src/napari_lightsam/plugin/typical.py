@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from napari.layers import Image, Shapes
 
 
-
 class TypicalObject:
     """A Shapes layer that exists until one box or ellipse was drawn on it.
 

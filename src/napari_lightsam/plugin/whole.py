@@ -62,9 +62,7 @@ class WholePlane:
     def of(cls, request: PlaneRequest, image: Image) -> WholePlane:
         """Describe the whole plane of an image that a request is about."""
         whole = request.whole()
-        sides = [
-            micrometres(image.units[axis], abs(float(image.scale[axis]))) for axis in whole.plane.axes
-        ]
+        sides = [micrometres(image.units[axis], abs(float(image.scale[axis]))) for axis in whole.plane.axes]
         size = None if sides[0] is None or sides[1] is None else (sides[0], sides[1])
         told = [f"{type(one.data).__name__}{list(one.data.shape)} {one.index}" for one in whole.inputs]
         data = whole.refer_lazily((0, 0, *whole.plane.shape))
