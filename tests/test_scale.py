@@ -168,6 +168,41 @@ def test_a_killed_worker_costs_nothing_of_the_result(image, cluster, reference, 
     assert np.array_equal(zarr.open_array(tmp_path / "labels.zarr" / "0", mode="r")[:], reference[1])
 
 
+CLIENT = """
+import sys
+from napari_lightsam.batch import BatchSettings
+from napari_lightsam.batch.slide import segment_slide
+from napari_lightsam.engine.config import EverythingConfig
+from napari_lightsam.engine.progress import drain
+
+image, out, scheduler, threads = sys.argv[1:]
+settings = BatchSettings(config=EverythingConfig(object_size=26), precision="float32", runtime="torch")
+layout = {"block": 512, "chunk": 128}
+drain(segment_slide(image, out, settings, scheduler=scheduler, threads=int(threads), **layout))
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no such signal")
+def test_another_run_goes_on_where_one_on_a_cluster_was_killed(image, cluster, reference, tmp_path):
+    out, threads = tmp_path / "labels.zarr", torch.get_num_threads()
+    given = [str(image), str(out), cluster.scheduler.address, str(threads)]
+    running = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", CLIENT, *given], stderr=subprocess.PIPE, text=True
+    )
+    while not list(out.with_name("labels.zarr.parts").glob("block_*.npz")) and running.poll() is None:
+        time.sleep(0.02)
+    running.kill()  # while its workers are at other blocks
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == -signal.SIGKILL, said
+    assert not read_record(out)["complete"]
+
+    report = drain(segment_slide(image, out, SETTINGS, scheduler=cluster, threads=threads, **LAYOUT))
+    assert report.exit_code == 0
+    assert report.skipped
+    assert np.array_equal(zarr.open_array(out / "0", mode="r")[:], reference[1])
+    assert [path.name for path in tmp_path.iterdir()] == ["labels.zarr"]
+
+
 def test_of_an_object_that_two_blocks_found_the_better_stays_and_what_meets_nothing_is_left_alone(tmp_path):
     def square(y, x, side):
         bits = np.packbits(np.ones((side, side), bool), axis=1)
