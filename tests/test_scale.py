@@ -1,13 +1,11 @@
 """Slides on dask: one result for every scheduler, whatever dies, cannot be read, or is cancelled."""
 
-import gc
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -37,7 +35,7 @@ from napari_lightsam.engine.config import EverythingConfig
 from napari_lightsam.engine.merge import Piece
 from napari_lightsam.engine.progress import drain
 from napari_lightsam.engine.stopping import Stopped
-from napari_lightsam.errors import ConfigError, FileError
+from napari_lightsam.errors import ConfigError, FileError, ImageError, WeightsError
 from napari_lightsam.train.metrics import match
 
 SEAM = 192  # the blocks of 512 frame pixels, two an image pixel, answer for half of these 384 pixels each
@@ -127,22 +125,32 @@ def test_processes_give_the_same_labels_and_threads_the_same_as_them(image, refe
     assert np.array_equal(labels, reference[1])
 
 
-def test_the_process_that_starts_a_slide_keeps_no_model_while_others_compute(image, tmp_path, monkeypatch):
+def test_the_process_that_starts_a_slide_loads_no_model_where_others_compute(image, tmp_path, monkeypatch):
     from napari_lightsam.engine import segmenter as engine
 
-    loaded, load = [], engine.load_segmenter
+    def refuse(*_, **__):
+        pytest.fail("a model was loaded")
 
-    def noting(*arguments, **options):
-        made = load(*arguments, **options)
-        loaded.append(weakref.ref(made.runtime))
-        return made
-
-    monkeypatch.setattr(engine, "load_segmenter", noting)
+    monkeypatch.setattr(engine, "load_segmenter", refuse)
     work = segment_slide(image, tmp_path / "labels.zarr", SETTINGS, scheduler="processes", **LAYOUT)
     next(step for step in work if step.stage == "segmenting")
-    gc.collect()
-    assert [model() for model in loaded] == [None]
     work.close()
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [({"model": "no such model"}, WeightsError), ({"image": np.zeros((4, 5, 6, 7), np.uint8)}, ImageError)],
+    ids=["no model", "no plane"],
+)
+def test_what_a_worker_refuses_before_the_first_block_is_said_as_here(image, tmp_path, given, error):
+    said = []
+    for how in ({"scheduler": "threads"}, {"scheduler": "processes", "workers": 1}):
+        options = {"image": image, "out": tmp_path / "labels.zarr", "settings": SETTINGS, **how, **given}
+        with pytest.raises(error) as refused:
+            drain(segment_slide(**options))
+        said.append(str(refused.value))
+        assert list(tmp_path.iterdir()) == []
+    assert said[0] == said[1]
 
 
 def test_a_killed_worker_costs_nothing_of_the_result(image, cluster, reference, tmp_path):

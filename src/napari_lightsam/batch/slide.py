@@ -18,7 +18,7 @@ from napari_lightsam.batch.scale import Pool, check_scheduler
 from napari_lightsam.batch.settings import BatchSettings, load_model
 from napari_lightsam.batch.slide_blocks import Failed, Finished, SlidePlan
 from napari_lightsam.batch.slide_place import SlidePlace
-from napari_lightsam.batch.slide_plan import make_plan
+from napari_lightsam.batch.slide_plan import Order, make_plan, make_plan_elsewhere
 from napari_lightsam.batch.slide_record import RECORD
 from napari_lightsam.batch.slide_seams import count_left
 from napari_lightsam.batch.slide_source import SlidePlane, describe_state
@@ -30,7 +30,7 @@ from napari_lightsam.formats.atomic import check_writable
 from napari_lightsam.formats.guard import protect_inputs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from napari_lightsam.batch.lock import Hold
     from napari_lightsam.engine.image import ArrayLike
@@ -173,10 +173,13 @@ def segment_slide(
         yield Progress("loading the model", 0, 1)
         told = threads if threads is not None else pool.threads_each()
         told = None if pool.name == "threads" else told
-        worker = WorkerModel.of(load_model(model, settings) if isinstance(model, str) else model, told)
-        with ExitStack() as given:
-            given.callback(worker.forget)
-            slide = _Slide(worker, settings, place, block, chunk, overwrite, given.close)
+        with ExitStack() as held:
+            source = model if isinstance(model, str) else WorkerModel.of(model, told)
+            if isinstance(source, str) and pool.name == "threads":
+                source = WorkerModel.of(load_model(source, settings), told)
+            if not isinstance(source, str):
+                held.callback(source.forget)
+            slide = _Slide(source, told, settings, place, block, chunk, overwrite)
             return (yield from slide.run(plane, pool))
     finally:
         pool.close()
@@ -206,13 +209,13 @@ def _check(settings: BatchSettings, block: int, chunk: int, threads: int | None,
 class _Slide:
     """A run over one slide."""
 
-    worker: WorkerModel
+    model: str | WorkerModel
+    threads: int | None
     settings: BatchSettings
     place: SlidePlace
     block: int
     chunk: int
     overwrite: bool
-    give_up: Callable[[], None]
 
     def run(self, plane: ArrayLike, pool: Pool) -> Work[SlideReport]:
         """Segment a slide while no other run may write to its output."""
@@ -225,11 +228,12 @@ class _Slide:
         place = self.place
         done = place.begin(overwrite=self.overwrite)
         earlier = {} if self.overwrite else place.earlier()
-        plan, level, notes, about = yield from make_plan(
-            self.worker, self.settings, self.block, place, plane, earlier, hold
-        )
-        if pool.name != "threads":
-            self.give_up()  # the model has laid out the blocks; others compute them
+        order = Order(self.settings, self.block, place, plane, earlier, hold)
+        if isinstance(self.model, str):
+            planned = make_plan_elsewhere(pool, self.model, self.threads, order)
+        else:
+            planned = make_plan(self.model, order)
+        plan, level, notes, about = yield from planned
         if done is not None and done["identity"] == plan.identity:
             size, n = plan.config.object_size, done["blocks"]
             return SlideReport(place.out, plan.plane.shape, done["n_objects"], size, n, n, (), notes)
@@ -267,8 +271,8 @@ class _Slide:
             "failed": [{"box": list(part.box), "message": part.message} for part in report.failed],
             "scheduler": pool.name,
             "workers": pool.workers,
-            "threads": self.worker.threads,
-            "device": self.worker.device,
+            "threads": plan.model.threads,
+            "device": plan.model.device,
         }
         if not report.failed:
             self.place.clear()

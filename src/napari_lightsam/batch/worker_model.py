@@ -8,9 +8,11 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from napari_lightsam.batch.settings import load_model
 from napari_lightsam.errors import WeightsError
 
 if TYPE_CHECKING:
+    from napari_lightsam.batch.settings import BatchSettings
     from napari_lightsam.engine.segmenter import Segmenter
 
 _loaded: dict[WorkerModel, Segmenter] = {}
@@ -44,7 +46,32 @@ class WorkerModel:
     @classmethod
     def of(cls, segmenter: Segmenter, threads: int | None = None) -> WorkerModel:
         """Describe a loaded model, and keep it for tasks of this process until it is forgotten."""
-        model = cls(
+        model = cls._describe(segmenter, threads)
+        with _loading:
+            _loaded[model] = segmenter
+            _runs[model] += 1
+        return model
+
+    @classmethod
+    def find(cls, name: str, settings: BatchSettings, threads: int | None) -> WorkerModel:
+        """Load a model as settings ask for it, in a worker; `load` then gives this one, here and elsewhere.
+
+        Raises
+        ------
+        WeightsError, DeviceError, ConfigError
+            As `load_segmenter`.
+        """
+        with _loading:
+            _make_room()
+            _limit(threads)
+            segmenter = load_model(name, settings)
+            model = cls._describe(segmenter, threads)
+            _loaded[model] = segmenter
+            return model
+
+    @classmethod
+    def _describe(cls, segmenter: Segmenter, threads: int | None) -> WorkerModel:
+        return cls(
             segmenter.source,
             segmenter.device,
             segmenter.precision,
@@ -52,10 +79,6 @@ class WorkerModel:
             segmenter.weights_hash,
             threads,
         )
-        with _loading:
-            _loaded[model] = segmenter
-            _runs[model] += 1
-        return model
 
     def load(self) -> Segmenter:
         """Return the model of this process, loading it at the first call.
@@ -69,8 +92,7 @@ class WorkerModel:
         """
         with _loading:
             if self not in _loaded:
-                for other in [one for one in _loaded if not _runs[one]]:
-                    del _loaded[other]  # a worker serves one run after the other
+                _make_room()
                 _loaded[self] = self._load()
             return _loaded[self]
 
@@ -83,11 +105,7 @@ class WorkerModel:
                 _loaded.pop(self, None)
 
     def _load(self) -> Segmenter:
-        if self.threads is not None:
-            os.environ["OMP_NUM_THREADS"] = str(self.threads)  # OpenVINO is compiled for so many, too
-            import torch
-
-            torch.set_num_threads(self.threads)
+        _limit(self.threads)
         from napari_lightsam.engine.segmenter import load_segmenter
 
         settings: dict[str, Any] = {"precision": self.precision, "runtime": self.runtime}
@@ -98,3 +116,17 @@ class WorkerModel:
                 "path of a checkpoint that all of them can read, or install the same version everywhere."
             )
         return segmenter
+
+
+def _make_room() -> None:
+    """Let go of the models of other runs: a worker serves one after the other."""
+    for other in [one for one in _loaded if not _runs[one]]:
+        del _loaded[other]
+
+
+def _limit(threads: int | None) -> None:
+    if threads is not None:
+        import torch
+
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # OpenVINO is compiled for so many, too
+        torch.set_num_threads(threads)
