@@ -163,21 +163,24 @@ def _runs(above: NDArray[Any], below: NDArray[Any]) -> NDArray[np.int64]:
     return ends[1::2] - ends[::2]
 
 
-def mirror_lines(lines: Sequence[int], side: int) -> list[int]:
-    """Return rows, or columns, that show the same nuclei as these, mirrored, where no block's part ends."""
-    mirrored = []
+def like_lines(lines: Sequence[int], side: int) -> list[int]:
+    """Return rows, or columns, that show the very nuclei that these do, where no block's part ends.
+
+    The plane is one tile and its mirror images by turns, so that it is the same again two tiles away.
+    """
+    found = []
     for line in lines:
-        places = [2 * edge - line for edge in range(TILE, side, TILE)]
-        free = [at for at in places if 0 < at < side and min(abs(at - one) for one in lines) > _AWAY]
-        mirrored.append(min(free, key=lambda at: abs(at - line)))
-    return mirrored
+        places = [at for at in range(line % (2 * TILE), side, 2 * TILE) if _AWAY < at < side - _AWAY]
+        free = [at for at in places if min(abs(at - one) for one in lines) > _AWAY]
+        found.append(min(free, key=lambda at: abs(at - line)))
+    return found
 
 
 def compare_straight(labels: Any, borders: Sequence[Sequence[int]]) -> dict[str, int]:
     """Find how straight outlines are where blocks' parts end, and those of the same nuclei elsewhere."""
-    mirrored = [mirror_lines(own, labels.shape[axis]) for axis, own in enumerate(borders)]
+    elsewhere = [like_lines(own, labels.shape[axis]) for axis, own in enumerate(borders)]
     got: dict[str, int] = {}
-    for name, lines in (("straight", borders), ("straight_mirrored", mirrored)):
+    for name, lines in (("straight", borders), ("straight_elsewhere", elsewhere)):
         lengths = straight_parts(labels, lines)
         got |= {name: int(lengths.max()), f"{name}_long": int(np.count_nonzero(lengths > LONGEST))}
     return got
@@ -322,10 +325,10 @@ def as_markdown(got: dict[str, Any], about: dict[str, Any]) -> str:
         ),
         f"longest straight part of an outline on a seam (<= {LONGEST} px)": (
             f"{got['straight']} px: {met(got['straight'] <= LONGEST)} "
-            f"({got['straight_mirrored']} px in the same nuclei's mirror images where no block ends)"
+            f"({got['straight_elsewhere']} px in the same nuclei where no block ends)"
         ),
         f"straight parts longer than {LONGEST} px": (
-            f"{got['straight_long']} on seams, {got['straight_mirrored_long']} in these mirror images"
+            f"{got['straight_long']} on seams, {got['straight_elsewhere_long']} in the same nuclei elsewhere"
         ),
         f"{got['across']} nuclei across seams": (
             f"{got['found']:.1%} found; of their mirror images elsewhere {got['found_mirrored']:.1%}"

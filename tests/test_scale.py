@@ -132,9 +132,11 @@ def test_the_process_that_starts_a_slide_loads_no_model_where_others_compute(ima
         pytest.fail("a model was loaded")
 
     monkeypatch.setattr(engine, "load_segmenter", refuse)
-    work = segment_slide(image, tmp_path / "labels.zarr", SETTINGS, scheduler="processes", **LAYOUT)
-    next(step for step in work if step.stage == "segmenting")
-    work.close()
+    for stage in ("laying out the blocks", "segmenting"):
+        work = segment_slide(image, tmp_path / "labels.zarr", SETTINGS, scheduler="processes", **LAYOUT)
+        assert list(tmp_path.iterdir()) == []  # also when the run before was cancelled before its first block
+        next(step for step in work if step.stage == stage)
+        work.close()
 
 
 @pytest.mark.parametrize(
