@@ -427,12 +427,27 @@ def test_version_is_printed() -> None:
     assert CliRunner().invoke(app, ["--version"]).stdout == f"lightsam {napari_lightsam.__version__}\n"
 
 
-@pytest.mark.parametrize("command", [[], ["segment"], ["demo"], ["info"], ["evaluate"], ["models"]], ids=str)
-def test_every_command_has_help(command: list[str]) -> None:
-    done = CliRunner().invoke(app, [*command, "--help"])
+COMMANDS = (
+    "segment", "slide", "export", "replay", "demo", "info", "evaluate", "quantize", "train", "distil",
+    "cache", "models", "models list", "models download", "models path", "models import",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_every_command_has_help_that_a_narrow_terminal_shows_in_full(command: str) -> None:
+    done = CliRunner().invoke(app, [*command.split(), "--help"], env={"COLUMNS": "80"})
 
     assert done.exit_code == 0
     assert "Usage" in done.stdout
+    assert "…" not in done.stdout  # no name of an option is cut off
+
+
+def test_the_options_of_a_batch_are_shown_by_what_they_are_about() -> None:
+    shown = CliRunner().invoke(app, ["segment", "--help"], env={"COLUMNS": "80"}).stdout
+
+    places = [shown.index(title) for title in ("Which objects", "Which pixels", "How it is computed")]
+    assert places == sorted(places)
+    assert shown.index("--object-size") < places[1] < shown.index("--channel") < places[2]
 
 
 def test_importing_the_command_and_its_help_load_nothing_heavy() -> None:

@@ -17,7 +17,7 @@ def export(
     labels: Annotated[
         list[Path],
         typer.Argument(
-            metavar="LABELS...",
+            metavar="LABELS",
             help="Label images (TIFF, PNG, OME-Zarr), ImageJ ROIs (.zip, .roi) or QuPath's .geojson.",
         ),
     ],

@@ -8,9 +8,11 @@ import typer
 from napari_lightsam.batch.settings import BatchSettings
 from napari_lightsam.cli.report import follow_until_stopped, reported, warn
 from napari_lightsam.cli.segment import (
+    PIXELS,
     ModelName,
     Threads,
     Workers,
+    computed,
     default,
     parse_channel,
     parse_pixel_size,
@@ -29,29 +31,32 @@ SCHEDULER_HELP = (
 def slide(
     image: Annotated[str, typer.Argument(help="OME-Zarr image or zarr array, or its address, or TIFF file.")],
     out: Annotated[Path, typer.Argument(help="OME-Zarr label image to write, such as labels.zarr.")],
-    mode: Annotated[str, setting("mode")] = default("mode"),
-    model: ModelName = "lightsam",
     object_size: Annotated[float | None, setting("object_size")] = default("object_size"),
     channel: Annotated[str | None, setting("channel")] = default("channel"),
     z: Annotated[str | None, setting("z", "--z")] = default("z"),
     time: Annotated[int | None, setting("time")] = default("time"),
     series: Annotated[
         str | None,
-        typer.Option(help="Image of a file that holds several (from 0); the first when not given."),
+        typer.Option(
+            help="Image of a file that holds several (from 0); the first when not given.",
+            rich_help_panel=PIXELS,
+        ),
     ] = None,
     axes: Annotated[str | None, setting("axes")] = default("axes"),
     pixel_size: Annotated[str | None, setting("pixel_size")] = default("pixel_size"),
     balance: Annotated[float, setting("balance")] = default("balance"),
     min_size: Annotated[float | None, setting("min_size")] = default("min_size"),
     max_size: Annotated[float | None, setting("max_size")] = default("max_size"),
+    model: ModelName = "lightsam",
+    mode: Annotated[str, setting("mode")] = default("mode"),
     device: Annotated[str, setting("device")] = default("device"),
     precision: Annotated[str, setting("precision")] = default("precision"),
     runtime: Annotated[str, setting("runtime")] = default("runtime"),
-    scheduler: Annotated[str, typer.Option(help=SCHEDULER_HELP)] = "processes",
+    scheduler: Annotated[str, computed(SCHEDULER_HELP)] = "processes",
     workers: Workers = None,
     threads: Threads = None,
     block: Annotated[
-        int, typer.Option(help="Largest side of what is encoded at once (px of the model's frame).")
+        int, computed("Largest side of what is encoded at once (px of the model's frame).")
     ] = 1280,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew, whatever is there.")] = False,
 ) -> None:

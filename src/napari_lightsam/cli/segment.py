@@ -18,6 +18,14 @@ from napari_lightsam.formats.export import FORMATS, parse_formats
 _FIELDS = {
     field.name: field for cls in (BatchSettings, EverythingConfig) for field in dataclasses.fields(cls)
 }
+PIXELS, _OBJECTS, _COMPUTED = "Which pixels", "Which objects", "How it is computed"
+_PANELS = {
+    PIXELS: ("channel", "z", "time", "link", "series", "axes", "pixel_size"),
+    _OBJECTS: (
+        "object_size", "balance", "iou_threshold", "stability_threshold", "min_size", "max_size",
+        "keep_border", "overlap",
+    ),
+}  # fmt: skip
 
 
 def setting(name: str, *flags: str, **options: Any) -> Any:
@@ -27,8 +35,10 @@ def setting(name: str, *flags: str, **options: Any) -> Any:
     if _FIELDS[name].type not in ("bool", "Mode", bool) and metadata.get("range"):
         options["min"] = low
         options["max"] = None if math.isinf(high) else high
+        options["metavar"] = "N"  # short: names of options need the room
     unit = f" ({metadata['unit']})" if metadata["unit"] else ""
-    return typer.Option(*flags, help=f"{metadata['help']}{unit}.", **options)
+    panel = next((title for title, names in _PANELS.items() if name in names), _COMPUTED)
+    return typer.Option(*flags, help=f"{metadata['help']}{unit}.", rich_help_panel=panel, **options)
 
 
 def default(name: str) -> Any:
@@ -36,15 +46,15 @@ def default(name: str) -> Any:
     return _FIELDS[name].default
 
 
-ModelName = Annotated[
-    str, typer.Option(help="Name of a model (see `lightsam models list`) or path of a checkpoint.")
-]
-Workers = Annotated[
-    int | None, typer.Option(min=1, help="Workers on this machine; one a core when not given.")
-]
+def computed(text: str, **options: Any) -> Any:
+    """Make an option about how it is computed."""
+    return typer.Option(help=text, rich_help_panel=_COMPUTED, **options)
+
+
+ModelName = Annotated[str, computed("Name of a model (see `lightsam models list`) or path of a checkpoint.")]
+Workers = Annotated[int | None, computed("Workers on this machine; one a core when not given.", min=1)]
 Threads = Annotated[
-    int | None,
-    typer.Option(min=1, help="Threads of the model in each worker; cores / workers, 1 on a cluster."),
+    int | None, computed("Threads of the model in each worker; cores / workers, 1 on a cluster.", min=1)
 ]
 
 
@@ -53,7 +63,7 @@ def segment(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            metavar="INPUT...",
+            metavar="INPUT",
             help="Images, folders, patterns in quotes, lists (CSV with a column image), addresses of zarr.",
         ),
     ],
@@ -62,11 +72,9 @@ def segment(
     recipe: Annotated[
         Path | None,
         typer.Option(
-            help="Take model, settings and outputs from this file (YAML); options here go before it."
+            help="Take model, settings and outputs from this file (YAML); options replace what it says."
         ),
     ] = None,
-    mode: Annotated[str, setting("mode")] = default("mode"),
-    model: ModelName = "lightsam",
     object_size: Annotated[float | None, setting("object_size")] = default("object_size"),
     channel: Annotated[str | None, setting("channel")] = default("channel"),
     z: Annotated[str | None, setting("z", "--z")] = default("z"),
@@ -75,6 +83,8 @@ def segment(
     series: Annotated[str | None, setting("series")] = default("series"),
     axes: Annotated[str | None, setting("axes")] = default("axes"),
     pixel_size: Annotated[str | None, setting("pixel_size")] = default("pixel_size"),
+    model: ModelName = "lightsam",
+    mode: Annotated[str, setting("mode")] = default("mode"),
     device: Annotated[str, setting("device")] = default("device"),
     precision: Annotated[str, setting("precision")] = default("precision"),
     runtime: Annotated[str, setting("runtime")] = default("runtime"),
@@ -86,8 +96,8 @@ def segment(
     ] = False,
     scheduler: Annotated[
         str | None,
-        typer.Option(
-            help="Segment several images at once: threads, processes, or the address of a dask scheduler "
+        computed(
+            "Segment several images at once: threads, processes, or the address of a dask scheduler "
             "such as tcp://host:8786; one after the other when not given."
         ),
     ] = None,
