@@ -65,7 +65,7 @@ class Segmenter:
 
     @property
     def precision(self) -> str:
-        """`float32`, `bfloat16` or `float16`."""
+        """`float32`, `bfloat16`, `float16`, or `int8` (the encoder only)."""
         return self.runtime.device.precision
 
     @property

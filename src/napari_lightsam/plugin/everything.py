@@ -240,7 +240,7 @@ class Everything:
             return ""
         return (
             f" Look at {doubtful} that are in one plane only or jump in area: see the layer's features "
-            "(Layers > Visualize > Features table widget)."
+            "(Layers > Metadata > Features table widget)."
         )
 
     def _clear(self) -> None:
