@@ -10,7 +10,11 @@ import pytest
 import tifffile
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [
+    *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+CARDS = sorted((ROOT / "src").rglob("*.md"))
 
 _BLOCK = re.compile(
     r"(?P<before>[^\n]*)\n+```(?P<language>\w*)\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE
@@ -27,6 +31,18 @@ def blocks(document: Path, language: str) -> list[str]:
         for found in _BLOCK.finditer(text)
         if found["language"] == language and not found["before"].startswith(NOT_RUN)
     ]
+
+
+def prose(document: Path) -> str:
+    """Text of a document without its blocks of code."""
+    return re.sub(r"^```.*?^```", "", document.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(document: Path) -> set[str]:
+    """What links lead to in a document: its headings, in the spelling of GitHub."""
+    titles = re.findall(r"^#+ +(.*?) *$", prose(document), re.MULTILINE)
+    plain = [re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", title).lower() for title in titles]
+    return {re.sub(r"[^\w\- ]", "", title).replace(" ", "-") for title in plain}
 
 
 def _with(language: str) -> list[Any]:
@@ -97,18 +113,42 @@ def test_a_command_in_a_document_exists_and_takes_these_arguments(words):
             raise
 
 
-@pytest.mark.parametrize("document", [pytest.param(path, id=path.name) for path in DOCUMENTS])
-def test_every_relative_link_of_a_document_leads_to_a_file(document):
-    text = re.sub(r"```.*?```", "", document.read_text(encoding="utf-8"), flags=re.DOTALL)
-    links = re.findall(r"\]\(([^)\s]+)\)", text)
-    missing = [
-        link
-        for link in links
-        if "://" not in link
-        and not link.startswith("#")
-        and not (document.parent / link.split("#")[0]).exists()
-    ]
+@pytest.mark.parametrize("document", [pytest.param(path, id=path.name) for path in [*DOCUMENTS, *CARDS]])
+def test_every_relative_link_of_a_document_leads_to_a_file_and_a_heading_in_it(document):
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", prose(document)) if "://" not in link]
+    missing = []
+    for link in links:
+        name, _, anchor = link.partition("#")
+        target = document.parent / name if name else document
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            missing.append(link)
     assert missing == []
+
+
+def options(command: Any, name: str) -> list[tuple[str, str]]:
+    """All (command, long option) pairs of the command line, below a command."""
+    if hasattr(command, "commands"):
+        return [pair for sub, one in command.commands.items() for pair in options(one, f"{name} {sub}")]
+    named = [(name, flag) for one in command.params for flag in [*one.opts, *one.secondary_opts]]
+    return [(name, flag) for name, flag in named if flag.startswith("--") and flag != "--help"]
+
+
+def test_every_option_of_the_command_line_stands_in_a_document():
+    import typer
+
+    from napari_lightsam.cli import app
+
+    text = "\n".join(path.read_text(encoding="utf-8") for path in DOCUMENTS)
+    found = options(typer.main.get_command(app), "lightsam")
+    assert len(found) > 100
+    assert [pair for pair in found if not re.search(rf"(?<![\w-]){pair[1]}(?![\w-])", text)] == []
+
+
+def test_every_public_name_stands_in_a_document():
+    import napari_lightsam
+
+    text = "\n".join(path.read_text(encoding="utf-8") for path in DOCUMENTS)
+    assert [name for name in napari_lightsam.__all__ if not re.search(rf"\b{name}\b", text)] == []
 
 
 def test_every_page_is_listed_in_the_index():
