@@ -56,7 +56,10 @@ def slide(
     workers: Workers = None,
     threads: Threads = None,
     block: Annotated[
-        int, computed("Largest side of what is encoded at once (px of the model's frame).")
+        int,
+        computed(
+            "Largest side of what is encoded at once, from 512 in steps of 64 (px of the model's frame)."
+        ),
     ] = 1280,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew, whatever is there.")] = False,
 ) -> None:
