@@ -520,7 +520,9 @@ def test_info_names_versions_device_and_models() -> None:
 
 
 @pytest.mark.parametrize(
-    "code", ["import os; os.abort()", "import time; time.sleep(60)"], ids=["crash", "hang"]
+    "code",
+    ["import os; os.abort()", "import time; time.sleep(60)", "print('', '|', '')"],
+    ids=["crash", "hang", "no name, as on a display without OpenGL"],
 )
 def test_a_broken_opengl_driver_does_not_take_info_down(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     from napari_lightsam.cli import info

@@ -103,7 +103,9 @@ def opengl_renderer() -> str:
         return f"none (no answer within {OPENGL_SECONDS} s)"
     except (subprocess.CalledProcessError, OSError):
         return "none (no display, no Qt binding or no driver)"
-    return answer.stdout.strip().splitlines()[-1] if answer.stdout.strip() else "none"
+    *_, last = ["", *answer.stdout.strip().splitlines()]
+    named = last.partition("|")[0].strip()  # a display without OpenGL answers with nothing
+    return last if named else "none (this display has no OpenGL)"
 
 
 def _models() -> Iterator[tuple[str, str]]:
