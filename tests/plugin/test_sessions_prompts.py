@@ -211,6 +211,64 @@ def test_images_that_are_switched_quickly_keep_their_clicks(desk):
     assert len(desk.control.annotator.read_prompts()) == 1
 
 
+def test_clicks_in_another_work_region_are_kept(desk, new_desk, tmp_path, monkeypatch):
+    monkeypatch.setattr("napari_lightsam.plugin.region.LARGEST_PLANE", 2000)
+    desk.open(np.arange(3600.0).reshape(60, 60))
+    region = desk.control.region
+    region.use((0, 0, 30, 60))
+    desk.finish()
+    desk.click(10, 12)
+    desk.control.start("boxes")
+    desk.control.annotator.boxes.add_rectangles([box(15, 40, 25, 50)])
+    region.use((30, 0, 60, 60))
+    desk.finish()
+    desk.click(40, 40)
+    desk.click(70, 70)  # beside the image
+    assert desk.commit().ids == (1,)
+    for table in (desk, new_desk()):
+        if table is not desk:
+            reopen(table, save(desk, tmp_path / "work.lightsam"))
+        annotator = table.control.annotator
+        assert [len(annotator.points.data), len(annotator.boxes.data)] == [1, 1]
+        table.control.region.use((0, 0, 30, 60))
+        table.finish()
+        frame, clicked = annotator.read_prompts()
+        np.testing.assert_allclose(frame.box, (15, 40, 25, 50))
+        np.testing.assert_allclose(clicked.points, [(10, 12, True)])
+
+
+def test_open_clicks_come_back_in_the_3d_view_and_beside_the_image_too(desk, new_desk, tmp_path):
+    first = desk.open(np.zeros((3, 60, 60)), name="A", axis_labels=("z", "y", "x"))
+    desk.viewer.dims.set_point(0, 1)
+    desk.click(1, 15, 15)
+    desk.commit()
+    assert desk.control.suggested.correct(desk.target(), 1)
+    desk.finish()
+    second = desk.viewer.add_image(np.ones((9, 60, 60)), name="B", axis_labels=("z", "y", "x"))
+    desk.viewer.dims.ndisplay = 3
+    use(desk, second)
+    desk.viewer.dims.set_point(0, 7)  # where the first image has no plane
+    use(desk, first)
+    assert desk.control.annotator.has_prompts
+    path = save(desk, tmp_path / "work.lightsam")
+    desk.viewer.dims.ndisplay = 2
+    use(desk, second)
+    use(desk, first)
+    desk.viewer.dims.set_point(0, 1)
+    desk.finish()
+    assert [prompt.points for prompt in desk.control.annotator.read_prompts()] == [((15.0, 15.0, True),)]
+    assert desk.commit().ids == (1,)
+
+    other = new_desk()
+    other.viewer.add_image(np.ones((9, 60, 60)), name="B")
+    other.viewer.dims.ndisplay = 3
+    reopen(other, path)
+    other.viewer.dims.ndisplay = 2
+    other.viewer.dims.set_point(0, 1)
+    other.finish()
+    assert len(other.control.annotator.read_prompts()) == 1
+
+
 DAMAGED = (
     {"plane": [None, None, 0]},
     {"plane": [7, 7]},

@@ -11,7 +11,7 @@ import numpy as np
 from psygnal import Signal
 
 from napari_lightsam.plugin import layers, prompts
-from napari_lightsam.plugin.axes import NoPlane, Plane, displayed_plane
+from napari_lightsam.plugin.axes import NoPlane, Plane, displayed_plane, resting_plane
 from napari_lightsam.plugin.gestures import Gestures
 from napari_lightsam.plugin.preview import Preview
 from napari_lightsam.plugin.prompt_history import NOTHING, Correction, PromptHistory, PromptState
@@ -146,6 +146,8 @@ class Annotator:
 
     def start_points(self) -> Points:
         """Make our Points layer the active one, ready for clicks, and create it when it is missing."""
+        if self.points is None:
+            self.plane()  # says why nobody could click
         points = self.ensure_points()
         self._activate(points, "add")
         return points
@@ -154,7 +156,7 @@ class Annotator:
         """Return our Points layer, created when it is missing."""
         points = self.points
         if points is None:
-            image, plane = self.image_and_plane()
+            image, plane = self._image_at_rest()
             points = prompts.add_points(self.viewer, image, plane, self.owner, self._signs)
             self._gestures.follow_points(points)
             self._fit_markers()
@@ -163,6 +165,8 @@ class Annotator:
 
     def start_boxes(self) -> Shapes:
         """Make our Shapes layer the active one, ready to draw boxes, and create it when it is missing."""
+        if self.boxes is None:
+            self.plane()  # says why nobody could draw
         boxes = self.ensure_boxes()
         self._activate(boxes, "add_rectangle")
         return boxes
@@ -171,7 +175,7 @@ class Annotator:
         """Return our Shapes layer, created when it is missing."""
         boxes = self.boxes
         if boxes is None:
-            image, plane = self.image_and_plane()
+            image, plane = self._image_at_rest()
             boxes = prompts.add_boxes(self.viewer, image, plane, self.owner)
             boxes.events.data.connect(self._on_box_edit)
             self._gestures.follow_boxes(boxes)
@@ -204,6 +208,13 @@ class Annotator:
         assert image is not None  # plane() raises without an image
         return image, plane
 
+    def _image_at_rest(self) -> tuple[Image, Plane]:
+        """Return the image and the plane that is on display, or would be in the 2-D view."""
+        image = self.image
+        if image is None:
+            raise NoPlane("Open an image first: drag a file into the window.")
+        return image, resting_plane(image, self.viewer)
+
     def _bind(self, layer: Any) -> None:
         """Bind our keys on a prompt layer of ours, and only there."""
         for key, name in _KEYS.items():
@@ -235,7 +246,10 @@ class Annotator:
         NoPlane
             As `plane`.
         """
-        image, plane = self.image_and_plane()
+        return self.prompts_on(*self.image_and_plane())
+
+    def prompts_on(self, image: Image, plane: Plane) -> tuple[prompts.ObjectPrompt, ...]:
+        """Return what the user said about the objects of a plane, which need not be on display."""
         points = prompts.read_points(self.points, image, plane)
         boxes = prompts.read_boxes(self.boxes, image, plane)
         correction = self.correction
@@ -263,7 +277,9 @@ class Annotator:
         self.note_edit()
 
     def drop_saved(self) -> None:
-        """Remove the prompts of the displayed plane, which were saved; those of other planes stay.
+        """Remove the prompts of the displayed plane, which were saved.
+
+        Those of other planes stay, and those beside the work region.
 
         Raises
         ------
@@ -273,11 +289,13 @@ class Annotator:
         image, plane = self.image_and_plane()
         state, points, boxes = self._state(), self.points, self.boxes
         kept, left = [], []
-        if points is not None:
-            kept = np.flatnonzero(~prompts.Placing(points, image).to_plane(state.points, plane)[1]).tolist()
-        if boxes is not None:
-            placing = prompts.Placing(boxes, image)
-            left = [i for i, shape in enumerate(state.shapes) if not placing.to_plane(shape, plane)[1].all()]
+        if points is not None and len(state.points):
+            placing, each = prompts.Placing(points, image), np.arange(len(state.points))
+            kept = np.flatnonzero(~prompts.belong_to(state.points, each, placing, image, plane)).tolist()
+        if boxes is not None and state.shapes:
+            placing, starts = prompts.Placing(boxes, image), np.cumsum([0, *map(len, state.shapes[:-1])])
+            corners = np.concatenate(state.shapes)
+            left = np.flatnonzero(~prompts.belong_to(corners, starts, placing, image, plane)).tolist()
         self._restore(
             PromptState(
                 state.points[kept],
@@ -343,12 +361,13 @@ class Annotator:
         Raises
         ------
         NoPlane
-            As `plane`.
+            There is no image.
         """
-        image, _ = self.image_and_plane()
+        image, _ = self._image_at_rest()
         if any(prompt.box for _, prompt in parts):
-            self.start_boxes()
-        layer, shapes = self.start_points(), self.boxes
+            self._activate(self.ensure_boxes(), "add_rectangle")
+        layer, shapes = self.ensure_points(), self.boxes
+        self._activate(layer, "add")
         placing = prompts.Placing(layer, image)
         positions = [np.zeros((0, layer.ndim))]
         corners: list[NDArray[np.float64]] = []

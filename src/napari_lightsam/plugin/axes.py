@@ -198,9 +198,36 @@ def displayed_plane(layer: Image, viewer: ViewerModel) -> Plane:
     NoPlane
         As `full_plane`.
     """
-    plane = full_plane(layer, viewer)
+    return _in_region(layer, full_plane(layer, viewer))
+
+
+def _in_region(layer: Image, plane: Plane) -> Plane:
     region = layer.metadata.get(METADATA_KEY, {}).get("work_region")
     return plane if region is None or tuple(region["axes"]) != plane.axes else plane.narrowed(region["box"])
+
+
+def resting_plane(layer: Image, viewer: ViewerModel) -> Plane:
+    """Return the plane of an Image layer that the viewer shows, or would show if it could.
+
+    In the 3-D view it is the one that the 2-D view comes back to. Sliders that stand outside of the image
+    count as at its end, and where the viewer shows axes that the image has not, the last two of the image
+    count. For what is saved and brought back, which must not depend on what is on display just now.
+    """
+    try:
+        return displayed_plane(layer, viewer)
+    except NoPlane:
+        roles, shape = roles_of(layer), level0(layer).shape
+    skipped = viewer.dims.ndim - layer.ndim
+    own = [axis for axis in range(layer.ndim) if roles[axis] is not AxisRole.CHANNEL]
+    axes = sorted(axis - skipped for axis in viewer.dims.order[-2:])
+    rows, columns = axes if set(axes) <= set(own) else own[-2:]
+    at = np.rint(layer.world_to_data(viewer.dims.point)).astype(int)
+    index: list[int | None] = [
+        int(np.clip(step, 0, length - 1)) for step, length in zip(at, shape, strict=False)
+    ]
+    index[rows] = index[columns] = None
+    plane = Plane(layer.unique_id, (rows, columns), tuple(index), roles, (shape[rows], shape[columns]))
+    return _in_region(layer, plane)
 
 
 def full_plane(layer: Image, viewer: ViewerModel) -> Plane:

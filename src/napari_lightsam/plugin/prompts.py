@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_lightsam.plugin import layers
-from napari_lightsam.plugin.axes import METADATA_KEY, AxisRole, Plane
+from napari_lightsam.plugin.axes import METADATA_KEY, AxisRole, Plane, level0
 from napari_lightsam.plugin.colours import BLUE, ORANGE
 
 if TYPE_CHECKING:
@@ -220,9 +220,14 @@ def read_points(points: Points | None, image: Image, plane: Plane) -> list[tuple
     if points is None or not len(points.data):
         return []
     at, here = Placing(points, image).to_plane(points.data, plane)
-    inside = here & ((at >= -0.5) & (at <= np.array(plane.shape) - 0.5)).all(axis=1)
+    inside = here & _lie_in(at, plane.shape)
     signs = signs_of(points)
     return [(*at[i].tolist(), signs[i] == POSITIVE) for i in np.flatnonzero(inside)]
+
+
+def _lie_in(at: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Tell which rows and columns (N, 2) lie in a plane; pixel centres are whole numbers."""
+    return np.asarray(((at >= -0.5) & (at <= np.array(shape) - 0.5)).all(axis=1))
 
 
 def read_boxes(boxes: Shapes | None, image: Image, plane: Plane) -> list[tuple[float, float, float, float]]:
@@ -237,6 +242,38 @@ def read_boxes(boxes: Shapes | None, image: Image, plane: Plane) -> list[tuple[f
     high = np.clip(np.maximum.reduceat(at, starts) + 0.5, 0, plane.shape)
     kept = np.logical_and.reduceat(here, starts) & (high - low >= 1).all(axis=1)
     return [tuple(box) for box in np.concatenate([low, high], axis=1)[kept].tolist()]
+
+
+def belong_to(
+    positions: ArrayLike, starts: NDArray[np.intp], placing: Placing, image: Image, plane: Plane
+) -> NDArray[np.bool_]:
+    """Tell which prompts belong to a plane: those of other planes do not, nor those beside the work region.
+
+    What lies beside the image, where it is ignored, belongs to the plane.
+
+    Parameters
+    ----------
+    positions
+        (N, D) of points, or the corners of shapes.
+    starts
+        Number of the first position of each prompt.
+    placing, image, plane
+        Where they lie.
+    """
+    at, here = placing.to_plane(positions, plane)
+    size = level0(image).shape
+    whole = size[plane.axes[0]], size[plane.axes[1]]
+    low, high = np.minimum.reduceat(at, starts), np.maximum.reduceat(at, starts)
+    inside = _meet(low, high, plane.shape)
+    beside = ~_meet(low + plane.origin, high + plane.origin, whole)
+    return np.asarray(np.logical_and.reduceat(here, starts) & (inside | beside))
+
+
+def _meet(low: NDArray[np.float64], high: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Tell which points, and which boxes by a pixel at least, lie in a plane; as they are read."""
+    seen = np.clip(high + 0.5, 0, shape) - np.clip(low + 0.5, 0, shape)
+    is_point = (low == high).all(axis=1)
+    return np.where(is_point, _lie_in(low, shape), (seen >= 1).all(axis=1))
 
 
 _FAR = 2.0**16  # pixels between two positions that tell a transform, so that rounding does not count

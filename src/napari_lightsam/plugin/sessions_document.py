@@ -15,9 +15,8 @@ from napari_lightsam.plugin import layers
 from napari_lightsam.plugin.axes import (
     METADATA_KEY,
     AxisRole,
-    NoPlane,
-    displayed_plane,
     level0,
+    resting_plane,
     roles_of,
 )
 from napari_lightsam.plugin.made import made_objects, made_with_area
@@ -213,10 +212,7 @@ def labels_of(control: Controller, image: Image) -> list[Labels]:
     """Return the Labels layers that belong to an image: ours, and others that lie exactly on it."""
     from napari.layers import Labels
 
-    try:
-        plane = displayed_plane(image, control.viewer)
-    except NoPlane:
-        plane = None
+    plane = resting_plane(image, control.viewer)
     found = []
     for layer in control.viewer.layers:
         note = layers.ours(layer)
@@ -225,7 +221,7 @@ def labels_of(control: Controller, image: Image) -> list[Labels]:
         if not isinstance(layer.data, np.ndarray) or layer.ndim < 2:
             continue
         mine = note.get("image") == str(image.unique_id)
-        if mine or (plane is not None and layers.place_in(layer, image, plane) is not None):
+        if mine or layers.place_in(layer, image, plane) is not None:
             found.append(layer)
     return found
 
@@ -371,6 +367,7 @@ def _hashed(record: ImageRecord, array: Any, hashes: Hashes, *, briefly: bool) -
     return replace(
         record,
         pixels_hash=pixels,
-        file_hash=hashes.file(record.path) if here and record.path is not None else "",
+        # of a lazy image autosaving reads nothing: it may be larger than what can be read in time
+        file_hash=hashes.file(record.path) if here and record.path and (pixels or not briefly) else "",
         pixels=np.ascontiguousarray(array) if kept else None,
     )

@@ -9,9 +9,9 @@ import numpy as np
 
 from napari_lightsam.errors import FileError
 from napari_lightsam.plugin import layers, prompts
-from napari_lightsam.plugin.axes import AxisRole, NoPlane, Plane, level0
+from napari_lightsam.plugin.axes import AxisRole, Plane, level0, resting_plane
 from napari_lightsam.plugin.made import Made
-from napari_lightsam.plugin.messages import report_error, report_info
+from napari_lightsam.plugin.messages import report_error
 from napari_lightsam.plugin.prompt_history import Correction
 from napari_lightsam.plugin.prompts import ObjectPrompt
 
@@ -43,32 +43,43 @@ def open_prompts(
     Returns
     -------
     tuple of dict
-        As `docs/sessions.md` says; empty also while no plane is on display.
+        As `docs/sessions.md` says.
     """
     image = annotator.image
-    try:
-        shown = annotator.plane()
-    except NoPlane:
-        return ()
     if image is None or not (annotator.has_prompts or annotator.correction):
         return ()
+    shown = resting_plane(image, annotator.viewer)
     drawn = layers.ours(image).get("work_region", {}).get("polygons", [])
     chosen = dict(zip(answer.prompts, answer.chosen, strict=True))
     found = []
     for plane in _planes(annotator, image, shown):
-        correction = annotator.correction if plane == shown else None
+        correction = annotator.correction
         at_work = correction is not None and correction.plane == plane.key
-        objects = annotator.read_prompts() if at_work else _objects(annotator, image, plane)
+        objects = annotator.prompts_on(image, plane) if at_work else _objects(annotator, image, plane)
         for prompt in objects:
-            plain = Made("prompt", prompt=prompt).to_plain()["prompt"]
+            plain = _plain(plane, prompt, annotator)
             plain["candidate"] = chosen.get(prompt, 0) if plane == answer.plane else 0
-            plain |= {"plane": list(plane.index), "region": list(_box(plane)), "each": annotator.each}
             if drawn:
                 plain["polygons"] = drawn
             if at_work and correction is not None and correction.layer in saved:
                 plain["corrects"] = {"labels": saved.index(correction.layer), "label": correction.value}
             found.append(plain)
-    return tuple(found)
+        whole = _whole(image, plane)
+        found += [_plain(whole, prompt, annotator) for prompt in _beside(annotator, image, plane, whole)]
+    return tuple(sorted(found, key=lambda plain: "corrects" not in plain))  # what is gone on with comes first
+
+
+def _plain(plane: Plane, prompt: ObjectPrompt, annotator: Annotator) -> dict[str, Any]:
+    plain: dict[str, Any] = Made("prompt", prompt=prompt).to_plain()["prompt"]
+    return plain | {
+        "candidate": 0, "plane": list(plane.index), "region": list(_box(plane)), "each": annotator.each,
+    }  # fmt: skip
+
+
+def _whole(image: Image, plane: Plane) -> Plane:
+    """Return the whole plane of an image that a work region is a part of."""
+    shape = level0(image).shape
+    return replace(plane, origin=(0, 0), shape=(shape[plane.axes[0]], shape[plane.axes[1]]))
 
 
 def _box(plane: Plane) -> Region:
@@ -110,7 +121,34 @@ def _planes(annotator: Annotator, image: Image, shown: Plane) -> Iterator[Plane]
 def _objects(annotator: Annotator, image: Image, plane: Plane) -> tuple[ObjectPrompt, ...]:
     points = prompts.read_points(annotator.points, image, plane)
     boxes = prompts.read_boxes(annotator.boxes, image, plane)
-    objects = prompts.group_prompts(points, boxes, each=annotator.each)
+    return _grouped(points, boxes, each=annotator.each)
+
+
+def _beside(annotator: Annotator, image: Image, plane: Plane, whole: Plane) -> tuple[ObjectPrompt, ...]:
+    """Return the prompts on a whole plane that lie beside the work region, as in another one before."""
+    if plane == whole:
+        return ()
+    y0, x0, y1, x1 = _box(plane)
+    points = [
+        (y, x, positive)
+        for y, x, positive in prompts.read_points(annotator.points, image, whole)
+        if not (y0 <= y + 0.5 <= y1 and x0 <= x + 0.5 <= x1)
+    ]
+    boxes = [
+        box
+        for box in prompts.read_boxes(annotator.boxes, image, whole)
+        if min(box[2], y1) - max(box[0], y0) < 1 or min(box[3], x1) - max(box[1], x0) < 1
+    ]
+    return _grouped(points, boxes, each=annotator.each)
+
+
+def _grouped(
+    points: Sequence[tuple[float, float, bool]],
+    boxes: Sequence[tuple[float, float, float, float]],
+    *,
+    each: bool,
+) -> tuple[ObjectPrompt, ...]:
+    objects = prompts.group_prompts(points, boxes, each=each)
     held = {point for prompt in objects for point in prompt.points}
     alone = tuple(point for point in points if point not in held)  # negative ones, as long as no object is
     return (*objects, ObjectPrompt(alone)) if alone else objects
@@ -144,8 +182,8 @@ def bring_back(
     annotator, image = control.annotator, control.annotator.image
     if image is None or not saved or annotator.has_prompts:
         return
+    shown = resting_plane(image, control.viewer)
     try:
-        shown = annotator.plane()
         read = [_read(plain, image, shown) for plain in saved]
         parts = [(plane, prompt) for plane, prompt, _ in read]
         control.single.recall({prompt: candidate for _, prompt, candidate in read})
@@ -154,8 +192,6 @@ def bring_back(
         # what stood on display when the work was saved comes first
         correction = _correction(saved[0], *parts[0], added)
         annotator.put(parts, correction, each=bool(saved[0].get("each")))
-    except NoPlane as reason:
-        report_info(f"The clicks and boxes that were not saved as objects did not come back. {reason}")
     except FileError as error:
         report_error(error)
 
@@ -214,7 +250,8 @@ def _go_to(
         for axis, step in enumerate(first.index):
             if step not in (None, shown.index[axis]):
                 control.viewer.dims.set_point(axis + skipped, world[axis])
-    control.region.use(_box(first), polygons)
+    if first != _whole(image, first):  # those beside the work region do not tell it
+        control.region.use(_box(first), polygons)
 
 
 def _correction(
