@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from dataclasses import replace
 
+import dask.array as da
 import numpy as np
+import pytest
+import tifffile
 
-from napari_lightsam.plugin import quality, results, sessions_autosave, sessions_document
+from napari_lightsam.formats.atomic import WriteError
+from napari_lightsam.plugin import quality, results, sessions_document, sessions_writing
 from napari_lightsam.plugin.layers import ours
 from napari_lightsam.plugin.made import Made, note_made
 from napari_lightsam.plugin.prompts import ObjectPrompt
 from napari_lightsam.plugin.sessions_hashes import Hashes
-from napari_lightsam.plugin.sessions_shelf import KEPT, Shelf, never_saved, prune_never_saved
+from napari_lightsam.plugin.sessions_shelf import KEPT, Shelf, beside, never_saved, prune_never_saved
 from napari_lightsam.session import read_document
 from napari_lightsam.session.picture import hash_pixels
 
@@ -237,14 +242,14 @@ def test_large_labels_are_copied_before_they_are_written(desk, monkeypatch):
     desk.open(pixels())
     annotate(desk, (10, 10))
     gate, painted = threading.Event(), threading.Event()
-    write = sessions_autosave.write_document
+    write = sessions_writing.write_document
 
     def slowly(path, document):
         painted.wait(10)
         gate.set()
         write(path, document)
 
-    monkeypatch.setattr(sessions_autosave, "write_document", slowly)
+    monkeypatch.setattr(sessions_writing, "write_document", slowly)
     desk.click(40, 40)
     desk.commit()
     desk.run_until(lambda: not desk.control.sessions.autosave._soon)
@@ -278,3 +283,204 @@ def test_marks_of_labels_without_an_image_are_no_error(desk):
     desk.control.curating.use_layer(layer)
     desk.control.curating.accept([1])
     assert ours(layer)["accepted"] == [1]
+
+
+def test_what_could_not_be_written_is_written_when_the_window_is_closed(new_desk, monkeypatch):
+    desk = new_desk()
+    desk.open(pixels())
+    annotate(desk, (10, 10))
+    write = sessions_writing.write_document
+
+    def full(path, document):
+        raise WriteError(f"{path} cannot be written: no space left on the disk.")
+
+    monkeypatch.setattr(sessions_writing, "write_document", full)
+    annotate(desk, (40, 40))
+    assert "no space left" in desk.control.status
+    assert labels() == [0, 1]
+    monkeypatch.setattr(sessions_writing, "write_document", write)  # some was freed, and nothing done since
+    desk.control.close()
+    assert labels() == [0, 1, 2]
+
+
+def test_a_disk_that_stays_full_keeps_no_window_from_closing(new_desk, monkeypatch, notes):
+    desk = new_desk()
+    desk.open(pixels())
+    annotate(desk, (10, 10))
+
+    def refuse(shelf):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Shelf, "make_room", refuse)
+    monkeypatch.setattr(sessions_writing, "SPACING", 0.0)
+    annotate(desk, (40, 40))
+    assert "read-only" in desk.control.status
+    desk.control.close()
+    assert desk.control.worker.join(10)
+    assert any("read-only" in text for _, text in notes)
+
+
+def test_what_failed_of_one_image_is_tried_again_with_the_next_change_of_another(desk, monkeypatch):
+    first = desk.open(pixels())
+    annotate(desk, (10, 10))
+    write, here = sessions_writing.write_document, never_saved("image", hash_pixels(pixels())).file()
+
+    def refuse(path, document):
+        if path == here:
+            raise WriteError(f"{path} cannot be written.")
+        write(path, document)
+
+    monkeypatch.setattr(sessions_writing, "write_document", refuse)
+    annotate(desk, (40, 40))
+    desk.viewer.layers.remove(first)
+    settle(desk)
+    monkeypatch.setattr(sessions_writing, "write_document", write)
+    desk.open(pixels(1))
+    annotate(desk, (20, 20))
+    assert labels() == [0, 1, 2]
+
+
+def test_two_windows_on_one_image_do_not_write_over_each_other(desk, new_desk):
+    other, later = new_desk(), new_desk()
+    for window in (desk, other):
+        window.open(pixels())
+        settle(window)
+    annotate(desk, (10, 10))
+    annotate(other, (20, 20), (20, 40))
+    annotate(desk, (10, 40), (40, 10))
+    shelf = never_saved("image", hash_pixels(pixels()))
+    kept_here = [np.unique(read_document(one.newest()).labels[0].data).tolist() for one in shelf.family()]
+    assert kept_here == [[0, 1, 2], [0, 1, 2, 3]]
+    annotate(other, (40, 40))
+    assert labels() == [0, 1, 2, 3]
+
+    later.open(pixels())  # both were killed
+    settle(later)
+    assert later.control.sessions.unsaved == shelf.newest()  # where something was done last
+    assert later.control.sessions.restore()
+    annotate(later, (50, 20))
+    assert labels() == [0, 1, 2, 3, 4]
+
+
+def test_saving_in_one_window_leaves_what_another_one_keeps(desk, new_desk, tmp_path):
+    other = new_desk()
+    for window in (desk, other):
+        window.open(pixels())
+        settle(window)
+    annotate(desk, (10, 10))
+    annotate(other, (20, 20), (20, 40))
+    assert desk.control.sessions.save(tmp_path / "work.lightsam")
+    settle(desk)
+    assert labels() == [0, 1, 2]
+    annotate(other, (40, 40))
+    assert labels() == [0, 1, 2, 3]
+
+
+def test_work_on_an_image_that_was_renamed_is_found_by_its_first_name(desk, new_desk):
+    image = desk.open(pixels())
+    annotate(desk, (10, 10))
+    image.name = "control, day 3"
+    annotate(desk, (40, 40))
+    assert labels() == [0, 1, 2]
+    other = new_desk()
+    other.open(pixels())
+    settle(other)
+    assert other.control.sessions.restore()
+    assert np.unique(other.target().data).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("has_file", [True, False])
+def test_work_on_a_lazy_image_is_kept_too(desk, new_desk, tmp_path, has_file):
+    path = tmp_path / "cells.tif"
+    tifffile.imwrite(path, pixels())
+    note = {"role": "image", **({"image_file": str(path)} if has_file else {})}
+    other = new_desk()
+    for window in (desk, other):
+        window.open(da.from_array(pixels()), metadata={"napari-lightsam": dict(note)})
+        if window is desk:
+            annotate(desk, (10, 10), (40, 40))
+    settle(other)
+    assert other.control.sessions.restore()
+    assert np.unique(other.target().data).tolist() == [0, 1, 2]
+
+
+def test_a_file_that_was_asked_for_is_written_although_the_window_is_closed(new_desk, tmp_path, monkeypatch):
+    desk = new_desk()
+    desk.open(pixels())
+    annotate(desk, (10, 10))
+    write = sessions_writing.write_document
+
+    def slowly(path, document):
+        time.sleep(0.1)
+        write(path, document)
+
+    monkeypatch.setattr(sessions_writing, "write_document", slowly)
+    desk.click(40, 40)
+    desk.commit()
+    desk.run_until(lambda: not desk.control.sessions.autosave._soon)  # it is being kept by itself
+    assert desk.control.sessions.save(tmp_path / "work.lightsam")
+    desk.control.close()
+    assert np.unique(read_document(tmp_path / "work.lightsam").labels[0].data).tolist() == [0, 1, 2]
+    assert never_saved("image", hash_pixels(pixels())).newest() is None  # it is in that file
+
+
+def test_reading_the_work_does_not_count_as_keeping_it(new_desk):
+    desk = new_desk()
+    desk.open(pixels())
+    desk.control.start("points")
+    desk.control.annotator.points.add([30, 20])
+    desk.control.sessions.methods_text()
+    desk.control.sessions.as_python()
+    desk.control.close()
+    assert [prompt["points"] for prompt in kept().prompts] == [[[30.0, 20.0, True]]]
+
+
+def test_the_3d_view_takes_neither_clicks_nor_layers_of_others_out_of_the_work(new_desk, tmp_path):
+    desk = new_desk()
+    stack = np.arange(10800.0).reshape(3, 60, 60)
+    desk.open(stack, axis_labels=("z", "y", "x"))
+    desk.viewer.dims.set_point(0, 1)
+    theirs = desk.viewer.add_labels(np.zeros(stack.shape, np.int32), name="theirs")
+    desk.control.results.target = theirs.unique_id
+    annotate(desk, (1, 10, 10))
+    desk.click(1, 30, 20)
+    settle(desk)
+    desk.viewer.dims.ndisplay = 3
+    desk.finish()
+    assert desk.control.sessions.save(tmp_path / "work.lightsam")
+    settle(desk)
+    desk.click(1, 30, 20)
+    desk.control.close()
+    never = never_saved("image", hash_pixels(stack))
+    for path in (tmp_path / "work.lightsam", beside(tmp_path / "work.lightsam").newest() or never.newest()):
+        document = read_document(path)
+        assert document.main.name == "theirs"
+        assert document.prompts[0]["points"][0] == [30.0, 20.0, True]
+        assert document.prompts[0]["plane"] == [1, None, None]
+
+
+def test_work_goes_on_when_the_tool_is_closed_and_opened_again(new_desk, tmp_path, notes):
+    desk = new_desk()
+    image = desk.open(pixels())
+    annotate(desk, (10, 10))
+    objects = desk.target()
+    desk.click(40, 40)
+    settle(desk)
+    desk.control.close()
+    desk.control.annotator.remove_prompts()  # as the widget does
+    again = new_desk(desk.viewer)
+    again.control.shown.use_image(image)
+    settle(again)
+    assert again.control.sessions.unsaved is None
+    assert not [text for _, text in notes if "never saved" in text]
+    assert again.commit().layer == objects.unique_id  # of the click that was open
+    settle(again)
+    assert labels() == [0, 1, 2]
+    assert not (never_saved("image", hash_pixels(pixels())).folder / "set aside").exists()
+    assert again.control.sessions.save(tmp_path / "work.lightsam")
+    settle(again)
+    again.control.close()
+    third = new_desk(desk.viewer)
+    third.control.shown.use_image(image)
+    settle(third)
+    assert third.control.sessions.path == tmp_path / "work.lightsam"

@@ -144,3 +144,15 @@ def test_autosaving_keeps_three_files_that_are_apart(desk, tmp_path, monkeypatch
 def test_saving_without_an_image_says_what_to_do(desk, notes, tmp_path):
     assert not desk.control.sessions.save(tmp_path / "a.lightsam")
     assert "open an image first" in notes[-1][1]
+
+
+def test_a_name_that_gets_its_ending_replaces_no_file_of_others(desk, image_file, tmp_path, notes):
+    open_file(desk, image_file)
+    theirs = tmp_path / "work.lightsam"
+    theirs.write_bytes(b"of somebody else")
+    assert not desk.control.sessions.save(tmp_path / "work")
+    assert "choose it by its whole name" in notes[-1][1]
+    assert theirs.read_bytes() == b"of somebody else"
+    save(desk, tmp_path / "mine")
+    save(desk, tmp_path / "mine")  # the work that is open
+    assert read_document(tmp_path / "mine.lightsam").image.name == "cells"

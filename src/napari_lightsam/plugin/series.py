@@ -97,7 +97,9 @@ class Series:
         control.viewer.layers.events.inserted.connect(self._on_inserted)
 
     def close(self) -> None:
-        """Let go of the viewer."""
+        """Let go of the viewer; an image that is being saved is followed by no other one."""
+        self.changed.block()
+        self.current = None
         self._control.viewer.layers.events.inserted.disconnect(self._on_inserted)
 
     def _on_inserted(self, event: Any) -> None:

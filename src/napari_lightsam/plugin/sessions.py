@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 from psygnal import Signal
 
 from napari_lightsam.engine.progress import Progress
+from napari_lightsam.errors import FileError
 from napari_lightsam.plugin import layers
+from napari_lightsam.plugin.axes import METADATA_KEY
 from napari_lightsam.plugin.messages import report_error, report_info
-from napari_lightsam.plugin.sessions_autosave import Autosave, Kept
+from napari_lightsam.plugin.sessions_autosave import Autosave
 from napari_lightsam.plugin.sessions_hashes import Hashes
 from napari_lightsam.plugin.sessions_resume import Resuming
-from napari_lightsam.plugin.sessions_shelf import beside
+from napari_lightsam.plugin.sessions_writing import Kept
 from napari_lightsam.plugin.worker import Lane, Worker
 from napari_lightsam.session import write_document
 
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
     from napari_lightsam.plugin.sessions_document import Snapshot
     from napari_lightsam.plugin.sessions_shelf import Shelf
     from napari_lightsam.session import Document
+
+
+_PATIENCE = 60.0
+"""Seconds that closing waits for a file that was asked for."""
 
 
 class Sessions:
@@ -134,8 +140,14 @@ class Sessions:
         snapshot = self.snapshot()
         if snapshot is None or image is None:
             return False
-        path = path if path.suffix.casefold() == ".lightsam" else path.with_name(path.name + ".lightsam")
         kept = self.autosave.of(image)
+        if path.suffix.casefold() != ".lightsam":
+            path = path.with_name(path.name + ".lightsam")
+            if path.exists() and path != kept.path:  # nobody was asked about this name
+                report_error(
+                    FileError(f"{path} is there already. To replace it, choose it by its whole name.")
+                )
+                return False
         version = kept.version
 
         def write() -> Work[Document]:
@@ -154,24 +166,28 @@ class Sessions:
     def _saved(self, image: Hashable, document: Document, version: int, path: Path) -> None:
         """Take note of a saved file, which takes the place of what was kept by itself."""
         kept = self.autosave.of(image)
-        former = self.autosave.shelf_of(kept, document)
-        with self.autosave.writing:
+        writing, layer = self.autosave.writing, layers.by_id(self._control.viewer, image)
+        if layer is not None:  # for whoever closes the tool and opens it again
+            note = layer.metadata.setdefault(METADATA_KEY, {"role": "image", "version": 1})
+            note["session_file"] = str(path.absolute())
+        former = writing.where(kept, document)
+        with writing.lock:
             kept.path, kept.saved = path, version
-            here = self.autosave.shelf_of(kept, document)
-            if here == beside(path) and not self.autosave.is_mine(here):
+            here = writing.where(kept, document)
+            if kept.shelf is None and not writing.is_mine(here):
                 here.set_aside()
-                self.autosave.take_over(here)
+                writing.take_over(here)
         if kept.shelf is not None:
             return  # a series keeps its own files, whatever is saved elsewhere
         if kept.version == version:
             self.autosave.forget(image)
-            beside(path).remove()
+            writing.remove(here)
         else:  # something was done meanwhile: that is not in the file
             kept.content, kept.taken = "", version
             self.autosave.note_change(image)
             self.autosave.flush()
-        if former is not None and former != beside(path) and self.autosave.is_mine(former):
-            former.remove()
+        if former != here:
+            writing.remove(former)
 
     def as_python(self) -> str | None:
         """Return the work as a script that gives the same labels; None, with a message, without any."""
@@ -278,10 +294,15 @@ class Sessions:
     # --- end -----------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Write what is due, and let go of the viewer."""
+        """Write what is due and what was asked for, and let go of the viewer."""
         if self._closed:
             return
         self._closed = True
+        self.changed.block()  # who shows it may be gone already
+        if self._saving:
+            for lane in set(Lane) - {Lane.SAVE}:  # what autosaving has left to write is written below
+                self._worker.cancel(lane)
+            self._worker.answer_now(Lane.SAVE, _PATIENCE)
         self.autosave.close()
         self._resuming.close()
         self._worker.close()

@@ -6,12 +6,13 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import xxhash
 
 from napari_lightsam.errors import FileError
 from napari_lightsam.session.picture import hash_content, hash_pixels, hash_sample
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Sequence
     from pathlib import Path
 
 _AT_ONCE = 64 * 2**20
@@ -89,3 +90,18 @@ def identity(array: Any, path: Path | None) -> str:
         return hash_sample(array)
     except FileError:  # the work is saved all the same
         return ""
+
+
+def told_by(pixels_hash: str, path: Path | None, shape: Sequence[int], dtype: str) -> str:
+    """Return what tells an image from others of its name: its pixels, else its file, shape and type.
+
+    Parameters
+    ----------
+    pixels_hash
+        `identity`; empty for an image that is loaded lazily.
+    path, shape, dtype
+        Of the image; no path where it has no file.
+    """
+    if pixels_hash:
+        return pixels_hash
+    return f"lazy:{xxhash.xxh3_64(f'{path} {tuple(shape)} {dtype}'.encode(errors='replace')).hexdigest()}"

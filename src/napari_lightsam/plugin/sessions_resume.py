@@ -18,7 +18,7 @@ from napari_lightsam.plugin.messages import report_error, report_info
 from napari_lightsam.plugin.request import Source, sources
 from napari_lightsam.plugin.scope import Scope
 from napari_lightsam.plugin.sessions_document import image_path, labels_of
-from napari_lightsam.plugin.sessions_hashes import identity
+from napari_lightsam.plugin.sessions_hashes import identity, told_by
 from napari_lightsam.plugin.sessions_layers import labels_keywords
 from napari_lightsam.plugin.sessions_prompts import bring_back, open_prompts
 from napari_lightsam.plugin.sessions_shelf import Shelf, beside, never_saved
@@ -28,16 +28,17 @@ from napari_lightsam.session.picture import is_same
 from napari_lightsam.session.recipe import is_known_model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping
+    from collections.abc import Callable, Hashable, Mapping, Sequence
     from pathlib import Path
 
     from napari.layers import Image, Labels
 
     from napari_lightsam.engine.progress import Work
     from napari_lightsam.plugin.controller import Controller
-    from napari_lightsam.plugin.sessions_autosave import Autosave, Kept
+    from napari_lightsam.plugin.sessions_autosave import Autosave
+    from napari_lightsam.plugin.sessions_writing import Kept
     from napari_lightsam.plugin.worker import Worker
-    from napari_lightsam.session import Document, ImageRecord
+    from napari_lightsam.session import Document, ImageRecord, LabelRecord
 
 
 @dataclass(slots=True)
@@ -54,6 +55,24 @@ class _Left:
 
     prompts: tuple[dict[str, Any], ...]
     labels: tuple[Hashable, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Here:
+    """A Labels layer that is open: its pixels, and whether it is noted how its objects were made."""
+
+    layer: Hashable
+    data: Any
+    is_noted: bool
+
+    @classmethod
+    def of(cls, layer: Labels) -> _Here:
+        note = layers.ours(layer)
+        return cls(layer.unique_id, layer.data, bool(note.get("made") or note.get("run")))
+
+    def holds(self, record: LabelRecord) -> bool:
+        """Tell whether all that a file says of a layer is in this one; looks at all pixels."""
+        return (self.is_noted or not record.objects) and np.array_equal(self.data, record.data)
 
 
 class Resuming:
@@ -208,6 +227,8 @@ class Resuming:
     def look(self, image: Image, kept: Kept, tell: Callable[[], object]) -> None:
         """Look in the background whether there is work on an image that was never saved.
 
+        Work whose layers are open, as when the tool was closed and opened again, is gone on with.
+
         Parameters
         ----------
         image
@@ -217,19 +238,25 @@ class Resuming:
         tell
             Called when something was found.
         """
-        array, path, name = level0(image), image_path(image), image.name
-        saved = kept.path
+        array, path, name, saved = level0(image), image_path(image), kept.name or image.name, kept.path
+        here = [_Here.of(layer) for layer in labels_of(self._control, image)]
 
-        def work() -> Work[tuple[Shelf, Path | None] | None]:
+        def work() -> Work[tuple[Shelf, Path, Document | None, dict[int, Hashable]] | None]:
             yield Progress("looking for unsaved work", 0, 1)
             if saved is not None:
-                return beside(saved), _newer(beside(saved).newest(), saved)
-            pixels = identity(array, path)
-            return (shelf := never_saved(name, pixels), shelf.newest()) if pixels else None
+                shelf = beside(saved)
+            else:
+                told = told_by(identity(array, path), path, array.shape, np.dtype(array.dtype).name)
+                shelf = never_saved(name, told)
+            found = self._newest(shelf, saved)
+            return None if found is None else (*found, *_open_here(found[1], here))
 
-        def done(found: tuple[Shelf, Path | None] | None) -> None:
-            shelf, newest = found or (None, None)
-            if shelf is None or newest is None or self._autosave.is_mine(shelf) or kept.shelf is not None:
+        def done(found: tuple[Shelf, Path, Document | None, dict[int, Hashable]] | None) -> None:
+            if found is None or kept.shelf is not None:
+                return
+            shelf, newest, document, numbered = found
+            if document is not None and self._control.annotator.image_id == image.unique_id:
+                self._go_on_here(shelf, document, numbered)
                 return
             kept.unsaved = newest
             said = f"There is work on {name!r} that was never saved: 'Go on with unsaved work' adds it."
@@ -238,6 +265,30 @@ class Resuming:
             tell()
 
         self._worker.submit(Lane.PREPARE, work(), done, report_error)
+
+    def _newest(self, shelf: Shelf, saved: Path | None) -> tuple[Shelf, Path] | None:
+        """Return the newest file on the shelves of an image that are not open here, and its shelf."""
+        found = [
+            (newest.stat().st_mtime_ns, newest, one)
+            for one in shelf.family()
+            if not self._autosave.writing.is_mine(one) and (newest := one.newest()) is not None
+        ]
+        if saved is not None and saved.is_file():  # older work is in that file
+            found = [one for one in found if one[0] > saved.stat().st_mtime_ns]
+        if not found:
+            return None
+        _, newest, one = max(found, key=lambda one: one[:2])
+        return one, newest
+
+    def _go_on_here(self, shelf: Shelf, document: Document, numbered: dict[int, Hashable]) -> None:
+        """Go on with work whose layers are open: only the clicks are missing, and where objects are saved."""
+        control = self._control
+        self._autosave.writing.take_over(shelf)
+        if control.results.target is None and document.target is not None:
+            control.results.target = numbered[document.target]
+        with self._autosave.quiet():
+            bring_back(control, document.prompts, numbered)
+        control.changed.emit()
 
     def restore(self, image: Image, path: Path, kept: Kept) -> bool:
         """Add the Labels layers of saved work to the chosen image, and go on with them.
@@ -267,7 +318,7 @@ class Resuming:
             for number, record in enumerate(document.images)
             if number and (layer := self._open_layer(record)) is not None
         }
-        self._autosave.take_over(Shelf(path.parent, path.name.rpartition("~")[0]))
+        self._autosave.writing.take_over(Shelf(path.parent, path.name.rpartition("~")[0]))
         with self._autosave.quiet():
             keys = {number: layers.input_key(layer) for number, layer in pictures.items()}
             added = self._add_layers(image, document, keys)
@@ -309,11 +360,20 @@ class Resuming:
         self._control.viewer.layers.events.removed.disconnect(self._on_removed)
 
 
-def _newer(found: Path | None, saved: Path) -> Path | None:
-    """Return work that was kept by itself after it was saved; None for older work."""
-    if found is None or (saved.is_file() and found.stat().st_mtime_ns <= saved.stat().st_mtime_ns):
-        return None
-    return found
+def _open_here(path: Path, here: Sequence[_Here]) -> tuple[Document | None, dict[int, Hashable]]:
+    """Read work whose layers are all open, and tell which they are; None where one is not."""
+    try:
+        document = read_document(path)
+    except FileError:  # whoever goes on with it is told
+        return None, {}
+    numbered: dict[int, Hashable] = {}
+    for number, record in enumerate(document.labels):
+        same = (one.layer for one in here if one.holds(record) and one.layer not in numbered.values())
+        found = next(same, None)
+        if found is None:
+            return None, {}
+        numbered[number] = found
+    return (document if numbered else None), numbered
 
 
 def _check(image: Image, document: Document, path: Path) -> None:

@@ -19,6 +19,7 @@ MOST_UNSAVED = 20
 """Images whose never saved work is kept."""
 
 _ASIDE = "set aside"
+_WINDOW = "~window "  # before the number of a further window that works on the same image
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,33 @@ class Shelf:
     def newest(self) -> Path | None:
         """Return the newest file that is there, or None."""
         return next(iter(self.files()), None)
+
+    @property
+    def usual(self) -> Shelf:
+        """The shelf of the first window that worked on the image."""
+        return Shelf(self.folder, self.stem.partition(_WINDOW)[0])
+
+    def another(self) -> Shelf:
+        """Return a shelf for a further window, with nothing on it."""
+        number, usual = 2, self.usual
+        while (found := Shelf(self.folder, f"{usual.stem}{_WINDOW}{number}")).files():
+            number += 1
+        return found
+
+    def family(self) -> list[Shelf]:
+        """Return this shelf, and those of further windows that hold something."""
+        begin = f"{self.stem}{_WINDOW}"
+        files = [] if not self.folder.is_dir() else self.folder.glob("*~*.lightsam")
+        others = {file.name.rpartition("~")[0] for file in files if file.name.startswith(begin)}
+        return [self, *(Shelf(self.folder, stem) for stem in sorted(others))]
+
+    def state(self) -> tuple[int, ...] | None:
+        """Return what tells the newest file from others that take its place; None where there is none."""
+        try:
+            found = self.file().stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_size, found.st_mtime_ns
 
     def make_room(self) -> None:
         """Move every file one place on; the oldest goes."""
