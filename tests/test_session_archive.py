@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import zipfile
 
 import numpy as np
@@ -83,6 +84,19 @@ def test_large_labels_keep_all_their_bits_and_equal_work_gives_equal_bytes(tmp_p
         write_document(tmp_path / f"{name}.lightsam", document(labels=(LabelRecord(name="x", data=data),)))
     np.testing.assert_array_equal(read_document(tmp_path / "a.lightsam").labels[0].data, data)
     assert (tmp_path / "a.lightsam").read_bytes() == (tmp_path / "b.lightsam").read_bytes()
+
+
+@pytest.mark.skipif(os.name == "nt" or sys.platform == "darwin", reason="all names of files are text there")
+def test_an_image_whose_name_is_no_text_is_found_again(tmp_path):
+    image = tmp_path / os.fsdecode(b"\xb5m.tif")  # as older programs wrote a Greek letter
+    tifffile.imwrite(image, PIXELS)
+    record = ImageRecord(
+        name=image.stem, shape=(6, 8), dtype="uint16", path=image, pixels_hash=hash_pixels(PIXELS)
+    )
+    write_document(tmp_path / "work.lightsam", document(images=(record,)))
+    again = read_document(tmp_path / "work.lightsam")
+    assert again.image.name == image.stem
+    np.testing.assert_array_equal(read_pixels(again.image, tmp_path / "work.lightsam"), PIXELS)
 
 
 def test_a_folder_with_images_and_work_can_be_moved(tmp_path):

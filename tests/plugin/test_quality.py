@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -115,10 +116,10 @@ def test_missed_objects_are_clicked_in_a_random_field(desk):
     checking.add_field()
     outlined = checking.field.outlined
     clicks = desk.viewer.layers["missed objects"]
-    clicks.add([[9, 9], [19, 9]])
+    clicks.add([[29, 9], [39, 9]])
     assert checking.field.missed == 2
     checking.set_missed(5)
-    clicks.add([9, 19])
+    clicks.add([29, 19])
     assert checking.field.missed == 6
     checking.set_false(1)
     checking.end_field()
@@ -127,6 +128,23 @@ def test_missed_objects_are_clicked_in_a_random_field(desk):
     checking.add_field()
     checking.end_field()
     assert len(checking.check.fields) == 2
+
+
+def test_clicks_beside_the_field_are_not_counted_in_it(desk):
+    checking = desk.control.checking
+    checking.start(seed=3)
+    checking.pause()
+    checking.add_field()
+    y0, x0, y1, x1 = checking.field.box
+    clicks = desk.viewer.layers["missed objects"]
+    clicks.add([[y0, x0], [y1 - 1, x1 - 1]])
+    clicks.add([[y0 - 1, x0], [y0, x1]])
+    assert checking.field.missed == 2
+    assert "in the frame" in desk.control.status
+    checking.set_missed(4)
+    clicks.add([y0 + 1, x0 + 1])
+    checking.end_field()
+    assert checking.check.fields[0].missed == 5
 
 
 def test_a_field_counts_only_when_it_was_searched_to_its_end(desk):
@@ -233,6 +251,10 @@ def test_the_checks_of_many_images_are_rows_of_one_table(tmp_path):
     assert (first["precision_low"], first["precision_high"]) == pytest.approx(wilson(2, 2), abs=1e-4)
     assert (second["image"], second["precision"], second["changed_since"]) == ("a.tif", 1, "yes")
     assert math.isnan(second["recall"])
+    for _ in range(2):  # a name that is no text, in a table that is read again
+        note_check(path, os.fsdecode(b"\xb5m.tif"), checked)
+    assert b"\n\xb5m.tif," in path.read_bytes()
+    assert path.read_bytes().count(b"\n") == 4
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 from psygnal import Signal
 
 from napari_lightsam.errors import FileError
@@ -197,11 +198,7 @@ class Checking:
     def _show_field(self, field: Field) -> None:
         labels = self._curating.layer
         assert labels is not None  # asked for by the caller
-        corners = (iter(field.box[:2]), iter(field.box[2:]))
-        low, high = (
-            [next(corner) if step is None else step + add for step in field.place]
-            for corner, add in zip(corners, (0, 1), strict=True)
-        )
+        low, high = _ends(field)
         self._frames.show(labels, self._curating.axes, [(low, high)])
         middle = [(a + b - 1) / 2 for a, b in zip(low, high, strict=True)]
         centre_on(self._curating.viewer, labels, middle)
@@ -211,7 +208,7 @@ class Checking:
     def set_missed(self, missed: int) -> None:
         """Say how many objects of the field were missed, in place of clicking them."""
         if self.field is not None:
-            self._base = missed - len(self._clicks.places)
+            self._base = missed - self._clicked(self.field)
             self._note_field(replace(self.field, missed=max(0, missed)))
 
     def set_false(self, false: int) -> None:
@@ -240,9 +237,18 @@ class Checking:
         self._frames.hide()
 
     def _on_clicks(self) -> None:
-        if self.field is not None:
-            missed = max(0, self._base + len(self._clicks.places))
-            self._note_field(replace(self.field, missed=missed))
+        if self.field is None:
+            return
+        inside = self._clicked(self.field)
+        if inside < len(self._clicks.places):
+            self._curating.say("Only clicks in the frame count: what lies outside of it was not searched.")
+        self._note_field(replace(self.field, missed=max(0, self._base + inside)))
+
+    def _clicked(self, field: Field) -> int:
+        """Return how many of the clicks lie in a field."""
+        low, high = map(np.array, _ends(field))
+        places = np.reshape(self._clicks.places, (-1, len(low)))  # of pixels' centres
+        return int(((places >= low - 0.5) & (places < high - 0.5)).all(axis=1).sum())
 
     def _note_field(self, field: Field) -> None:
         if field != self.field:
@@ -265,3 +271,13 @@ class Checking:
         """End the counting; what was answered stays with the layer."""
         if self.field is not None:
             self._end_field()
+
+
+def _ends(field: Field) -> tuple[list[int], list[int]]:
+    """Return the first pixel of a field and one past the last, along every axis of the Labels array."""
+    corners = (iter(field.box[:2]), iter(field.box[2:]))
+    low, high = (
+        [next(corner) if step is None else step + add for step in field.place]
+        for corner, add in zip(corners, (0, 1), strict=True)
+    )
+    return low, high

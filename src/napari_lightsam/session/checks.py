@@ -105,7 +105,9 @@ def note_check(path: Path, image: str, record: LabelRecord | None) -> None:
         rows.append(own)
     if own is None and not path.is_file():
         return
-    with written_whole(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+    # names of files on Linux may hold bytes that are no UTF-8: they stay as they are
+    how: dict[str, Any] = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
+    with written_whole(path) as part, part.open("w", **how) as file:
         writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
@@ -126,7 +128,7 @@ def _row(image: str, record: LabelRecord) -> dict[str, Any] | None:
 
 def _rows(path: Path) -> list[dict[str, Any]]:
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             return list(csv.DictReader(file))
     except FileNotFoundError:
         return []
