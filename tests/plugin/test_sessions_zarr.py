@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+import tifffile
 import zarr
 
 from napari_lightsam.errors import FileError
@@ -97,6 +98,26 @@ def test_a_channel_that_was_a_layer_of_its_own_is_found_again(desk, tmp_path):
     assert [level.shape for level in data] == [(1, 60, 80), (1, 30, 40)]
     np.testing.assert_array_equal(data[0][0], PIXELS[1])
     np.testing.assert_array_equal(data[1][0], PIXELS[1, ::2, ::2])
+
+
+def test_the_script_reads_the_channel_that_was_a_layer_of_its_own(desk, tiny, tmp_path, monkeypatch):
+    folder = write_ome(tmp_path / "cells.ome.zarr", PIXELS, "cyx")
+    levels = [zarr.open(folder, mode="r")[str(level)][1] for level in range(2)]
+    note = {"napari-lightsam": {"role": "image", "version": 1, "image_file": str(folder)}}
+    desk.control.shown.use_image(desk.viewer.add_image(levels, name="second channel", metadata=note))
+    desk.finish()
+    desk.click(30, 20)
+    desk.commit()
+    labels = desk.target()
+    labels.paint((50, 50), 7)
+    save(desk, tmp_path / "work.lightsam")
+    script = desk.control.sessions.as_python()
+    tiny.embedded.clear()
+    monkeypatch.setattr("napari_lightsam.load_segmenter", lambda name, **_: tiny)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(script, "script", "exec"), {})
+    np.testing.assert_array_equal(tiny.embedded[0][0], PIXELS[1])
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "cells.ome_labels.tif"), labels.data)
 
 
 def test_unsaved_work_on_a_zarr_folder_is_found_again(desk, new_desk, tmp_path):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_lightsam.engine.config import EverythingConfig
+from napari_lightsam.errors import FileError
+from napari_lightsam.formats.images import read_info
 from napari_lightsam.plugin.made import Made, plain_mask
 from napari_lightsam.plugin.sessions_replay import origin_of
 from napari_lightsam.plugin.sessions_scene import image_index, is_colour, part_of
@@ -131,11 +134,28 @@ def _sample(image: ImageRecord) -> str | None:
     return _samples().get(image.pixels_hash) if image.path is None else None
 
 
+def _is_all_of(path: Path, image: ImageRecord) -> bool:
+    """Tell whether an image is all that its file holds, and not one channel of it that was a layer."""
+    try:
+        return math.prod(read_info(path).shape) == math.prod(image.shape)
+    except FileError:  # not there now: the script says so when it runs
+        return True
+
+
 def _reading(document: Document, path: Path | None, kept: Sequence[int]) -> list[str]:
     files = [image.path is not None for image in document.images]
+    parts = [image.path is not None and not _is_all_of(image.path, image) for image in document.images]
     samples = [_sample(image) is not None for image in document.images]
     others = not all(file or sample for file, sample in zip(files, samples, strict=True))
-    lines = ["from napari_lightsam.formats.images import read_image"] if any(files) else []
+    lines = []
+    if any(file and not part for file, part in zip(files, parts, strict=True)):
+        lines.append("from napari_lightsam.formats.images import read_image")
+    if any(parts):
+        lines += [
+            "from pathlib import Path",
+            "from napari_lightsam.session import ImageRecord",
+            "from napari_lightsam.session.picture import read_pixels",
+        ]
     if any(samples):
         lines.append("from napari_lightsam.samples import read_sample")
     if path is not None and (kept or others):
@@ -147,7 +167,13 @@ def _pixels(document: Document, path: Path | None) -> str:
     lines = []
     for number, image in enumerate(document.images):
         name = "image" if not number else f"image_{number}"
-        if image.path is not None:
+        if image.path is not None and not _is_all_of(image.path, image):
+            lines.append(
+                f"{name} = np.asarray(read_pixels(ImageRecord(name={image.name!r}, shape={image.shape}, "
+                f"dtype={image.dtype!r}, path=Path({str(image.path)!r}), pixels_hash={image.pixels_hash!r}), "
+                'Path("this script")))\n'
+            )
+        elif image.path is not None:
             part = "[:]" if image.path.is_dir() else ""  # of a zarr folder, which reads nothing before
             lines.append(f"{name} = read_image({str(image.path)!r}).data{part}.reshape({image.shape})\n")
         elif (sample := _sample(image)) is not None:
