@@ -235,8 +235,8 @@ def new_desk(tiny):
     """Make further viewers with controllers; all are closed at the end."""
     made = []
 
-    def make():
-        made.append(Desk())
+    def make(viewer=None):
+        made.append(Desk(viewer))
         return made[-1]
 
     yield make

@@ -3,10 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from napari.components import ViewerModel
+from napari.layers import _layer_actions
 
 from napari_lightsam.plugin import layers, prompt_sources, proposals
 from napari_lightsam.plugin.axes import displayed_plane
 from napari_lightsam.plugin.layers import add, make_labels, on_plane, place_in, plane_shape
+from napari_lightsam.plugin.made import made_objects
 from napari_lightsam.plugin.refused import refused_labels
 
 TRANSFORMS = {
@@ -136,3 +138,61 @@ def test_labels_on_the_image_that_cannot_be_saved_into_are_named_with_the_way_ou
     assert set(refused) == {"pyramid", "locked"}
     assert "multiscale" in refused["pyramid"]
     assert "Save into a new layer" in refused["pyramid"]
+
+
+def duplicate(viewer, layer):
+    """Do as napari's menu of the layer list does."""
+    viewer.layers.selection = {layer}
+    _layer_actions._duplicate_layer(viewer.layers)
+    return viewer.layers[viewer.layers.index(layer) + 1]
+
+
+def test_a_duplicate_has_notes_of_its_own(desk):
+    desk.open(np.zeros((60, 60), np.uint8))
+    desk.click(10, 10)
+    desk.commit()
+    labels = desk.target()
+    copy = duplicate(desk.viewer, labels)
+    assert layers.ours(copy) == layers.ours(labels)
+    curating = desk.control.curating
+    curating.use_layer(copy)
+    curating.accept([1])
+    desk.control.results.target = copy.unique_id
+    desk.click(40, 40)
+    desk.commit()
+    assert list(made_objects(copy)) == [1, 2]
+    assert list(made_objects(labels)) == [1]
+    assert "accepted" not in layers.ours(labels)
+
+
+def test_a_duplicate_of_clicks_is_a_layer_of_the_user(desk):
+    desk.open(np.zeros((60, 60), np.uint8))
+    desk.click(10, 10)
+    points = desk.control.annotator.points
+    copy = duplicate(desk.viewer, points)
+    desk.finish()
+    desk.viewer.layers.remove(points)
+    desk.finish()
+    assert not desk.control.annotator.has_prompts
+    assert list(layers.user_marks(desk.viewer, 2)) == [copy]
+
+
+def test_a_duplicate_of_an_opened_image_is_another_image(desk):
+    image = desk.open(np.zeros((60, 60), np.uint8), metadata={"napari-lightsam": {
+        "role": "image", "input_key": "a:0", "session_file": "work.lightsam", "axes": {},
+    }})  # fmt: skip
+    copy = duplicate(desk.viewer, image)
+    assert layers.input_key(copy) != layers.input_key(image) == "a:0"
+    desk.control.shown.use_image(copy)
+    assert desk.control.sessions.path is None
+
+
+def test_duplicates_that_are_older_than_the_tool_have_notes_of_their_own(new_desk):
+    viewer = ViewerModel()
+    note = {"role": "objects", "largest": 3, "accepted": [1]}
+    labels = viewer.add_labels(np.zeros((60, 60), np.int32), metadata={"napari-lightsam": note})
+    copy = duplicate(viewer, labels)
+    new_desk(viewer)
+    assert layers.ours(labels) is note
+    assert layers.ours(copy) == note
+    assert layers.ours(copy) is not note

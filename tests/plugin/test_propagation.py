@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import dask.array as da
@@ -365,3 +366,41 @@ def test_an_object_that_is_taken_back_while_it_is_followed_is_written_nowhere(st
     assert "nothing was saved" in stack.control.status
     labels.redo()
     assert planes_of(labels) == [2]
+
+
+def test_an_object_that_is_followed_keeps_its_label_whatever_is_chosen_meanwhile(stack, follow):
+    control = stack.control
+    control.segment_everything()
+    stack.finish()
+    labels = stack.target()
+    labels.selected_label = 2
+    before = labels.data.copy()
+    follow.hold = 4
+    assert control.propagate("forward"), control.status
+    everything = control.everything
+    everything.choose(replace(everything.choices, config=replace(everything.choices.config, balance=-0.5)))
+    stack.finish(Lane.FILTER)
+    np.testing.assert_array_equal(labels.data, before)
+    assert stack.target().unique_id != labels.unique_id
+    follow.hold = None
+    stack.finish()
+    assert planes_of(labels, 2) == [2, 3, 4, 5, 6, 7]
+
+
+def test_another_image_may_be_chosen_while_an_object_is_followed(desk, follow, monkeypatch):
+    first = desk.open(np.zeros((2, 2, 6, 24, 30), np.uint8), name="first", axis_labels=tuple("tczyx"))
+    desk.viewer.dims.set_point(2, 2)
+    desk.finish()
+    labels = saved(desk)
+    follow.hold = 4
+    monkeypatch.setattr(propagation, "LARGEST_STEP", 10)  # the object becomes a layer of its own
+    assert desk.control.propagate("forward"), desk.control.status
+    desk.run_until(lambda: desk.control.propagation._run.found)
+    desk.control.shown.use_image(desk.viewer.add_image(np.zeros((24, 30), np.uint8), name="second"))
+    follow.hold = None
+    desk.finish()
+    assert "is on 3 more planes" in desk.control.status
+    assert desk.control.results.target is None  # of the image that is chosen now
+    desk.control.shown.use_image(first)
+    assert desk.target().unique_id != labels.unique_id
+    assert planes_of(desk.target(), axis=2) == [2, 3, 4, 5]

@@ -336,6 +336,33 @@ def test_ctrl_z_takes_steps_back_in_the_order_in_which_they_were_done(desk):
     np.testing.assert_array_equal(labels.data, one)
 
 
+def test_ctrl_z_takes_strokes_of_the_brush_back_in_their_order(desk):
+    desk.open(np.zeros((60, 80)))
+    theirs = desk.viewer.add_labels(np.zeros((60, 80), np.int32), name="theirs")
+    single, points = desk.control.single, desk.control.annotator.start_points()
+    desk.click(30, 20)
+    desk.commit()
+    labels = desk.target()
+    assert labels is not theirs
+    one = labels.data.copy()
+    desk.click(30, 60)
+    theirs.paint((5, 5), 3)
+    labels.paint((50, 50), 1)
+    for _ in range(2):
+        single.undo()
+        np.testing.assert_array_equal(labels.data, one)
+        assert len(points.data) == 1
+    assert not theirs.data.any()
+    single.undo()
+    assert not len(points.data)
+    single.undo()
+    assert not labels.data.any()
+    for _ in range(4):
+        single.redo()
+    assert theirs.data.any()
+    assert labels.data[50, 50] == 1
+
+
 def test_ctrl_z_on_a_prompt_layer_takes_back_a_repair_that_came_after_a_click(desk):
     desk.open(np.zeros((60, 80)))
     curating, single = desk.control.curating, desk.control.single

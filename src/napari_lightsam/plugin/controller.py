@@ -129,7 +129,7 @@ class Controller:
         self._targets = Targets(self.results)
         self.everything = Everything(self.shown, self.worker, self.inference, self._targets, self._say)
         self.propagation = Propagation(
-            viewer, self.annotator, self.worker, self.inference, self.results, self._say
+            viewer, self.annotator, self.worker, self.inference, self._targets, self._say
         )
         self.typical = TypicalObject(viewer, self.annotator.owner, deliver)
         self.downloads = Downloads(self.worker, self._say)
@@ -163,6 +163,9 @@ class Controller:
         self.annotator.keys.connect(self._on_key)
         self.downloads.finished.connect(self._on_new_model)
         self.teaching.taught.connect(self._on_new_model)
+        for number, layer in enumerate(self.viewer.layers):
+            layers.own_note(layer, self.viewer.layers[:number])
+        self.viewer.layers.events.inserted.connect(self._on_inserted)
         self.viewer.layers.events.removed.connect(self._on_removed)
 
     # --- what is segmented ---------------------------------------------------------------------------
@@ -185,6 +188,9 @@ class Controller:
         if not self.single.answer.candidates:
             self._say("Ready. Click an object, or segment everything.")
         self.changed.emit()
+
+    def _on_inserted(self, event: Any) -> None:
+        layers.own_note(event.value, self.viewer.layers)
 
     def _on_removed(self, event: Any) -> None:
         gone = event.value
@@ -341,5 +347,6 @@ class Controller:
             part.close()
         self.worker.close()
         self.shown.close()
+        self.viewer.layers.events.inserted.disconnect(self._on_inserted)
         self.viewer.layers.events.removed.disconnect(self._on_removed)
         self.annotator.close()

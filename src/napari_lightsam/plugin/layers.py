@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from napari_lightsam.plugin.names import unused_name
 from napari_lightsam.plugin.places import index_of
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator, Sequence
+    from collections.abc import Hashable, Iterable, Iterator, Sequence
 
     from napari.components import ViewerModel
     from napari.layers import Image, Labels, Layer, Points, Shapes
@@ -83,17 +83,47 @@ def note_of(labels: Labels) -> dict[str, Any]:
     return note
 
 
+_OF_ONE = ("input_key", "session_file", "resume")  # tell one image, and are not those of its duplicate
+
+
+def own_note(layer: Layer, others: Iterable[Layer]) -> None:
+    """Give a duplicate a note of its own: as napari makes it, it shares that of its original.
+
+    A duplicate of a layer that only serves the mouse or the eye is a layer of the user.
+
+    Parameters
+    ----------
+    layer
+        Perhaps a duplicate.
+    others
+        Perhaps its original.
+    """
+    note = ours(layer)
+    if not note or not any(ours(other) is note for other in others if other.unique_id != layer.unique_id):
+        return
+    if is_tool(layer):
+        del layer.metadata[METADATA_KEY]
+    else:
+        kept = {key: value for key, value in note.items() if key not in _OF_ONE}
+        layer.metadata[METADATA_KEY] = deepcopy(kept)
+
+
 def is_tool(layer: Layer) -> bool:
     """Tell whether a layer of ours only serves the mouse or the eye: nothing in it is a result."""
     return ours(layer).get("role") in _TOOLS
 
 
-def user_labels(viewer: ViewerModel) -> Iterator[Labels]:
-    """Yield the Labels layers that hold objects somebody works on, from bottom to top."""
+def holds_objects(layer: Layer) -> TypeGuard[Labels]:
+    """Tell whether a layer is a Labels layer of objects that somebody works on."""
     from napari.layers import Labels
 
+    return isinstance(layer, Labels) and not is_tool(layer) and ours(layer).get("role") != Role.LESSON
+
+
+def user_labels(viewer: ViewerModel) -> Iterator[Labels]:
+    """Yield the Labels layers that hold objects somebody works on, from bottom to top."""
     for layer in viewer.layers:
-        if isinstance(layer, Labels) and not is_tool(layer) and ours(layer).get("role") != Role.LESSON:
+        if holds_objects(layer):
             yield layer
 
 

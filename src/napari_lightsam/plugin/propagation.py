@@ -21,7 +21,6 @@ from napari_lightsam.plugin.planes_step import NOTE, written_planes
 from napari_lightsam.plugin.propagation_run import Followable, Run, plan, survey
 from napari_lightsam.plugin.results import LARGEST_STEP, refusal
 from napari_lightsam.plugin.scope import stack_axis
-from napari_lightsam.plugin.timeline import Step
 from napari_lightsam.plugin.undoable import write_step
 from napari_lightsam.plugin.worker import Lane
 
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
     from napari_lightsam.plugin.inference import Inference, Settings
     from napari_lightsam.plugin.planes_step import PlanesStep
     from napari_lightsam.plugin.request import PlaneRequest
-    from napari_lightsam.plugin.results import Results
+    from napari_lightsam.plugin.targets import Targets
     from napari_lightsam.plugin.worker import Worker
 
 
@@ -48,7 +47,7 @@ class Propagation:
 
     Parameters
     ----------
-    viewer, annotator, worker, inference, results
+    viewer, annotator, worker, inference, targets
         Of the controller.
     say
         Shows a sentence in the status line.
@@ -72,11 +71,12 @@ class Propagation:
         annotator: Annotator,
         worker: Worker,
         inference: Inference,
-        results: Results,
+        targets: Targets,
         say: Callable[[str], object],
     ) -> None:
         self._viewer, self._annotator, self._worker = viewer, annotator, worker
-        self._inference, self._results, self._say = inference, results, say
+        self._inference, self._targets, self._say = inference, targets, say
+        self._results = targets.results
         self.replace_others = False
         self._run: Run | None = None
 
@@ -162,6 +162,7 @@ class Propagation:
             written_planes(found.labels, found.value),
             self.replace_others,
         )
+        layers.rely_on(found.labels)  # another choice of what a run found must not number it anew meanwhile
         self._submit(run, self._work(run, request, direction))
         self._say(f"Following object {found.value} ...")
         self.progress.emit(Progress("starting", 0, 0))
@@ -220,8 +221,10 @@ class Propagation:
         except NoPlane:
             return
         axis = run.of.axis
+        if _steps(plane, axis) != _steps(run.start, axis):
+            return
         mask = run.found.get(plane.index[axis] or 0)
-        if mask is not None and _steps(plane, axis) == _steps(run.start, axis):
+        if mask is not None:
             self._annotator.show_preview(plane, [mask])
 
     def _end(self, run: Run) -> None:
@@ -289,7 +292,6 @@ class Propagation:
             labels = self._as_layer(run, labels, image, step)
         else:
             write_step(labels, step.index, step.values)
-            self._results.timeline.note(Step(labels.unique_id))
         for key in step.gone:
             run.written.pop(key, None)
         run.written.update(step.areas)
@@ -316,7 +318,7 @@ class Propagation:
         made.data[step.index] = step.values
         made.selected_label = value
         layers.add(self._viewer, made)
-        self._results.target = made.unique_id
+        self._targets.set(run.start.layer, made.unique_id)  # another image may be chosen by now
         return made
 
 

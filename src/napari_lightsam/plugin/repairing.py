@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from napari_lightsam.errors import LightSamError
 from napari_lightsam.plugin.edits import Edited, Edits
 from napari_lightsam.plugin.messages import report_error, report_info
-from napari_lightsam.plugin.timeline import Step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -104,7 +103,6 @@ class Repairing:
             self._curating.say("Nothing had to be changed.")
             return
         self._curating.accept(ids, accepted=False)
-        self._curating.results.timeline.note(Step(self._curating.layer_id))
         if done.sample is not None:
             self._last = _Last(self._curating.layer_id, sentence, *done.sample)
         self._curating.say(f"{sentence} Ctrl+Z takes it back.")

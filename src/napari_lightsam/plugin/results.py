@@ -70,7 +70,7 @@ class Results:
     viewer
         Where they are.
     timeline
-        Takes down every step.
+        Takes down every step in any Labels layer that objects are in, whoever made it.
 
     Attributes
     ----------
@@ -85,6 +85,9 @@ class Results:
         self.timeline = timeline or Timeline()
         self.target: Hashable | None = None
         self._watched: set[Hashable] = set()
+        viewer.layers.events.inserted.connect(self._on_inserted)
+        for layer in layers.user_labels(viewer):
+            layer.events.paint.connect(self._on_step)
 
     def targets(self, image: Image, plane: Plane) -> list[Labels]:
         """Return the Labels layers that commits of a plane can go into."""
@@ -141,8 +144,8 @@ class Results:
                 place = layers.place_in(labels, image, plane)
             assert place is not None  # a layer that we just made lies on the image
             done = self._write(self.writable(labels), place, given, replaces, replace_others)
-        if done.written:
-            self.timeline.note(Step(done.layer, new=large))
+        if large:
+            self.timeline.note(Step(done.layer, new=True))
         return done
 
     def _new_layer(self, image: Image, plane: Plane) -> Labels:
@@ -271,6 +274,14 @@ class Results:
             labels.events.paint.connect(self._on_paint)
             labels.events.data.connect(self._on_data)
         return int(layers.ours(labels)["largest"]) + 1
+
+    def _on_inserted(self, event: Any) -> None:
+        if layers.holds_objects(event.value):
+            event.value.events.paint.connect(self._on_step)
+
+    def _on_step(self, event: Any) -> None:
+        """Take down a step that napari can take back: a stroke of its brush, or what a tool of ours wrote."""
+        self.timeline.note(Step(event.source.unique_id))
 
     def _on_paint(self, event: Any) -> None:
         # a step of other tools may hold labels that were never selected

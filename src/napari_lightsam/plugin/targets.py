@@ -35,29 +35,34 @@ class Targets:
     ----------
     results
         Their target is that of the image that is used.
+
+    Attributes
+    ----------
+    results
+        As given.
     """
 
     def __init__(self, results: Results) -> None:
-        self._results = results
+        self.results = results
         self._image: Hashable | None = None
         self._others: dict[Hashable, Hashable] = {}
 
     def use_image(self, image: Image | None) -> None:
         """Keep the target of the former image, and bring that of another one back."""
-        if self._image is not None and self._results.target is not None:
-            self._others[self._image] = self._results.target
+        if self._image is not None and self.results.target is not None:
+            self._others[self._image] = self.results.target
         self._image = None if image is None else image.unique_id
-        self._results.target = self._others.pop(self._image, None)
+        self.results.target = self._others.pop(self._image, None)
 
     def set(self, image: Hashable, labels: Hashable) -> None:
         """Let the objects of an image go into a layer, now or when the image is used again."""
         if image == self._image:
-            self._results.target = labels
+            self.results.target = labels
         else:
             self._others[image] = labels
 
     def forget(self, layer: Hashable) -> None:
         """Forget a layer that was deleted, image or labels."""
-        if layer == self._results.target:
-            self._results.target = None
+        if layer == self.results.target:
+            self.results.target = None
         self._others = {key: value for key, value in self._others.items() if layer not in (key, value)}
