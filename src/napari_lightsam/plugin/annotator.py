@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from contextlib import contextmanager
+from dataclasses import replace
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from psygnal import Signal
@@ -15,27 +15,17 @@ from napari_lightsam.plugin.axes import NoPlane, Plane, displayed_plane, resting
 from napari_lightsam.plugin.gestures import Gestures
 from napari_lightsam.plugin.preview import Preview
 from napari_lightsam.plugin.prompt_history import NOTHING, Correction, PromptHistory, PromptState
+from napari_lightsam.plugin.prompt_layers import PromptLayers
 from napari_lightsam.plugin.timeline import PROMPTS, Timeline
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator, Sequence
+    from collections.abc import Hashable, Sequence
 
     from napari.components import ViewerModel
     from napari.layers import Image, Labels, Points, Shapes
     from numpy.typing import NDArray
 
     from napari_lightsam.engine.masks import Mask
-
-_KEYS = {
-    "C": "commit",
-    "Shift-C": "clear",
-    "Q": "next",
-    "Shift-Q": "previous",
-    "N": "next_image",
-    # napari binds these on Labels layers; on ours they mean the last edit, else the object just saved
-    "Control-Z": "undo",
-    "Control-Shift-Z": "redo",
-}
 
 
 class Annotator:
@@ -53,8 +43,8 @@ class Annotator:
     ----------
     edited
         Signal: the user changed the prompts.
-    keys
-        Signal(str): a key of ours was pressed on a prompt layer; a value of `_KEYS`.
+    prompt_layers
+        The layers that prompts are given on.
     correction
         The object that all prompts are about, or None.
     history
@@ -64,7 +54,6 @@ class Annotator:
     """
 
     edited = Signal()
-    keys = Signal(str)
 
     def __init__(self, viewer: ViewerModel) -> None:
         self.viewer = viewer
@@ -74,11 +63,8 @@ class Annotator:
         self.correction: Correction | None = None
         self.history = PromptHistory()
         self.timeline = Timeline()
-        self._quiet = False
-        self._signs = prompts.Signs(self.note_edit)
-        self._gestures = Gestures(self)
+        self.prompt_layers = PromptLayers(viewer, self.owner, Gestures(self), self.note_edit)
         self._preview = Preview(viewer, self.owner, "LightSAM preview")
-        viewer.scene.camera.events.zoom.connect(self._fit_markers)
 
     @property
     def image(self) -> Image | None:
@@ -88,12 +74,12 @@ class Annotator:
     @property
     def points(self) -> Points | None:
         """Our Points layer, if it exists."""
-        return layers.find(self.viewer, "points", self.owner)
+        return self.prompt_layers.points
 
     @property
     def boxes(self) -> Shapes | None:
         """Our Shapes layer, if it exists."""
-        return layers.find(self.viewer, "boxes", self.owner)
+        return self.prompt_layers.boxes
 
     @property
     def preview(self) -> Labels | None:
@@ -103,11 +89,11 @@ class Annotator:
     @property
     def always_negative(self) -> bool:
         """Clicks without Shift are negative too."""
-        return self._signs.always_negative
+        return self.prompt_layers.signs.always_negative
 
     @always_negative.setter
     def always_negative(self, value: bool) -> None:
-        self._signs.always_negative = value
+        self.prompt_layers.signs.always_negative = value
 
     @property
     def each(self) -> bool:
@@ -148,52 +134,17 @@ class Annotator:
         """Make our Points layer the active one, ready for clicks, and create it when it is missing."""
         if self.points is None:
             self.plane()  # says why nobody could click
-        points = self.ensure_points()
-        self._activate(points, "add")
-        return points
-
-    def ensure_points(self) -> Points:
-        """Return our Points layer, created when it is missing."""
-        points = self.points
-        if points is None:
-            image, plane = self._image_at_rest()
-            points = prompts.add_points(self.viewer, image, plane, self.owner, self._signs)
-            self._gestures.follow_points(points)
-            self._fit_markers()
-            self._bind(points)
+        points = self.prompt_layers.ensure_points(*self._image_at_rest())
+        self.prompt_layers.activate(points, "add")
         return points
 
     def start_boxes(self) -> Shapes:
         """Make our Shapes layer the active one, ready to draw boxes, and create it when it is missing."""
         if self.boxes is None:
             self.plane()  # says why nobody could draw
-        boxes = self.ensure_boxes()
-        self._activate(boxes, "add_rectangle")
+        boxes = self.prompt_layers.ensure_boxes(*self._image_at_rest())
+        self.prompt_layers.activate(boxes, "add_rectangle")
         return boxes
-
-    def ensure_boxes(self) -> Shapes:
-        """Return our Shapes layer, created when it is missing."""
-        boxes = self.boxes
-        if boxes is None:
-            image, plane = self._image_at_rest()
-            boxes = prompts.add_boxes(self.viewer, image, plane, self.owner)
-            boxes.events.data.connect(self._on_box_edit)
-            self._gestures.follow_boxes(boxes)
-            self._bind(boxes)
-        return boxes
-
-    def _fit_markers(self, event: Any = None) -> None:
-        """Keep markers of one size on the screen at any zoom; napari draws their border in image pixels."""
-        points, image = self.points, self.image
-        if points is not None and image is not None:
-            shown = [axis - self.viewer.dims.ndim for axis in self.viewer.dims.displayed]
-            scale = float(np.mean(np.abs([image.scale[axis] for axis in shown if -axis <= image.ndim])))
-            prompts.resize_markers(points, self.viewer.scene.camera.zoom * scale)
-
-    def _activate(self, layer: Any, mode: str) -> None:
-        layer.visible = True
-        layer.mode = mode
-        self.viewer.layers.selection.active = layer
 
     def image_and_plane(self) -> tuple[Image, Plane]:
         """Return the image and its displayed plane.
@@ -215,28 +166,16 @@ class Annotator:
             raise NoPlane("Open an image first: drag a file into the window.")
         return image, resting_plane(image, self.viewer)
 
-    def _bind(self, layer: Any) -> None:
-        """Bind our keys on a prompt layer of ours, and only there."""
-        for key, name in _KEYS.items():
-            layer.bind_key(key, lambda _layer, name=name: self.keys.emit(name))
-
     def note_edit(self) -> None:
         """Keep the prompts as they are now as a step to go back to, and tell of them."""
-        if not self._quiet:
-            if self.history.note(self._state()):
-                self.timeline.note(PROMPTS)
-            self.edited.emit()
-
-    def _on_box_edit(self, event: Any) -> None:
-        if self._quiet or event.action not in ("added", "removed", "changed"):
-            return
-        if event.action != "added" or not self._gestures.take_click(event.source):
-            self.note_edit()
+        if self.history.note(self._state()):
+            self.timeline.note(PROMPTS)
+        self.edited.emit()
 
     def click(self, at: Sequence[float], *, negative: bool) -> None:
         """Add a point at a position in world coordinates, as a click would."""
-        points = self.ensure_points()
-        self._signs.add(points, points.world_to_data(at), negative=negative)
+        points = self.prompt_layers.ensure_points(*self._image_at_rest())
+        self.prompt_layers.add_point(points, at, negative=negative)
 
     def read_prompts(self) -> tuple[prompts.ObjectPrompt, ...]:
         """Return what the user said about the objects of the displayed plane.
@@ -286,25 +225,8 @@ class Annotator:
         NoPlane
             As `plane`.
         """
-        image, plane = self.image_and_plane()
-        state, points, boxes = self._state(), self.points, self.boxes
-        kept, left = [], []
-        if points is not None and len(state.points):
-            placing, each = prompts.Placing(points, image), np.arange(len(state.points))
-            kept = np.flatnonzero(~prompts.belong_to(state.points, each, placing, image, plane)).tolist()
-        if boxes is not None and state.shapes:
-            placing, starts = prompts.Placing(boxes, image), np.cumsum([0, *map(len, state.shapes[:-1])])
-            corners = np.concatenate(state.shapes)
-            left = np.flatnonzero(~prompts.belong_to(corners, starts, placing, image, plane)).tolist()
-        self._restore(
-            PromptState(
-                state.points[kept],
-                tuple(state.signs[i] for i in kept),
-                tuple(state.shapes[i] for i in left),
-                tuple(state.kinds[i] for i in left),
-                each=state.each and bool(kept),
-            )
-        )
+        state = self.prompt_layers.state_without(*self.image_and_plane())
+        self._restore(replace(state, each=self._each_for_now and bool(len(state.points))))
         self.hide_preview()
         self.history.forget(self._state())
         self.timeline.forget_prompts()
@@ -363,11 +285,12 @@ class Annotator:
         NoPlane
             There is no image.
         """
-        image, _ = self._image_at_rest()
+        image, plane = self._image_at_rest()
+        ours = self.prompt_layers
         if any(prompt.box for _, prompt in parts):
-            self._activate(self.ensure_boxes(), "add_rectangle")
-        layer, shapes = self.ensure_points(), self.boxes
-        self._activate(layer, "add")
+            ours.activate(ours.ensure_boxes(image, plane), "add_rectangle")
+        layer, shapes = ours.ensure_points(image, plane), self.boxes
+        ours.activate(layer, "add")
         placing = prompts.Placing(layer, image)
         positions = [np.zeros((0, layer.ndim))]
         corners: list[NDArray[np.float64]] = []
@@ -386,42 +309,15 @@ class Annotator:
             each,
         )
         self._restore(state)
-        self._fit_markers()
+        self.prompt_layers.fit_markers()
         self.note_edit()
 
-    @contextmanager
-    def quietly(self) -> Iterator[None]:
-        """Change layers without anybody taking it for an edit by the user."""
-        before, self._quiet = self._quiet, True
-        try:
-            yield
-        finally:
-            self._quiet = before
-
     def _state(self) -> PromptState:
-        points, boxes = self.points, self.boxes
-        return PromptState(
-            np.zeros((0, 2)) if points is None else np.array(points.data),
-            () if points is None else tuple(prompts.signs_of(points)),
-            () if boxes is None else tuple(np.array(shape) for shape in boxes.data),
-            () if boxes is None else tuple(map(str, boxes.shape_type)),
-            self.correction,
-            self._each_for_now,
-        )
+        return replace(self.prompt_layers.state(), correction=self.correction, each=self._each_for_now)
 
     def _restore(self, state: PromptState) -> None:
-        """Bring the layers into a state; a layer that was deleted stays away."""
-        with self.quietly():
-            points, boxes = self.points, self.boxes
-            if points is not None:
-                positions = state.points if len(state.points) else np.zeros((0, points.ndim))
-                self._signs.restore(points, positions, state.signs)
-            if boxes is not None:
-                boxes.selected_data = set()
-                boxes.data = []
-                if state.shapes:
-                    boxes.add(list(state.shapes), shape_type=list(state.kinds))
-            self.correction, self._each_for_now = state.correction, state.each
+        self.prompt_layers.restore(state)
+        self.correction, self._each_for_now = state.correction, state.each
 
     def undo(self) -> bool:
         """Take back the last edit of the prompts; tells whether there was one."""
@@ -435,20 +331,20 @@ class Annotator:
         if state is None:
             return False
         self._restore(state)
-        self._fit_markers()
+        self.prompt_layers.fit_markers()
         self.edited.emit()
         return True
 
     def remove_prompts(self) -> None:
         """Remove our prompt and preview layers; Labels layers stay."""
-        with self.quietly():
+        with self.prompt_layers.quietly():
             for layer in (self.preview, self.points, self.boxes):
                 if layer is not None:
                     layers.remove(self.viewer, layer)
 
     def close(self) -> None:
         """Let go of the viewer; layers stay."""
-        self.viewer.scene.camera.events.zoom.disconnect(self._fit_markers)
+        self.prompt_layers.close()
 
     def show_preview(self, plane: Plane, masks: Sequence[Mask]) -> None:
         """Show masks of a plane: filled lightly, with a solid outline."""
@@ -460,7 +356,7 @@ class Annotator:
         self._preview.show(image, plane, masks)
         made = self.preview
         if new and made is not None:
-            self._bind(made)  # whoever selects it means the prompts
+            self.prompt_layers.bind(made)  # whoever selects it means the prompts
 
     def hide_preview(self) -> None:
         """Show no preview."""

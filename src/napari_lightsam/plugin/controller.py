@@ -160,7 +160,7 @@ class Controller:
         shown.prepared.connect(self._on_prepared)
         self.everything.last.renumbered.connect(self.curating.on_renumbered)
         self.curating.marked.connect(layers.rely_on)
-        self.annotator.keys.connect(self._on_key)
+        self.annotator.prompt_layers.keys.connect(self._on_key)
         self.downloads.finished.connect(self._on_new_model)
         self.teaching.taught.connect(self._on_new_model)
         for number, layer in enumerate(self.viewer.layers):

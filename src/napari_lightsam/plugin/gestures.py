@@ -101,8 +101,9 @@ class Gestures:
         ends = [np.asarray(image.world_to_data(at), float)[list(plane.axes)] for at in (first, last)]
         at = np.clip(np.array(ends) - plane.origin + 0.5, 0, plane.shape)  # napari's pixels are centres
         box = (*at.min(axis=0), *at.max(axis=0))
-        with annotator.quietly():
-            boxes = annotator.ensure_boxes()
+        ours = annotator.prompt_layers
+        with ours.quietly():
+            boxes = ours.ensure_boxes(image, plane)
             if self._sketched:
                 _drop_last(boxes)
             boxes.add_rectangles(list(prompts.Placing(boxes, image).corners([box], plane)))
@@ -116,7 +117,7 @@ class Gestures:
         if keep:
             annotator.note_edit()
         else:
-            with annotator.quietly():
+            with annotator.prompt_layers.quietly():
                 _drop_last(annotator.boxes)
 
     def take_click(self, boxes: Shapes) -> bool:
@@ -124,7 +125,7 @@ class Gestures:
         click = self._click.take()
         if click is None:
             return False
-        with self._annotator.quietly():
+        with self._annotator.prompt_layers.quietly():
             _drop_last(boxes)
         at, negative = click
         self._annotator.click(at, negative=negative)
