@@ -14,6 +14,7 @@ from napari_lightsam.plugin.checking import Checking
 from napari_lightsam.plugin.curating import Curating
 from napari_lightsam.plugin.downloads import Downloads, is_here
 from napari_lightsam.plugin.everything import Everything
+from napari_lightsam.plugin.exporting import Exporting
 from napari_lightsam.plugin.folder import FolderBatch
 from napari_lightsam.plugin.hover import Hover
 from napari_lightsam.plugin.inference import Inference
@@ -85,6 +86,8 @@ class Controller:
         Teaches a model with corrected labels, when asked.
     sessions
         Saves the work, and goes on with it.
+    exporting
+        Writes objects for other programs.
     series
         Annotates the images of a folder one after the other.
     batch
@@ -141,6 +144,7 @@ class Controller:
         self.checking = Checking(self.curating)
         self.annotator.edited.connect(self.predict)  # before who saves the prompts: the answer comes first
         self.sessions = Sessions(self, deliver, self._say)
+        self.exporting = Exporting(self, self._say)
         self.series = Series(self, self._say)
         self.batch = FolderBatch(self, self._say)
         self.notes: list[str] = []

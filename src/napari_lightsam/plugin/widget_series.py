@@ -19,6 +19,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_lightsam.formats.export import FORMATS
+from napari_lightsam.plugin.exporting import USES
 from napari_lightsam.plugin.messages import report_info
 from napari_lightsam.plugin.widget_folded import FoldedSection
 from napari_lightsam.plugin.widget_parts import enable, fill, show_if, wide
@@ -46,23 +48,25 @@ class SessionRow(QWidget):
         super().__init__()
         self._control = controller
         self.save_button = QPushButton("Save session ...")
+        self.export_button = QPushButton("Export objects ...")
         self.restore_button = QPushButton("Go on with unsaved work")
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(3)
         self.python_button = QPushButton("Copy as Python")
         self.methods_button = QPushButton("Copy methods text")
-        copies = QHBoxLayout()
-        copies.addWidget(self.python_button, 1)
-        copies.addWidget(self.methods_button, 1)
         column.addWidget(self.restore_button)
-        column.addWidget(self.save_button)
-        column.addLayout(copies)
+        for pair in ((self.save_button, self.export_button), (self.python_button, self.methods_button)):
+            row = QHBoxLayout()
+            for button in pair:
+                row.addWidget(button, 1)
+            column.addLayout(row)
         self.python_button.clicked.connect(lambda: self._copy(controller.sessions.as_python(), "The script"))
         self.methods_button.clicked.connect(
             lambda: self._copy(controller.sessions.methods_text(), "The methods text")
         )
         self.save_button.clicked.connect(self._save)
+        self.export_button.clicked.connect(self._export)
         self.restore_button.clicked.connect(lambda: controller.sessions.restore())
         controller.sessions.changed.connect(self.refresh)
         self.refresh()
@@ -75,6 +79,18 @@ class SessionRow(QWidget):
         )
         if path:
             sessions.save(Path(path))
+
+    def _export(self) -> None:
+        exporting = self._control.exporting
+        labels = exporting.layer
+        if labels is None:
+            return
+        kinds = {f"{title} (*{FORMATS[name].suffixes[0]})": name for name, title in USES.items()}
+        path, kind = QFileDialog.getSaveFileName(
+            self, f"Export {labels.name}", str(exporting.suggested()), ";;".join(kinds)
+        )
+        if path:
+            exporting.start(Path(path), kinds[kind])
 
     def _copy(self, text: str | None, what: str) -> None:
         clipboard = QGuiApplication.clipboard()
@@ -91,6 +107,13 @@ class SessionRow(QWidget):
             self.methods_button,
             missing,
             "Copy a paragraph for a paper, with versions, settings and references.",
+        )
+        exporting = self._control.exporting
+        labels = exporting.layer
+        enable(
+            self.export_button,
+            exporting.why_not(),
+            "" if labels is None else f"Write the objects of {labels.name!r} for Fiji, QuPath or a table.",
         )
         unsaved = self._control.sessions.unsaved
         where = "" if unsaved is None else f"\n{unsaved}"

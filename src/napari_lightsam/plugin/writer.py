@@ -58,6 +58,18 @@ def write_csv(path: str, data: Any, meta: Meta) -> list[str]:
     return _write("csv", path, layer_objects(data, {**meta, "features": None}))
 
 
+WRITERS = {
+    "tiff": write_tiff,
+    "ome-tiff": write_ome_tiff,
+    "ome-zarr": write_ome_zarr,
+    "roi": write_rois,
+    "geojson": write_geojson,
+    "coco": write_coco,
+    "csv": write_csv,
+}
+"""What writes one Labels layer, by name of the format."""
+
+
 def write_cells(path: str, layer_data: Sequence[tuple[Any, Meta, str]]) -> list[str]:
     """Write two Labels layers as QuPath cells with nuclei; the layer that covers less is that of the nuclei.
 
