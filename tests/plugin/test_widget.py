@@ -113,6 +113,17 @@ def test_prompts_are_offered_from_layers_that_are_not_ours(widget, viewer, qtbot
     assert widget.click.each_box.isChecked()
 
 
+def test_unsaved_work_is_offered_where_it_is_seen_without_scrolling(widget, viewer, qtbot, tmp_path):
+    image = viewer.add_image(np.zeros((60, 60)), name="cells")
+    ready(qtbot, widget)
+    button, sessions = widget.session.restore_button, widget.controller.sessions
+    assert not button.isVisible()
+    sessions.autosave.of(image.unique_id).unsaved = tmp_path / "cells~1.lightsam"
+    sessions.changed.emit()
+    qtbot.waitUntil(button.isVisible)
+    assert button.visibleRegion().boundingRect() == button.rect()
+
+
 def test_progress_and_cancel(widget, viewer, qtbot, tiny):
     viewer.add_image(np.zeros((60, 60)), name="cells")
     ready(qtbot, widget)

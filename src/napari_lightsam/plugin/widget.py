@@ -7,7 +7,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QEvent, QSize, Qt, QTimer
-from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QFormLayout, QLabel, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QComboBox,
+    QDoubleSpinBox,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QScrollArea,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_lightsam.plugin import layers, request
 from napari_lightsam.plugin.axes import AxisRole, NoPlane, answer_role, level0, pixel_size, unknown_axes
@@ -134,6 +143,10 @@ class LightSamWidget(QWidget):
         outer.setSpacing(0)
         outer.addWidget(area, 1)
         outer.addWidget(self.notes)
+        offer = QHBoxLayout()  # beside the line that tells of it, and always in sight
+        offer.setContentsMargins(6, 2, 6, 2)
+        offer.addWidget(self.session.restore_button)
+        outer.addLayout(offer)
         outer.addWidget(self.status)
 
     def _build_image(self) -> QFormLayout:

@@ -42,6 +42,11 @@ class SessionRow(QWidget):
     ----------
     controller
         Of the widget.
+
+    Attributes
+    ----------
+    restore_button
+        Offers that work; has no place in the row, as it must be seen without scrolling.
     """
 
     def __init__(self, controller: Controller) -> None:
@@ -55,7 +60,6 @@ class SessionRow(QWidget):
         column.setSpacing(3)
         self.python_button = QPushButton("Copy as Python")
         self.methods_button = QPushButton("Copy methods text")
-        column.addWidget(self.restore_button)
         for pair in ((self.save_button, self.export_button), (self.python_button, self.methods_button)):
             row = QHBoxLayout()
             for button in pair:
