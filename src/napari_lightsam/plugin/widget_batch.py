@@ -24,7 +24,7 @@ from napari_lightsam.plugin.widget_parts import ProgressRow, enable, fill, show_
 if TYPE_CHECKING:
     from napari_lightsam.plugin.controller import Controller
 
-_TITLE = "Many images"
+_TITLE = "Segment a folder"
 
 
 class BatchSection(FoldedSection):

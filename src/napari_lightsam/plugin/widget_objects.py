@@ -8,12 +8,11 @@ from qtpy.QtCore import QEvent, QItemSelectionModel, QModelIndex, Qt, QTimer
 from qtpy.QtGui import QKeyEvent
 from qtpy.QtWidgets import (
     QComboBox,
-    QGridLayout,
     QHBoxLayout,
-    QLabel,
     QPushButton,
     QSizePolicy,
     QSpinBox,
+    QVBoxLayout,
 )
 
 from napari_lightsam.plugin import layers
@@ -65,9 +64,6 @@ class ObjectsSection(FoldedSection):
         self.view = ObjectView(self.model)
         column.addWidget(self.view)
         self.inner.setFocusProxy(self.view)
-        self.hint = QLabel("Keys on the table: A accept, R redo, D delete, Ctrl+Z undo.")
-        self.hint.setWordWrap(True)
-        column.addWidget(self.hint)
         column.addLayout(self._build_buttons())
         self.check = CheckBox(self._control)
         column.addWidget(self.check)
@@ -89,13 +85,14 @@ class ObjectsSection(FoldedSection):
         row.addWidget(self.scope)
         return row
 
-    def _build_buttons(self) -> QGridLayout:
+    def _build_buttons(self) -> QVBoxLayout:
+        self.accept_button = QPushButton("Accept (A)")
+        self.redo_button = QPushButton("Re-outline (R)")
+        self.delete_button = QPushButton("Delete (D)")
         self.merge_button = QPushButton("Merge")
         self.split_button = QPushButton("Split")
-        self.delete_button = QPushButton("Delete")
         self.fill_button = QPushButton("Fill holes")
         self.smooth_button = QPushButton("Smooth")
-        self.redo_button = QPushButton("Redo")
         self.small_button = QPushButton("Remove small")
         self.least = QSpinBox()
         self.least.setRange(1, 99_999)
@@ -104,20 +101,22 @@ class ObjectsSection(FoldedSection):
         self.least.setSuffix(" px")
         self.least.setToolTip("Objects of fewer pixels are removed by the button beside.")
         self.least.setAccessibleName("Least size in pixels")
-        grid = QGridLayout()
-        grid.setContentsMargins(0, 0, 0, 0)
-        grid.setSpacing(3)
-        first = (self.merge_button, self.split_button, self.delete_button)
-        for row, buttons in enumerate((first, (self.fill_button, self.smooth_button, self.redo_button))):
-            for place, button in enumerate(buttons):
+        column = QVBoxLayout()
+        column.setSpacing(3)
+        repairs = (self.merge_button, self.split_button, self.fill_button, self.smooth_button)
+        for buttons in ((self.accept_button, self.redo_button, self.delete_button), repairs):
+            row = QHBoxLayout()
+            row.setSpacing(3)
+            for button in buttons:
                 button.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-                grid.addWidget(button, row, place)
+                row.addWidget(button, 4 + len(button.text()))  # by their words, as the dock is narrow
+            column.addLayout(row)
         line = QHBoxLayout()
         self.small_button.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         line.addWidget(self.small_button, 1)
         line.addWidget(self.least)
-        grid.addLayout(line, 2, 0, 1, 3)
-        return grid
+        column.addLayout(line)
+        return column
 
     def _connect(self) -> None:
         curating, splitting = self._curating, self._splitting
@@ -137,6 +136,7 @@ class ObjectsSection(FoldedSection):
         self.view.repeated.connect(curating.redo)
         repairs = curating.repairs
         for button, repair in (
+            (self.accept_button, self.accept),
             (self.merge_button, repairs.merge),
             (self.delete_button, self.delete),
             (self.fill_button, repairs.fill_holes),
@@ -250,7 +250,8 @@ class ObjectsSection(FoldedSection):
     def _enable(self) -> None:
         curating, splitting = self._curating, self._splitting
         chosen, reason = curating.selected, curating.why_not()
-        none = reason or ("" if chosen else "Select an object first: click its row, or the object itself.")
+        nothing = "" if chosen else "Select an object first: click its row, or the object itself."
+        none = reason or nothing
         two = reason or (
             ""
             if len(chosen) > 1
@@ -266,13 +267,14 @@ class ObjectsSection(FoldedSection):
             if splitting.is_active
             else "Click once in each part; the parts get new ids. On the plane on display.",
         )
-        enable(self.delete_button, none, "Turn the selected objects into background (D).")
+        enable(self.accept_button, nothing, "Mark the selected objects as right (✓), and go to the next.")
+        enable(self.delete_button, none, "Turn the selected objects into background, and go to the next.")
         enable(self.fill_button, none, "Fill the background enclosed by the selected objects.")
         enable(self.smooth_button, none, "Round off ragged outlines of the selected objects.")
         enable(
             self.redo_button,
             one,
-            "Outline the object anew (R): change its prompts, then C saves in its place.",
+            "Outline it anew: click what is missing, Shift+click what is too much; C saves it.",
         )
         count = len(curating.repairs.small(self.least.value()))
         enable(
@@ -284,7 +286,7 @@ class ObjectsSection(FoldedSection):
     # --- what the user does --------------------------------------------------------------------------
 
     def _repair(self, repair: Callable[[], object]) -> None:
-        """Repair by a button; the keys are those of the table afterwards, whatever button is beside."""
+        """Act by a button; the keys are those of the table afterwards, whatever button is beside."""
         window = self.window()
         focused = None if window is None else window.focusWidget()
         if focused is not None and self.isAncestorOf(focused):

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from napari_lightsam.plugin.controller import Controller
     from napari_lightsam.plugin.series_items import Item
 
-_TITLE = "Image series"
+_TITLE = "Annotate a folder"
 _SAVE = (
     "Save image, objects, prompts and settings as a *.lightsam file. Dragged into napari it opens as it was."
 )
@@ -177,7 +177,7 @@ class SeriesSection(FoldedSection):
     def _build_steps(self) -> QGridLayout:
         self.next_button = QPushButton("Save and next (N)")
         self.skip_button = QPushButton("Skip")
-        self.reset_button = QPushButton("Reset exercise")
+        self.reset_button = QPushButton("Start over")
         self.show_combo = wide(QComboBox())
         self.show_combo.setAccessibleName("Image of the series")
         self.show_combo.setToolTip("Open another image; those with a tick are annotated.")
