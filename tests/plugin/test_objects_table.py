@@ -279,6 +279,21 @@ def test_buttons_say_what_to_select_and_fit_a_narrow_dock(section):
     assert "selected objects" not in section._control.viewer.layers
 
 
+def test_the_first_row_of_buttons_does_what_their_keys_do(section, qtbot):
+    buttons = section.accept_button, section.redo_button, section.delete_button
+    assert [button.text() for button in buttons] == ["Accept (A)", "Re-outline (R)", "Delete (D)"]
+    assert all(button.width() >= button.fontMetrics().horizontalAdvance(button.text()) for button in buttons)
+    assert "Select an object first" in section.accept_button.toolTip()
+    section._curating.select([1])
+    section.accept_button.click()
+    assert (section._curating.accepted, section._curating.selected) == ({1}, (2,))
+    section.delete_button.click()
+    qtbot.waitUntil(lambda: ids(section) == [1, 3], timeout=10_000)
+    assert section._curating.selected == (3,)
+    section.redo_button.click()
+    assert section._control.annotator.correction.value == 3
+
+
 def test_the_check_is_led_by_buttons(section, qtbot):
     check = section.check
     check.start_button.click()

@@ -78,14 +78,16 @@ def test_the_widget_asks_before_an_object_is_replaced_and_names_what_is_correcte
     click.object_button.click()
     control.annotator.points.add([30, 30])
     qtbot.waitUntil(click.commit_button.isEnabled, timeout=10_000)
-    assert "15.2 µm²" in click.facts.text()
-    assert "Score 0.90" in click.facts.text()
+    assert "15.2 µm²" in widget.status.text()
+    assert "Score 0.90" in widget.status.text()
     assert not click.same_box.isVisible()
+    place = click.commit_button.y()
     click.commit_button.click()
     click.object_button.click()
     control.annotator.points.add([30, 30])
     qtbot.waitUntil(click.same_box.isVisible, timeout=10_000)
     assert click.same_box.text() == "Replace object 1?"
+    assert click.commit_button.y() == place
     assert click.commit_button.text() == "Replace object 1 (C)"
     click.same_box.click()
     assert click.commit_button.text() == "Save object (C)"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -87,12 +86,11 @@ class ClickSection(QWidget):
         return column
 
     def _build_saving(self) -> QVBoxLayout:
-        self.facts = QLabel()
-        self.facts.setWordWrap(True)
-        self.facts.setAlignment(Qt.AlignmentFlag.AlignTop)
-        self.facts.setMinimumHeight(2 * self.facts.fontMetrics().lineSpacing())  # nothing below it jumps
         self.same_box = QCheckBox()
         self.same_box.setChecked(True)
+        keeps_place = self.same_box.sizePolicy()  # what is below must not jump when it comes up
+        keeps_place.setRetainSizeWhenHidden(True)
+        self.same_box.setSizePolicy(keeps_place)
         self.commit_button = QPushButton("Save object (C)")
         self.clear_button = QPushButton("Clear (Shift+C)")
         self.next_button = QPushButton("Other outline (Q)")
@@ -111,7 +109,6 @@ class ClickSection(QWidget):
         form.addRow("Save into", self.target_combo)
         column = QVBoxLayout()
         column.setSpacing(4)
-        column.addWidget(self.facts)
         column.addWidget(self.same_box)
         column.addWidget(self.commit_button)
         column.addLayout(second)
@@ -198,7 +195,7 @@ class ClickSection(QWidget):
         )
         enable(self.from_button, why_not, "Take points or boxes from another layer, or a CSV file.")
         _set_quietly(self.each_box, control.annotator.each)
-        self._show_outline()
+        self._ask_whether_same()
         enable(self.commit_button, nothing, "Save the outlined objects into the Labels layer below.")
         enable(self.next_button, nothing, "Show another outline of the same click: part, object or cluster.")
         annotator = control.annotator
@@ -213,11 +210,9 @@ class ClickSection(QWidget):
         self._show_refused()
         self.show_tool()
 
-    def _show_outline(self) -> None:
-        """Say how good the outline is, and ask whether it replaces the object that it is a version of."""
+    def _ask_whether_same(self) -> None:
+        """Ask whether the outline replaces the object that it is a version of."""
         control = self._control
-        facts = control.single.facts()
-        self.facts.setText(facts)
         same = control.single.answer.same
         self.same_box.setVisible(same is not None)
         if same is not None:
