@@ -22,7 +22,7 @@ from napari_lightsam.formats.ome_zarr import create_levels
 from napari_lightsam.formats.roi import read_rois
 from napari_lightsam.plugin import inference, layers, region, whole, writer
 from napari_lightsam.plugin.layers import ours
-from napari_lightsam.plugin.scope import Scope
+from napari_lightsam.plugin.scope import Scope, name_of_plane
 
 SIZE = (600, 800)
 
@@ -58,6 +58,7 @@ def test_a_large_lazy_image_is_worked_on_in_the_middle_of_what_is_visible_and_re
     read: list = []
     image = desk.open(lazy(read), scale=(0.5, 0.5), translate=(7, 9), contrast_limits=(0, 255))
     assert desk.control.region.box == (200, 300, 400, 500)
+    assert name_of_plane(image, desk.control.annotator.plane()) == "the work region"
     read.clear()
     desk.control.inference._embeddings.clear()
     desk.control.shown.prepare()

@@ -206,7 +206,7 @@ def test_scopes_and_prompt_layers_are_offered_where_they_exist(widget, viewer, q
     ready(qtbot, widget)
     section = widget.everything
     assert [section.scope.itemText(i) for i in range(section.scope.count())] == [
-        "this plane", "what the window shows", "a region that I draw ...",
+        "the whole image", "what the window shows", "a region that I draw ...",
     ]  # fmt: skip
     assert section.prompts.count() == 1
     section.scope.setCurrentIndex(2)
@@ -214,10 +214,11 @@ def test_scopes_and_prompt_layers_are_offered_where_they_exist(widget, viewer, q
     assert section.scope.currentText() == "inside 'region'"
     assert str(viewer.layers.selection.active.mode) == "add_rectangle"
     viewer.layers.remove("region")
-    qtbot.waitUntil(lambda: section.scope.currentText() == "this plane")
+    qtbot.waitUntil(lambda: section.scope.currentText() == "the whole image")
     stack = viewer.add_image(np.zeros((7, 60, 60)), name="stack", axis_labels=("z", "y", "x"))
     widget.choose_image(stack)
     ready(qtbot, widget)
+    assert section.scope.itemText(0) == "this plane"
     assert section.scope.itemText(2) == "all 7 planes: slice by slice + linking"
     viewer.add_labels(np.zeros((7, 60, 60), int), name="by another tool")
     viewer.add_labels(np.zeros((9, 9), int), name="of another image")

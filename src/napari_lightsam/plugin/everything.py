@@ -138,9 +138,11 @@ class Everything:
             proposals = None if source is None else read_proposals(source, image, request.plane, region)
             axis = all_planes(image, request.plane) if choices.scope is Scope.STACK else None
             if axis is not None and source is not None:
-                raise NoPlane("Objects from a layer are for one plane: choose 'this plane', or no layer.")
+                raise NoPlane("Objects from a layer are for one plane: choose another 'Where', or no layer.")
             if axis is not None and request.within:
-                raise NoPlane("All planes need a rectangle as work region: draw one, or choose 'this plane'.")
+                raise NoPlane(
+                    "All planes need a rectangle as work region: draw one, or choose another 'Where'."
+                )
             polygons = polygons or list(request.within)  # what was drawn for a run goes first
         except NoPlane as reason:
             report_info(str(reason))

@@ -187,6 +187,14 @@ def is_box(polygon: NDArray[np.float64]) -> bool:
     return len(polygon) == 4 and bool(at_end) and len(np.unique(polygon.round(3), axis=0)) == 4
 
 
+def name_of_plane(image: Image, plane: Plane) -> str:
+    """Return what all of a plane is to the user: the image, one plane of it, or a part of that."""
+    shape = level0(image).shape
+    if plane.shape != tuple(shape[axis] for axis in plane.axes):
+        return "the work region"
+    return "the whole image" if stack_axis(image, plane) is None else "this plane"
+
+
 def stack_axis(image: Image, plane: Plane) -> int | None:
     """Return the data axis that a run over all planes moves along: depth first, else time; or None."""
     shape, roles = level0(image).shape, roles_of(image)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import Field, fields, replace
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -23,7 +24,7 @@ from qtpy.QtWidgets import (
 from napari_lightsam.engine.config import EverythingConfig, Mode
 from napari_lightsam.plugin import prompt_sources, proposals
 from napari_lightsam.plugin.axes import AxisRole, NoPlane, level0, roles_of
-from napari_lightsam.plugin.scope import Scope, add_region, stack_axis
+from napari_lightsam.plugin.scope import Scope, add_region, name_of_plane, stack_axis
 from napari_lightsam.plugin.widget_folded import FoldedSection
 from napari_lightsam.plugin.widget_lengths import LengthBox
 from napari_lightsam.plugin.widget_parts import ProgressRow, fill, show_if, wide
@@ -258,13 +259,13 @@ class EverythingSection(QWidget):
         self._show_count()
 
     def _offer_scopes(self) -> None:
-        image = self._control.annotator.image
-        items: list[tuple[str, Any]] = [("this plane", Scope.PLANE), ("what the window shows", Scope.VIEW)]
+        image, axis, here = self._control.annotator.image, None, "this plane"
         tips = "How much is segmented. Of a large image, what the window shows is a quick trial."
-        try:
-            axis = None if image is None else stack_axis(image, self._control.annotator.plane())
-        except NoPlane:
-            axis = None
+        with suppress(NoPlane):
+            if image is not None:
+                plane = self._control.annotator.plane()
+                axis, here = stack_axis(image, plane), name_of_plane(image, plane)
+        items: list[tuple[str, Any]] = [(here, Scope.PLANE), ("what the window shows", Scope.VIEW)]
         if axis is not None and image is not None:
             depth = roles_of(image)[axis] is AxisRole.DEPTH
             kind = "slice by slice + linking" if depth else "each time point by itself"
