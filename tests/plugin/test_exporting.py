@@ -51,6 +51,9 @@ def test_the_labels_layer_that_is_selected_is_exported_else_the_one_saved_into(d
     assert exporting.layer.unique_id == target.unique_id
     other = desk.viewer.add_labels(np.full((40, 40), 7), name="of Cellpose")
     assert exporting.layer.unique_id == other.unique_id
+    desk.viewer.layers.selection.active = cells
+    desk.control.results.target = None
+    assert exporting.layer.unique_id == other.unique_id  # on top
     exporting.start(tmp_path / "b.zip", "roi")
     other.data_setitem((np.arange(40), np.arange(40)), 9)  # what is painted meanwhile is not in the file
     wait_for(desk)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from qtpy.QtCore import Qt
 
 from napari_lightsam.plugin.axes import METADATA_KEY
 from napari_lightsam.plugin.made import Made, note_made
@@ -111,6 +112,21 @@ def stack_desk(new_desk):
     return table
 
 
+def test_going_to_an_object_leaves_the_channel_on_display(desk):
+    desk.open(np.zeros((2, 60, 60)), axis_labels=("c", "y", "x"))
+    desk.viewer.dims.set_current_step(0, 1)
+    desk.finish()
+    desk.click(1, 30, 30)
+    desk.commit()
+    curating = desk.control.curating
+    curating.use_layer(desk.target())
+    curating.measure()
+    desk.finish(Lane.MEASURE)
+    curating.go_to(1)
+    assert desk.viewer.dims.current_step[0] == 1
+    assert tuple(desk.viewer.scene.camera.center)[-2:] == (30, 30)
+
+
 def test_going_to_an_object_shows_its_plane_and_centres_it(stack_desk):
     desk, curating = stack_desk, stack_desk.curating
     desk.viewer.dims.set_point(0, 6)
@@ -207,6 +223,23 @@ def section(tiny, qtbot):
     assert widget.controller.worker.join(10)
 
 
+def test_planes_are_offered_only_where_there_are_several(section, qtbot):
+    viewer = section._control.viewer
+    assert not section.scope.isVisible()
+    for shape, several in (((1, 40, 40), False), ((3, 40, 40), True)):  # one plane, as of two channels
+        section._curating.use_layer(viewer.add_labels(np.zeros(shape, np.int32)))
+        assert section.scope.isVisible() == several
+
+
+def test_every_heading_of_the_table_is_read_in_a_narrow_dock(section, qtbot):
+    section._control.pixel_size_um = 0.5
+    section.refresh()
+    view, header = section.view, section.view.horizontalHeader()
+    for column in range(section.model.columnCount()):
+        text = section.model.headerData(column, Qt.Orientation.Horizontal)
+        assert header.sectionSize(column) >= view.fontMetrics().horizontalAdvance(text) + 8, text
+
+
 def test_the_layer_that_is_saved_into_is_reviewed_until_another_one_is_chosen(section):
     control = section._control
     viewer = control.viewer
@@ -235,8 +268,6 @@ def ids(section):
 
 
 def test_doubtful_objects_are_reviewed_first_by_keys(section, qtbot):
-    from qtpy.QtCore import Qt
-
     viewer, view = section._control.viewer, section.view
     layer = viewer.layers["theirs"]
     before = layer.data.copy()
@@ -315,8 +346,6 @@ def test_the_check_is_led_by_buttons(section, qtbot):
 
 
 def test_verdicts_are_given_by_the_keys_one_to_four(section, qtbot):
-    from qtpy.QtCore import Qt
-
     check, checking = section.check, section._control.checking
     check.start_button.click()
     assert [button.text() for button in check.verdicts.values()] == [

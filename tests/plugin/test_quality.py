@@ -301,6 +301,19 @@ def test_objects_are_judged_as_outlines_and_from_near(desk):
     assert other.contour == 0
 
 
+def test_outlines_are_thin_from_near_and_thick_from_afar(desk):
+    curating, camera = desk.control.curating, desk.viewer.scene.camera
+    curating.begin()
+    for zoom, width in ((8, 1), (0.5, 2), (4, 1)):
+        camera.zoom = zoom
+        assert desk.layer.contour == width
+    assert curating.is_current
+    desk.layer.contour = 3  # as the user wants it
+    camera.zoom = 0.5
+    assert desk.layer.contour == 3
+    camera.zoom = 1
+
+
 def test_the_outlines_that_a_user_wants_stay_as_they_are(desk):
     desk.layer.contour = 5
     desk.control.curating.begin()

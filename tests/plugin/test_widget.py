@@ -78,7 +78,7 @@ def test_the_widget_asks_before_an_object_is_replaced_and_names_what_is_correcte
     click.object_button.click()
     control.annotator.points.add([30, 30])
     qtbot.waitUntil(click.commit_button.isEnabled, timeout=10_000)
-    assert "15.2 µm²" in widget.status.text()
+    qtbot.waitUntil(lambda: "15.2 µm²" in widget.status.text(), timeout=10_000)
     assert "Score 0.90" in widget.status.text()
     assert not click.same_box.isVisible()
     place = click.commit_button.y()

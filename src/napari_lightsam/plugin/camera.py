@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari.components import ViewerModel
     from napari.layers import Labels
 
-_LEAST_ON_SCREEN, _WANTED_ON_SCREEN = 16, 48  # pixels across: a smaller object is zoomed in on
+_LEAST_ON_SCREEN, _WANTED_ON_SCREEN = 48, 96  # pixels across: a smaller object is zoomed in on
 _FIELD_ON_SCREEN = 400  # fits into the smallest window
 _PART = 0.2  # of the window that an object takes when it is judged
 
 
 def show_plane(viewer: ViewerModel, labels: Labels, at: Sequence[int]) -> None:
-    """Move the sliders to the plane that holds a pixel of a Labels array."""
+    """Move the sliders to the plane that holds a pixel of a Labels array; those that show it already stay."""
     world, extra = labels.data_to_world(at), viewer.dims.ndim - labels.ndim
+    here = np.rint(labels.world_to_data(viewer.dims.point))
     for axis in range(labels.ndim):
-        if axis + extra not in viewer.dims.displayed:
+        # one pixel of ours covers all channels: whichever of them is on display stays
+        if axis + extra not in viewer.dims.displayed and here[axis] != at[axis]:
             viewer.dims.set_point(axis + extra, world[axis])
 
 

@@ -37,8 +37,17 @@ class Contoured:
         if labels.contour:  # outlines already, as thick as the user wants them
             return
         self._layer, self._former = labels.unique_id, labels.contour
+        self._ours = labels.contour = self._width(labels)
+
+    def _width(self, labels: Labels) -> int:
         pixel = self._viewer.scene.camera.zoom * float(min(abs(side) for side in labels.scale[-2:]))
-        self._ours = labels.contour = 1 if pixel >= _THICK else 2
+        return 1 if pixel >= _THICK else 2
+
+    def follow_zoom(self) -> None:
+        """Draw thinner outlines from near, where they would hide the edge, and thicker ones from afar."""
+        labels: Labels | None = layers.by_id(self._viewer, self._layer)
+        if labels is not None and labels.contour == self._ours != self._width(labels):
+            self._ours = labels.contour = self._width(labels)
 
     def hide(self) -> None:
         """Show the layer as it was before, unless the user changed that meanwhile."""

@@ -94,6 +94,7 @@ class Curating:
         self._contoured, self._reviews = Contoured(viewer), False
         for emitter in self._emitters():
             emitter.connect(self._on_moved)
+        viewer.scene.camera.events.zoom.connect(self._on_zoom)
         viewer.layers.events.removed.connect(self._on_removed)
 
     def _emitters(self) -> tuple[Any, ...]:
@@ -374,6 +375,10 @@ class Curating:
             with self._silent():
                 self._contoured.show(labels)
 
+    def _on_zoom(self, event: Any = None) -> None:
+        with self._silent():
+            self._contoured.follow_zoom()
+
     def hide(self) -> None:
         """End the review: show no frames, and the layer as it was."""
         self._reviews = False
@@ -384,6 +389,7 @@ class Curating:
     def close(self) -> None:
         """Let go of the viewer; layers stay, except for the frames."""
         self._let_go()
+        self.viewer.scene.camera.events.zoom.disconnect(self._on_zoom)
         for emitter in self._emitters():
             emitter.disconnect(self._on_moved)
         self.viewer.layers.events.removed.disconnect(self._on_removed)

@@ -9,6 +9,7 @@ from psygnal import Signal
 
 from napari_lightsam.engine.config import EverythingConfig, keep_floors, thresholds
 from napari_lightsam.errors import LightSamError
+from napari_lightsam.plugin import layers
 from napari_lightsam.plugin.everything_layer import Written, hide_covered, update, write
 from napari_lightsam.plugin.everything_scale import BalanceScale
 from napari_lightsam.plugin.messages import report_error
@@ -235,8 +236,10 @@ class LastResult:
                 self._say(f"{counted(len(objects.scores))} chosen, without a new run.")
             else:
                 kept.asked.note["settings"] = asdict(config)
-                if self.write(kept.asked, kept.segmentation, objects, config, kept.scale) is not None:
-                    self._say("The layer was edited and stays as it is; the new choice is in another layer.")
+                written = self.write(kept.asked, kept.segmentation, objects, config, kept.scale)
+                new = None if written is None else layers.by_id(self._viewer, written.layer)
+                if new is not None:
+                    self._say(f"You worked on that layer, so it stays; the new choice is {new.name!r}.")
             self.changed.emit()
         if self._waiting and self._wanted is not None:
             self._waiting = False

@@ -52,11 +52,11 @@ class Exporting:
 
     @property
     def layer(self) -> Labels | None:
-        """The Labels layer that is selected in napari, else the one that objects are saved into."""
+        """The Labels layer that is selected in napari, else that of *Save into*, else the topmost."""
         viewer = self._control.viewer
         found = {layer.unique_id: layer for layer in layers.user_labels(viewer)}
-        selected = found.get(layers.active_id(viewer))
-        return selected or found.get(self._control.results.target)
+        wanted = (layers.active_id(viewer), self._control.results.target, *reversed(found))
+        return next((found[layer] for layer in wanted if layer in found), None)
 
     def why_not(self) -> str:
         """Say why nothing can be exported, or ""."""

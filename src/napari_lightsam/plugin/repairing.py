@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from napari_lightsam.errors import LightSamError
 from napari_lightsam.plugin.edits import Edited, Edits
+from napari_lightsam.plugin.everything_choices import counted
 from napari_lightsam.plugin.messages import report_error, report_info
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class Repairing:
         ids = self.small(least)
         self._edit(
             lambda edits: edits.delete(ids),
-            lambda _: f"{len(ids)} objects of less than {least} px deleted.",
+            lambda _: f"{counted(len(ids))} of less than {least} px deleted.",
             ids,
         )
 

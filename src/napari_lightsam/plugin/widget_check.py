@@ -94,16 +94,16 @@ class CheckBox(QWidget):
             (
                 (
                     self.missed,
-                    "missed",
+                    "Missed objects",
                     "Objects in the frame without an outline: click them, or type how many.",
                 ),
-                (self.false, "false", "Outlines in the frame that are no real objects."),
+                (self.false, "False outlines", "Outlines in the frame that are no real objects."),
             )
         ):
             box.setRange(0, 100_000)
             box.setKeyboardTracking(False)
             box.setToolTip(tip)
-            box.setAccessibleName(f"{name.capitalize()} objects in the field")
+            box.setAccessibleName(f"{name} in the field")
             counts.addWidget(QLabel(name), place, 0)
             counts.addWidget(box, place, 1)
         column.addWidget(self._counts)

@@ -16,6 +16,8 @@ from qtpy.QtWidgets import (
 )
 
 from napari_lightsam.plugin import layers
+from napari_lightsam.plugin.axes import level0
+from napari_lightsam.plugin.everything_choices import counted
 from napari_lightsam.plugin.targets import Follower
 from napari_lightsam.plugin.widget_check import CheckBox
 from napari_lightsam.plugin.widget_folded import FoldedSection
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from napari_lightsam.plugin.controller import Controller
 
 _TITLE = "Review and correct"
+_SPLITS = "Split now"
 _PAUSE = 250  # milliseconds without an edit, after which objects are measured again
 
 
@@ -109,7 +112,8 @@ class ObjectsSection(FoldedSection):
             row.setSpacing(3)
             for button in buttons:
                 button.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-                row.addWidget(button, 4 + len(button.text()))  # by their words, as the dock is narrow
+                words = _SPLITS if button is self.split_button else button.text()
+                row.addWidget(button, 4 + len(words))  # the dock is narrow
             column.addLayout(row)
         line = QHBoxLayout()
         self.small_button.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
@@ -213,7 +217,8 @@ class ObjectsSection(FoldedSection):
             return
         curating = self._curating
         labels = curating.layer
-        self.scope.setVisible(labels is not None and labels.ndim > 2)
+        several = labels is not None and any(n > 1 for n in level0(labels).shape[: labels.ndim - 2])
+        self.scope.setVisible(several)
         self.scope.setCurrentIndex(self.scope.findData(curating.all_planes))
         self._filling = True
         try:
@@ -259,7 +264,7 @@ class ObjectsSection(FoldedSection):
         )
         one = none or ("" if len(chosen) == 1 else "Select one object only.")
         enable(self.merge_button, two, "Make one object of those selected; it keeps the smallest id.")
-        self.split_button.setText("Split now" if splitting.is_active else "Split")
+        self.split_button.setText(_SPLITS if splitting.is_active else "Split")
         enable(
             self.split_button,
             reason if splitting.is_active else one,
@@ -280,7 +285,7 @@ class ObjectsSection(FoldedSection):
         enable(
             self.small_button,
             reason or ("" if count else f"No object has less than {self.least.value()} px."),
-            f"Delete the {count} objects of less than {self.least.value()} px, in one step.",
+            f"Delete {counted(count)} of less than {self.least.value()} px, in one step.",
         )
 
     # --- what the user does --------------------------------------------------------------------------

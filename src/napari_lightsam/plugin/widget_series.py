@@ -100,7 +100,7 @@ class SessionRow(QWidget):
         clipboard = QGuiApplication.clipboard()
         if text is not None and clipboard is not None:
             clipboard.setText(text)
-            report_info(f"{what} is on the clipboard ({len(text.splitlines())} lines).")
+            report_info(f"{what} is on the clipboard.")
 
     def refresh(self) -> None:
         """Bring the buttons in step with the controller."""

@@ -164,7 +164,7 @@ class ObjectView(QTableView):
         horizontal.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
         horizontal.setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
         character = self.fontMetrics().horizontalAdvance("0")
-        for column, characters in ((0, 7), (2, 8), (4, 4)):
+        for column, characters in ((0, 6), (2, 7), (4, 3)):
             horizontal.setSectionResizeMode(column, QHeaderView.ResizeMode.Fixed)
             self.setColumnWidth(column, characters * character)
 
