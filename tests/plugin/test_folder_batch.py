@@ -61,6 +61,7 @@ def test_the_recipe_is_what_the_tool_would_do_with_the_image_on_display(desk, tm
     desk.control.pixel_size_um = 0.5
 
     desk.control.batch.save_recipe(tmp_path / "r.yaml")
+    assert desk.control.status == f"The recipe was written to {tmp_path / 'r.yaml'}."
 
     recipe = read_recipe(tmp_path / "r.yaml")
     assert recipe == recipe_from(desk.control)

@@ -126,6 +126,15 @@ def test_unsaved_work_is_offered_where_it_is_seen_without_scrolling(widget, view
     assert button.visibleRegion().boundingRect() == button.rect()
 
 
+def test_progress_calls_a_file_as_it_is_called(widget):
+    row = widget.batch.row
+    for stage, shown in (("img_A01.TIF: encoding the image", "img_A01.TIF: encoding the image ..."),
+                         ("loading the model", "Loading the model ...")):  # fmt: skip
+        row.show_progress(Progress(stage, 0, 3))
+        assert row.text.text() == shown
+    row.finish()
+
+
 def test_progress_and_cancel(widget, viewer, qtbot, tiny):
     viewer.add_image(np.zeros((60, 60)), name="cells")
     ready(qtbot, widget)
@@ -219,7 +228,7 @@ def test_scopes_and_prompt_layers_are_offered_where_they_exist(widget, viewer, q
     widget.choose_image(stack)
     ready(qtbot, widget)
     assert section.scope.itemText(0) == "this plane"
-    assert section.scope.itemText(2) == "all 7 planes: slice by slice + linking"
+    assert section.scope.itemText(2) == "all 7 planes, linked"
     viewer.add_labels(np.zeros((7, 60, 60), int), name="by another tool")
     viewer.add_labels(np.zeros((9, 9), int), name="of another image")
     viewer.add_points(np.zeros((1, 3)), name="marks")

@@ -41,6 +41,7 @@ class _Run:
     asked: Asked
     preview: RunPreview
     so_far: int | None = None
+    stage: str = ""
     started: float = field(default_factory=time.monotonic)
     stop: threading.Event = field(default_factory=threading.Event)
 
@@ -179,6 +180,7 @@ class Everything:
 
     def _on_progress(self, run: _Run, step: Progress) -> None:
         run.preview.follow(step)
+        run.stage = step.stage
         if isinstance(step, Outlined) and run.asked.axis is None:  # linked, those of many planes are fewer
             run.so_far = step.count
         if not run.stop.is_set():
@@ -230,7 +232,8 @@ class Everything:
         if found.complete:
             self._say(f"{counted(count)} in {seconds:.0f} s{estimated}.{doubts}")
         else:
-            self._say(f"Stopped. {counted(count)} found until then are kept.{doubts}")
+            then = "then" if asked.axis is None else run.stage  # "plane 3 of 25"
+            self._say(f"Stopped. {counted(count)} found until {then} are kept.{doubts}")
         self.last.follow(self.choices)  # the user may have moved a slider meanwhile
 
     def _describe(self, result: Result, written: Written) -> str:

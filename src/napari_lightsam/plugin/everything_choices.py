@@ -239,7 +239,7 @@ class LastResult:
                 written = self.write(kept.asked, kept.segmentation, objects, config, kept.scale)
                 new = None if written is None else layers.by_id(self._viewer, written.layer)
                 if new is not None:
-                    self._say(f"You worked on that layer: it stays as it is, and the new choice is {new.name!r}.")
+                    self._say(f"The layer that you worked on stays as it is; the new choice is {new.name!r}.")
             self.changed.emit()
         if self._waiting and self._wanted is not None:
             self._waiting = False

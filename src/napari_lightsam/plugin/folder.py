@@ -134,6 +134,8 @@ class FolderBatch:
             write_recipe(path, recipe_from(self._control, overlay=self.folder.overlay))
         except LightSamError as error:
             report_error(error)
+        else:
+            self._say(f"The recipe was written to {path}.")
 
     def show(self, outcome: FileOutcome) -> None:
         """Add an image and its result to the viewer."""

@@ -122,6 +122,7 @@ class LightSamWidget(QWidget):
         column.addWidget(self.series)
         self.batch = BatchSection(self.controller)
         column.addWidget(self.batch)
+        column.addSpacing(6)
         column.addWidget(self.session)
         column.addStretch(1)
         area = self.area = QScrollArea()

@@ -260,7 +260,10 @@ class EverythingSection(QWidget):
 
     def _offer_scopes(self) -> None:
         image, axis, here = self._control.annotator.image, None, "this plane"
-        tips = "How much is segmented. Of a large image, what the window shows is a quick trial."
+        tips = (
+            "How much is segmented. Of a large image, what the window shows is a quick trial. All planes are "
+            "segmented slice by slice; this is no 3-D model."
+        )
         with suppress(NoPlane):
             if image is not None:
                 plane = self._control.annotator.plane()
@@ -268,8 +271,8 @@ class EverythingSection(QWidget):
         items: list[tuple[str, Any]] = [(here, Scope.PLANE), ("what the window shows", Scope.VIEW)]
         if axis is not None and image is not None:
             depth = roles_of(image)[axis] is AxisRole.DEPTH
-            kind = "slice by slice + linking" if depth else "each time point by itself"
-            items.append((f"all {level0(image).shape[axis]} planes: {kind}", Scope.STACK))
+            kind = "planes, linked" if depth else "time points"
+            items.append((f"all {level0(image).shape[axis]} {kind}", Scope.STACK))
         if image is not None:
             shapes = [
                 layer

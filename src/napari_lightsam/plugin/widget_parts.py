@@ -220,7 +220,9 @@ class ProgressRow(QWidget):
         self.setVisible(True)
         self.bar.setRange(0, progress.total)
         self.bar.setValue(progress.done)
-        self.text.setText(progress.stage.capitalize() + (f", {left}" if left else " ..."))
+        named = ":" in progress.stage  # what stands before it is the name of a file
+        stage = progress.stage if named else progress.stage.capitalize()
+        self.text.setText(stage + (f", {left}" if left else " ..."))
         self._mirror(progress)
 
     def _mirror(self, progress: Progress) -> None:
