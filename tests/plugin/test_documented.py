@@ -17,7 +17,7 @@ _ROOT = _SOURCE.parents[2]
 _DOCUMENTS = [_ROOT / "README.md", *sorted((_ROOT / "docs").glob("*.md"))]
 _PATH = re.compile(r"(?:File|Layers|Plugins) > [^*()`\"]+")
 _SYMBOLS = re.compile(r"[◀▶▸▾✓⚠]")
-_KEYS = re.compile(r" \((?:C|Q|N|Shift\+C)\)$")  # behind the name of a button
+_KEYS = re.compile(r" \((?:C|Q|N|A|R|D|Shift\+C)\)$")  # behind the name of a button
 
 
 def menu_paths():
