@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from napari_lightsam.plugin.controller import Controller
 
 _TITLE = "Review and correct"
-_SPLITS = "Split now"
 _PAUSE = 250  # milliseconds without an edit, after which objects are measured again
 
 
@@ -112,7 +111,7 @@ class ObjectsSection(FoldedSection):
             row.setSpacing(3)
             for button in buttons:
                 button.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-                words = _SPLITS if button is self.split_button else button.text()
+                words = "Split now" if button is self.split_button else button.text()
                 row.addWidget(button, 4 + len(words))  # the dock is narrow
             column.addLayout(row)
         line = QHBoxLayout()
@@ -264,7 +263,7 @@ class ObjectsSection(FoldedSection):
         )
         one = none or ("" if len(chosen) == 1 else "Select one object only.")
         enable(self.merge_button, two, "Make one object of those selected; it keeps the smallest id.")
-        self.split_button.setText(_SPLITS if splitting.is_active else "Split")
+        self.split_button.setText("Split now" if splitting.is_active else "Split")
         enable(
             self.split_button,
             reason if splitting.is_active else one,
