@@ -166,13 +166,14 @@ def _runs(above: NDArray[Any], below: NDArray[Any]) -> NDArray[np.int64]:
 def like_lines(lines: Sequence[int], side: int) -> list[int]:
     """Return rows, or columns, that show the very nuclei that these do, where no block's part ends.
 
-    The plane is one tile and its mirror images by turns, so that it is the same again two tiles away.
+    The plane is one tile and its mirror images by turns, so that it is the same again two tiles away. A small
+    plane may have no such place for some.
     """
     found = []
     for line in lines:
         places = [at for at in range(line % (2 * TILE), side, 2 * TILE) if _AWAY < at < side - _AWAY]
         free = [at for at in places if min(abs(at - one) for one in lines) > _AWAY]
-        found.append(min(free, key=lambda at: abs(at - line)))
+        found += sorted(free, key=lambda at: abs(at - line))[:1]
     return found
 
 
