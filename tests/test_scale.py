@@ -1,11 +1,13 @@
 """Slides on dask: one result for every scheduler, whatever dies, cannot be read, or is cancelled."""
 
+import io
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +17,7 @@ import torch
 import zarr
 from typer.testing import CliRunner
 
-from napari_lightsam.batch import BatchSettings, Recipe, segment_many
+from napari_lightsam.batch import BatchSettings, Recipe, scale, segment_many
 from napari_lightsam.batch.lock import locked
 from napari_lightsam.batch.scale import Pool, delay
 from napari_lightsam.batch.slide import segment_slide
@@ -282,6 +284,38 @@ def test_a_slide_whose_pixels_have_changed_is_not_continued(kind, pixels, segmen
     assert not read_record(out)["complete"]
 
 
+def _planes_of_a_file(folder, stack):
+    tifffile.imwrite(folder / "stack.tif", stack)
+    return tifffile.memmap(folder / "stack.tif", mode="r")
+
+
+def _lazy_planes(_, stack):
+    return pytest.importorskip("dask.array").from_array(stack)
+
+
+@pytest.mark.parametrize("kind", [_planes_of_a_file, _lazy_planes])
+def test_a_slide_of_another_plane_of_the_same_stack_is_not_taken_for_finished(
+    kind, pixels, segmenter, tmp_path
+):
+    planes = kind(tmp_path, np.stack([pixels[:64, :64], pixels[64:128, :64]]))
+    out = tmp_path / "labels.zarr"
+    drain(segment_slide(planes[0], out, SETTINGS, model=segmenter, **LAYOUT))
+    assert drain(segment_slide(planes[0], out, SETTINGS, model=segmenter, **LAYOUT)).skipped
+    with pytest.raises(ConfigError, match="the image has changed since"):
+        drain(segment_slide(planes[1], out, SETTINGS, model=segmenter, **LAYOUT))
+
+
+def test_what_killed_runs_left_beside_a_slide_goes_with_the_next_run(pixels, segmenter, tmp_path):
+    out = tmp_path / "labels.zarr"
+    drain(segment_slide(pixels[:64, :64], out, SETTINGS, model=segmenter, **LAYOUT))
+    for name in ("labels.zarr.parts", ".labels.zarr.0123abcd.part", ".labels.zarr.4567cdef.old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "block_0000000.npz").write_bytes(b"half")
+    (tmp_path / ".labels.zarr.mine").mkdir()
+    drain(segment_slide(pixels[:64, :64], out, SETTINGS, model=segmenter, **LAYOUT))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".labels.zarr.mine", "labels.zarr"]
+
+
 def test_a_second_run_on_a_slide_is_refused_until_the_first_has_ended(pixels, segmenter, tmp_path):
     out = tmp_path / "labels.zarr"
     first = segment_slide(pixels[:64, :64], out, SETTINGS, model=segmenter, **LAYOUT)
@@ -494,7 +528,7 @@ def test_a_worker_that_comes_late_keeps_no_block_and_draws_nothing(tmp_path):
     asked = iter([False, True])
     plan = SimpleNamespace(kept=lambda i: tmp_path / f"{i}.npz", identity="same", out=tmp_path)
     plan.hold = SimpleNamespace(lost=lambda: next(asked))
-    assert draw_chunk(plan, (0, 0, 64, 64), [Ids(0, 0)]) == 1
+    assert draw_chunk(plan, (0, 0, 64, 64), [Ids(0, 0)]) is None  # so that nobody takes it for drawn
     assert not zarr.open_array(tmp_path / "0", mode="r")[:].any()
 
 
@@ -513,6 +547,68 @@ def test_a_batch_on_a_cluster_gives_the_files_of_one_process(pixels, segmenter, 
     assert not list((tmp_path / "many").glob(".*"))  # no lock and nothing half
     again = drain(segment_many(sources, tmp_path / "many", recipe, segmenter=segmenter, scheduler="threads"))
     assert [outcome.status for outcome in again.outcomes] == ["skipped", "skipped", "failed"]
+
+
+@pytest.fixture
+def elsewhere(cluster, tmp_path_factory):
+    """The workers of the cluster in a folder of their own, and not in that of this process."""
+    before, folder = os.getcwd(), tmp_path_factory.mktemp("elsewhere")
+    cluster.run(os.chdir, str(folder))
+    yield folder
+    cluster.run(os.chdir, before)
+
+
+@pytest.fixture
+def blind(cluster):
+    """The workers of the cluster see no lock, as on a machine that has another disk under that path."""
+
+    def shut():
+        from napari_lightsam.batch.lock import Hold
+
+        Hold.open_eyes, Hold.lost = Hold.lost, lambda _: True
+
+    def open_again():
+        from napari_lightsam.batch.lock import Hold
+
+        Hold.lost = Hold.open_eyes
+
+    cluster.run(shut)
+    yield
+    cluster.run(open_again)
+
+
+def test_relative_paths_are_those_of_the_process_that_starts_a_run_on_a_cluster(
+    pixels, segmenter, cluster, elsewhere, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    tifffile.imwrite("a.tif", pixels[:128, :128])
+    options = {"scheduler": cluster, "threads": torch.get_num_threads()}
+
+    report, labels = run("a.tif", Path("a.zarr"), segmenter, **options)
+    assert report.path == Path("a.zarr")
+    assert labels.max() == report.n_objects > 5
+
+    work = segment_many(["a.tif"], "many", Recipe(SETTINGS), segmenter=segmenter, **options)
+    (outcome,) = drain(work).outcomes
+    assert (outcome.source, outcome.outputs[0]) == (Path("a.tif"), Path("many/a_labels.tif"))
+    assert tifffile.imread("many/a_labels.tif").max() == outcome.n_objects > 5
+    assert not list(elsewhere.iterdir())
+
+
+def test_workers_that_do_not_see_the_output_fail_the_run_and_do_not_leave_it_empty(
+    pixels, segmenter, cluster, blind, tmp_path
+):
+    out = tmp_path / "labels.zarr"
+    image = tmp_path / "a.tif"
+    tifffile.imwrite(image, pixels[:128, :128])
+    with pytest.raises(FileError, match=r"A worker does not see .*\.labels\.zarr\.lock"):
+        run(image, out, segmenter, scheduler=cluster)
+    assert not read_record(out)["complete"]
+
+    many = segment_many([image], tmp_path / "many", Recipe(SETTINGS), segmenter=segmenter, scheduler=cluster)
+    (outcome,) = drain(many).outcomes
+    assert outcome.status == "failed"
+    assert "A worker does not see" in outcome.message
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no such signal")
@@ -535,6 +631,34 @@ def test_tasks_of_dead_processes_are_done_again_and_those_that_kill_are_given_up
     pool.close()
     assert outcomes["once"] == "done"
     assert "died" in str(outcomes["ever"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="containers are Linux")
+def test_in_a_container_there_are_as_many_workers_as_it_has_cores(monkeypatch):
+    files = {"/proc/self/cgroup": "0::/", "/sys/fs/cgroup/cpu.max": "100000 100000"}
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    monkeypatch.setattr(os, "process_cpu_count", lambda: 64, raising=False)
+    monkeypatch.setattr("dask.system.psutil", None)
+    read = open
+
+    def opened(path, *options, **more):
+        if str(path).startswith("/sys/fs/cgroup/cpu") and path not in files:
+            raise FileNotFoundError(path)
+        return io.StringIO(files[path]) if path in files else read(path, *options, **more)
+
+    monkeypatch.setattr("builtins.open", opened)
+    assert Pool("processes").workers == 1
+
+
+def test_windows_gets_as_many_processes_as_it_can_wait_for(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(scale, "count_cores", lambda: 128)
+    pool = Pool("processes")
+    assert pool.workers == 61
+    pool._start_processes()  # which refuses more
+    assert Pool("threads").workers == 128
+    with pytest.raises(ConfigError, match="Windows runs at most 61 worker processes; got 62"):
+        Pool("processes", 62)
 
 
 @pytest.mark.parametrize("scheduler", ["slurm", 3, None], ids=str)

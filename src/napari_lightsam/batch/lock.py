@@ -34,7 +34,7 @@ class Hold:
     Attributes
     ----------
     path
-        File of the lock; it names who holds the output.
+        File of the lock, absolute: workers may be in another folder. It names who holds the output.
     token
         Unique to the run.
     told
@@ -76,6 +76,13 @@ class Hold:
                 f"{output} is not this run's any more: another run has taken it, or {self.path.name} was "
                 "removed. What is finished is kept; the same command goes on from there."
             )
+
+    def unseen(self) -> FileError:
+        """Say why a worker took the run for over though it goes on."""
+        return FileError(
+            f"A worker does not see {self.path}, which tells it that the run goes on. Choose an output in a "
+            "folder that all workers share under one path; what is finished is kept."
+        )
 
 
 @contextmanager
@@ -156,7 +163,7 @@ def _acquire(path: Path, output: Path) -> tuple[int, Hold]:
         os.ftruncate(descriptor, 0)
         os.write(descriptor, json.dumps(about).encode())
         told = True
-    return descriptor, Hold(path, token, told)
+    return descriptor, Hold(path.absolute(), token, told)
 
 
 def _lock(descriptor: int) -> None:

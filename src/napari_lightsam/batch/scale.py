@@ -7,8 +7,8 @@ and a worker that dies costs no more than the tasks it was at.
 from __future__ import annotations
 
 import logging
-import os
 import queue
+import sys
 import threading
 import time
 from concurrent.futures import CancelledError, ThreadPoolExecutor
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 LOCAL = ("threads", "processes")
 """Schedulers of this machine; others are addresses of a dask cluster."""
+
+MOST_PROCESSES = 61
+"""Worker processes on Windows, which waits for no more at once."""
 
 _ADDRESSES = ("tcp://", "tls://", "ucx://", "inproc://")
 _TRIES = 2  # times that workers die before anything is done, after which tasks are tried one by one
@@ -102,7 +105,10 @@ class Pool:
             raise ConfigError(f"At least one worker is needed; got {workers}.")
         self.local = isinstance(scheduler, str) and scheduler in LOCAL
         self.name = scheduler if isinstance(scheduler, str) else str(scheduler.scheduler.address)
-        self.workers = workers or count_cores()
+        most = MOST_PROCESSES if self.name == "processes" and sys.platform == "win32" else sys.maxsize
+        if workers is not None and workers > most:
+            raise ConfigError(f"Windows runs at most {most} worker processes; got {workers}.")
+        self.workers = workers or min(count_cores(), most)
         self._processes: Processes | None = None
         self._client: Any = None
         self._opened = self._gone = False
@@ -310,8 +316,10 @@ def _is_beginning() -> bool:
 
 
 def count_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return how many cores this process may use; those of a container are what its quota allows."""
+    from dask.system import cpu_count
+
+    return int(cpu_count())
 
 
 def _connect(address: str) -> Any:

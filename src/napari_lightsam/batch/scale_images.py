@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import secrets
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_lightsam.batch.scale import (
@@ -97,7 +98,8 @@ def run_jobs(
     -------
     dict
         What became of each, by its place. Images that were not begun when a run had become hopeless (a full
-        disk) are missing. Those that a lost cluster did not do have failed.
+        disk) are missing. Those that a lost cluster, or a worker that does not see the output, did not do
+        have failed.
 
     Raises
     ------
@@ -126,7 +128,8 @@ def _run(
     remote = RemoteBatch(model, batch.recipe, batch.identity, batch.size, batch.overwrite, attempt, hold)
     shared = constant(remote, f"batch-{mark}")
     tasks: dict[str, Any] = {
-        str(i): delay(segment_remotely, f"image-{mark}-{i}", shared, job) for i, job in jobs.items()
+        str(i): delay(segment_remotely, f"image-{mark}-{i}", shared, _absolute(job))
+        for i, job in jobs.items()
     }
     outcomes: dict[int, FileOutcome] = {}
     done, hopeless, stage = 0, False, "segmenting images"
@@ -140,18 +143,32 @@ def _run(
                     yield Progress(stage, done, len(jobs))
                     done += 1
                     if isinstance(outcome, WorkerLostError):
-                        lost = FileOutcome(job.source, "failed", message=str(outcome), image=job.image)
-                        outcome = lost, ""
+                        outcome = _failed(job, outcome), ""
                     if outcome is not None:
-                        outcomes[int(event[0])] = outcome[0]
+                        outcomes[int(event[0])] = _at_home(outcome[0], batch, job)
                         if outcome[1]:
                             hopeless = True
                             hold.give_up()
                 yield Progress(stage, done, len(jobs))
-        if not hopeless:
-            hold.check(hold.path.parent)
+        if hopeless:
+            return outcomes
+        hold.check(hold.path.parent)
+        missing: Exception = hold.unseen()
     except SchedulerLostError as error:
-        for i, job in jobs.items():
-            if i not in outcomes:
-                outcomes[i] = FileOutcome(job.source, "failed", message=str(error), image=job.image)
-    return outcomes
+        missing = error
+    return {i: _failed(job, missing) for i, job in jobs.items()} | outcomes
+
+
+def _absolute(job: Job) -> Job:
+    """Name the files of a job so that they are the same in whatever folder a worker was started."""
+    source = job.source.absolute() if isinstance(job.source, Path) else job.source
+    return replace(job, source=source, base=job.base.absolute())
+
+
+def _at_home(outcome: FileOutcome, batch: Batch, job: Job) -> FileOutcome:
+    """Name the files of an outcome as they were given."""
+    return replace(outcome, source=job.source, outputs=batch.outputs(job) if outcome.outputs else ())
+
+
+def _failed(job: Job, error: Exception) -> FileOutcome:
+    return FileOutcome(job.source, "failed", message=str(error), image=job.image)

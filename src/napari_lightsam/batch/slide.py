@@ -235,6 +235,7 @@ class _Slide:
             planned = make_plan(self.model, order)
         plan, level, notes, about = yield from planned
         if done is not None and done["identity"] == plan.identity:
+            place.clear()  # of a run that was killed when it had finished
             size, n = plan.config.object_size, done["blocks"]
             return SlideReport(place.out, plan.plane.shape, done["n_objects"], size, n, n, (), notes)
         place.keep_plan(plan.identity, about, done, overwrite=self.overwrite)

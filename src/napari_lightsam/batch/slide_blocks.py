@@ -58,7 +58,7 @@ class SlidePlan:
     block
         Largest side of what is encoded at once, in frame pixels.
     out, parts
-        Folders of the label image, and of the blocks that are finished.
+        Folders of the label image, and of the blocks that are finished; absolute.
     identity
         Hash of all that decides the result.
     hold
@@ -287,8 +287,10 @@ class Ids:
     changes: Changes | None = None
 
 
-def draw_chunk(plan: SlidePlan, box: Box, blocks: Sequence[Ids], *_: Any) -> int:
+def draw_chunk(plan: SlidePlan, box: Box, blocks: Sequence[Ids], *_: Any) -> int | None:
     """Write the labels of one or more whole chunks; returns how many objects lie in them.
+
+    None: they were not written, for the run was cancelled.
 
     Parameters
     ----------
@@ -303,7 +305,7 @@ def draw_chunk(plan: SlidePlan, box: Box, blocks: Sequence[Ids], *_: Any) -> int
     import zarr
 
     if plan.hold.lost():
-        return 0
+        return None
     y0, x0, y1, x1 = box
     labels = np.zeros((y1 - y0, x1 - x0), np.uint32)
     drawn = 0
@@ -327,8 +329,9 @@ def draw_chunk(plan: SlidePlan, box: Box, blocks: Sequence[Ids], *_: Any) -> int
             name = ids.first + 1 + i - int(np.searchsorted(dropped, i))
             _draw(labels, (y0, x0), piece, name)
             drawn += 1
-    if not plan.hold.lost():  # else another run may have drawn there since
-        zarr.open_array(plan.out / "0", mode="r+")[y0:y1, x0:x1] = labels
+    if plan.hold.lost():  # another run may have drawn there since
+        return None
+    zarr.open_array(plan.out / "0", mode="r+")[y0:y1, x0:x1] = labels
     return drawn
 
 
@@ -341,15 +344,20 @@ def _draw(labels: NDArray[np.uint32], corner: tuple[int, int], piece: Piece, nam
     labels[low - top : high - top, first - left : last - left][inside] = name
 
 
-def shrink_chunk(plan: SlidePlan, level: int, box: Box) -> None:
-    """Fill a part of a smaller copy with every second pixel of the next larger one."""
+def shrink_chunk(plan: SlidePlan, level: int, box: Box) -> int | None:
+    """Fill a part of a smaller copy with every second pixel of the next larger one.
+
+    Returns the number of pixels; None: they were not written, for the run was cancelled.
+    """
     import zarr
 
     if plan.hold.lost():
-        return
+        return None
     y0, x0, y1, x1 = box
     source = zarr.open_array(plan.out / str(level - 1), mode="r")
     target = zarr.open_array(plan.out / str(level), mode="r+")
     pixels = np.asarray(source[2 * y0 : 2 * y1, 2 * x0 : 2 * x1])[::2, ::2]
-    if not plan.hold.lost():
-        target[y0:y1, x0:x1] = pixels
+    if plan.hold.lost():
+        return None
+    target[y0:y1, x0:x1] = pixels
+    return pixels.size

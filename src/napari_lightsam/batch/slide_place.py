@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -72,6 +73,7 @@ class SlidePlace:
                 f"{self.parts} is where finished blocks are kept, and holds something else: {foreign[0]}. "
                 "Move it away, or choose another output."
             )
+        self._sweep()
         if overwrite:
             self.clear()
             return None
@@ -84,6 +86,14 @@ class SlidePlace:
             return
         except OSError as error:
             raise explain(self.parts, error) from error
+
+    def _sweep(self) -> None:
+        """Remove half label images that killed runs left under names of the moment."""
+        half = re.compile(rf"\.{re.escape(self.out.name)}\.[0-9a-f]{{8}}\.(part|old)")
+        with suppress(OSError):
+            for name in os.listdir(self.out.parent):
+                if half.fullmatch(name):
+                    shutil.rmtree(self.out.with_name(name), ignore_errors=True)
 
     def clear(self) -> None:
         """Remove the finished blocks, and their folder where nothing else is in it."""

@@ -109,8 +109,8 @@ def make_plan(worker: WorkerModel, order: Order) -> Work[Planned]:
     if forgiving.missing:
         notes = (*notes, "brightness was measured without parts that cannot be read")
     plan = SlidePlan(
-        replace(prepared, data=plane), config, worker, order.block, place.out, place.parts, identity,
-        order.hold,
+        replace(prepared, data=plane), config, worker, order.block, place.out.absolute(),
+        place.parts.absolute(), identity, order.hold,
     )  # fmt: skip
     return plan, plan.look(segmenter)[1], notes, about
 

@@ -106,14 +106,17 @@ def describe_state(image: Any) -> str:
     -------
     state
         Size and time of change of the file, or of all files of the array; a hash of the pixels where they
-        are in memory. Empty for what computes its pixels, as dask does.
+        are in memory; of a dask array its name, which is made of what computes it. Empty for what else
+        computes its pixels.
     """
     if hasattr(image, "state"):
         return str(image.state())
     if isinstance(image, np.memmap) and isinstance(image.filename, str | os.PathLike):
-        image = Path(image.filename)
+        return f"{describe_state(Path(image.filename))}, {_place(image)}"
     if isinstance(image, np.ndarray):
         return f"sha256 {hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()[:16]}"
+    if hasattr(image, "dask"):
+        return str(image.name)
     root = getattr(getattr(image, "store", None), "root", None)
     folder = image if isinstance(image, Path) else Path(root) / image.path if root else None
     if folder is None:
@@ -123,6 +126,15 @@ def describe_state(image: Any) -> str:
         return f"{found[0][1]} bytes, changed at {found[0][2]} ns"
     digest = hashlib.sha256(repr(found).encode()).hexdigest()[:16]
     return f"{len(found)} files, {sum(size for _, size, _ in found)} bytes, names and times {digest}"
+
+
+def _place(part: np.memmap[Any, Any]) -> str:
+    """Say which part of its file an array is: planes of one stack differ in nothing else."""
+    whole: Any = part
+    while isinstance(whole.base, np.ndarray):
+        whole = whole.base
+    first = part.offset + part.ctypes.data - whole.ctypes.data
+    return f"from byte {first} in steps of {part.strides}"
 
 
 def _stat(path: Path) -> Iterator[tuple[str, int, int]]:

@@ -19,7 +19,7 @@ from napari_lightsam.batch.slide_seams import decide, find_clusters, find_visito
 from napari_lightsam.engine.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from napari_lightsam.batch.scale import Pool
     from napari_lightsam.batch.slide_blocks import SlidePlan
@@ -55,7 +55,7 @@ def segment_blocks(
                     outcome = Failed(areas[i], str(outcome))
                 found[i] = outcome
             yield Progress("segmenting", len(found), len(blocks))
-    plan.hold.check(plan.out)
+    _check_done(plan, found.values())
     return found
 
 
@@ -125,8 +125,15 @@ def _all(pool: Pool, tasks: Mapping[str, Any], plan: SlidePlan, stage: str) -> W
                     raise event[1]
                 done[event[0]] = event[1]
             yield Progress(stage, len(done), len(tasks))
-    plan.hold.check(plan.out)
+    _check_done(plan, done.values())
     return done
+
+
+def _check_done(plan: SlidePlan, outcomes: Iterable[Any]) -> None:
+    """Make sure that no worker gave a task up."""
+    plan.hold.check(plan.out)
+    if any(outcome is None for outcome in outcomes):
+        raise plan.hold.unseen()
 
 
 def _chunks(shape: tuple[int, int], side: int) -> Iterator[Box]:
