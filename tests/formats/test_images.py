@@ -574,6 +574,26 @@ def test_other_files_named_inside_a_file_are_not_opened(tmp_path: Path) -> None:
     assert image.shape == (9, 8)
 
 
+@pytest.mark.parametrize("by", ["name", "identity"])
+def test_each_file_of_a_set_has_its_own_calibration_and_channels(tmp_path: Path, by: str) -> None:
+    def image(i: int) -> str:
+        file = f'<UUID FileName="{i}.ome.tif">urn:uuid:{i}</UUID>'
+        place = f'<TiffData IFD="0" PlaneCount="1">{file}</TiffData>'
+        return (
+            f'<Image ID="Image:{i}"><Pixels ID="Pixels:{i}" DimensionOrder="XYCZT" Type="uint16" SizeX="8" '
+            f'SizeY="9" SizeC="1" SizeZ="1" SizeT="1" PhysicalSizeX="{i + 1}" PhysicalSizeY="{i + 1}">'
+            f'<Channel ID="Channel:{i}:0" Name="stain {i}" SamplesPerPixel="1"/>{place}</Pixels></Image>'
+        )
+
+    space = 'xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"'
+    for i in range(3):
+        xml = f'<OME {space} UUID="urn:uuid:{i}">{"".join(map(image, range(3)))}</OME>'
+        name = f"{i}.ome.tif" if by == "name" else f"renamed {i}.tif"
+        tifffile.imwrite(tmp_path / name, ramp(9, 8), description=xml, metadata=None)
+        info = read_info(tmp_path / name)
+        assert (info.pixel_size, info.channel_names) == ((i + 1, i + 1), (f"stain {i}",))
+
+
 def test_reading_changes_neither_file_nor_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     whole = encode(tmp_path, "ome")
     (tmp_path / "cut").write_bytes(whole[: len(whole) // 2])

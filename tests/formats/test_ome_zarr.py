@@ -64,6 +64,22 @@ def test_labels_come_back_with_their_axes(tmp_path: Path, awkward: np.ndarray) -
     np.testing.assert_array_equal(back.labels, labels)
 
 
+@pytest.mark.parametrize(
+    ("unit", "factor"),
+    [("micrometer", 1.0), ("nanometer", 1e-3), ("angstrom", 1e-4), ("centimeter", 1e4), ("second", None)],
+)
+def test_the_pixel_size_is_read_in_every_unit_of_length(
+    tmp_path: Path, awkward: np.ndarray, unit: str, factor: float | None
+) -> None:
+    write_objects(tmp_path / "a.zarr", Objects(awkward, pixel_size=(8.0, 4.0)))
+    attributes = zarr.open_group(tmp_path / "a.zarr", mode="r+").attrs
+    (scales,) = attributes["multiscales"]
+    attributes["multiscales"] = [{**scales, "axes": [{**axis, "unit": unit} for axis in scales["axes"]]}]
+
+    size = read_objects(tmp_path / "a.zarr").pixel_size
+    assert size == (None if factor is None else pytest.approx((8 * factor, 4 * factor)))
+
+
 def test_labels_are_replaced_as_a_whole_and_nothing_else_is(tmp_path: Path, awkward: np.ndarray) -> None:
     path = tmp_path / "a.ome.zarr"
     write_objects(path, Objects(np.repeat(np.repeat(awkward, 30, 0), 30, 1)))

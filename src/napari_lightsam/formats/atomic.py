@@ -6,6 +6,7 @@ import errno
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 import time
 from contextlib import contextmanager, suppress
@@ -30,6 +31,7 @@ _REASONS = {
 
 _WAITS = (0.05, 0.2, 0.6)  # seconds; a virus scanner or an indexer lets a file go by then
 _MOST_NAMES = 20
+_LONG = 200  # characters of a path; of 260 that Windows takes, those while it is written need up to 60 more
 
 _EVERYWHERE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
@@ -142,12 +144,12 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
             if os.path.isfile(file):
                 _flush(file)
         if os.path.exists(path):
-            os.replace(path, aside)
+            _replace(path, aside)
         try:
-            os.replace(part, path)
+            _replace(part, path)
         except OSError:
             if os.path.exists(aside):
-                os.replace(aside, path)
+                _replace(aside, path)
             raise
     except OSError as error:
         raise explain(path, error) from error
@@ -176,18 +178,22 @@ def check_writable(folder: Path) -> None:
 def explain(path: Path, error: OSError) -> WriteError:
     """Say in words why a file system refused an output."""
     reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
-    if isinstance(error, PermissionError) and os.path.isfile(path):
+    too_long = sys.platform == "win32" and len(os.path.abspath(path)) > _LONG
+    if too_long and isinstance(error, FileNotFoundError):  # which is all that Windows says of it
+        reason = "its path is longer than Windows takes. Choose an output folder with a shorter one"
+    # A second name is that of a renaming, which all but what is in use got as far as.
+    if isinstance(error, PermissionError) and (os.path.isfile(path) or error.filename2 is not None):
         reason = "permission denied. Close it where it is open in another program, or make it writable"
     return WriteError(f"{path} cannot be written: {reason}.", everywhere=error.errno in _EVERYWHERE)
 
 
 def _replace(part: Path, path: Path) -> None:
-    """Rename, with patience for whoever holds the old file open for a moment (on Windows)."""
+    """Rename, with patience for whoever holds the old file, or one of a folder, for a moment (on Windows)."""
     for wait in _WAITS:
         try:
             os.replace(part, path)
         except PermissionError:
-            if not os.path.isfile(path):
+            if not (os.path.isfile(path) or os.path.isdir(part)):
                 raise
             time.sleep(wait)
         else:

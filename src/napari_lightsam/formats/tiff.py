@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ import tifffile
 from napari_lightsam.errors import FileError
 from napari_lightsam.formats.images import ImageFile, ImageInfo, check_series
 from napari_lightsam.formats.memory import check_declared, check_memory
+from napari_lightsam.formats.units import to_micrometres
 
 if TYPE_CHECKING:
     import logging
@@ -24,13 +24,6 @@ if TYPE_CHECKING:
 
 _TRUNCATED = "is truncated or damaged"
 _AGAIN = "Copy or export it again."
-
-# Micrometres per unit. Inches stand for a printer's or camera's dpi, pixels for no calibration.
-_MICROMETRES = {
-    "m": 1e6, "dm": 1e5, "cm": 1e4, "mm": 1e3, "um": 1.0, "micron": 1.0, "microns": 1.0, "micrometer": 1.0,
-    "micrometers": 1.0, "micrometre": 1.0, "micrometres": 1.0, "nm": 1e-3, "nanometer": 1e-3, "å": 1e-4,
-    "angstrom": 1e-4, "pm": 1e-6,
-}  # fmt: skip
 
 
 def read(path: Path, *, pixels: bool, series: int | None = None, lazily: bool = False) -> ImageInfo:
@@ -204,7 +197,7 @@ def _ome_root(tif: Any) -> ElementTree.Element | None:
 def _metadata(tif: Any, number: int) -> tuple[tuple[float, float] | None, float | None, str, tuple[str, ...]]:
     """Pixel size, plane distance, source and channel names."""
     if tif.is_ome and (root := _ome_root(tif)) is not None:
-        images = root.findall("./{*}Image")
+        images = _images_within(tif, root)
         pixels = images[number].find("{*}Pixels") if number < len(images) else None
         if pixels is not None:
             return _from_ome(pixels)
@@ -213,12 +206,27 @@ def _metadata(tif: Any, number: int) -> tuple[tuple[float, float] | None, float 
     return None, None, "", ()
 
 
+def _images_within(tif: Any, root: ElementTree.Element) -> list[ElementTree.Element]:
+    """Images of which a file holds planes: each file of a set describes those of all."""
+    images = root.findall("./{*}Image")
+    places = [image.findall("{*}Pixels/{*}TiffData/{*}UUID") for image in images]
+    if len({one.text for some in places for one in some}) < 2:  # this file, whatever it was called once
+        return images
+
+    def is_here(place: ElementTree.Element) -> bool:
+        name = place.get("FileName", "")
+        return place.text == root.get("UUID") or name.casefold() == tif.filename.casefold()
+
+    return [image for image, some in zip(images, places, strict=True) if not some or any(map(is_here, some))]
+
+
 def _from_ome(
     pixels: ElementTree.Element,
 ) -> tuple[tuple[float, float] | None, float | None, str, tuple[str, ...]]:
     names = tuple(c.get("Name", "") for c in pixels.findall("{*}Channel"))
     x, y, z = (
-        _length(pixels.get(f"PhysicalSize{a}"), pixels.get(f"PhysicalSize{a}Unit", "um")) for a in "XYZ"
+        to_micrometres(pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit", "um"))
+        for axis in "XYZ"
     )
     size = None if x is None and y is None else (y or x or 0.0, x or y or 0.0)
     return size, z, "OME" if size or z else "", names
@@ -229,9 +237,9 @@ def _from_imagej(tif: Any) -> tuple[tuple[float, float] | None, float | None, st
     tags = tif.pages[0].tags
     unit = str(meta.get("unit", ""))
     unit = unit.encode("latin-1", "replace").decode("unicode_escape") if "\\u" in unit else unit
-    x, y = (_length(_per_unit(tags, name), unit) for name in ("XResolution", "YResolution"))
+    x, y = (to_micrometres(_per_unit(tags, name), unit) for name in ("XResolution", "YResolution"))
     size = None if x is None and y is None else (y or x or 0.0, x or y or 0.0)
-    z = _length(meta.get("spacing"), unit)
+    z = to_micrometres(meta.get("spacing"), unit)
     labels = meta.get("Labels") or ()
     n_channels = int(meta.get("channels", 1))
     names = tuple(map(str, labels)) if isinstance(labels, (list, tuple)) and len(labels) == n_channels else ()
@@ -245,16 +253,6 @@ def _per_unit(tags: Any, name: str) -> float | None:
         return float(denominator / numerator)
     except (AttributeError, TypeError, ValueError, ZeroDivisionError):
         return None
-
-
-def _length(value: Any, unit: str) -> float | None:
-    """Micrometres of a positive length, or `None` when it or its unit is no calibration."""
-    factor = _MICROMETRES.get(unit.strip().casefold().replace("µ", "u").replace("μ", "u"))
-    try:
-        length = float(value) * (factor or 0.0)
-    except (TypeError, ValueError):
-        return None
-    return length if math.isfinite(length) and length > 0 else None
 
 
 def _brief(error: Exception) -> str:

@@ -14,6 +14,7 @@ from napari_lightsam.errors import FileError
 from napari_lightsam.formats.axes import SAMPLES
 from napari_lightsam.formats.images import ImageFile
 from napari_lightsam.formats.memory import check_fits
+from napari_lightsam.formats.units import to_micrometres
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,14 +23,6 @@ SUFFIX = ".zarr"
 
 _MARKS = ("zarr.json", ".zarray", ".zgroup")
 _LETTERS = {"t": "T", "time": "T", "c": "C", "channel": "C", "z": "Z", "y": "Y", "x": "X"}
-_MICROMETRES = {
-    "micrometer": 1.0,
-    "micron": 1.0,
-    "um": 1.0,
-    "nanometer": 1e-3,
-    "millimeter": 1e3,
-    "meter": 1e6,
-}
 _PLAIN = re.compile(r"(?!\.\.?$)[^\x00-\x1f/\\:]+")  # a name within a folder, on any system
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:(//|:)")  # one letter before the colon is a drive
 _FSSPEC = "pip install 'napari-lightsam[remote]'"
@@ -309,9 +302,10 @@ def _sizes(scale: Mapping[str, Any], axes: list[Any], letters: str) -> dict[str,
             factors = [float(f * g) for f, g in zip(factors, given, strict=True)]
     found = {}
     for letter, axis, factor in zip(letters, axes, factors, strict=False):
-        unit = _MICROMETRES.get(str(axis.get("unit", "")).casefold()) if isinstance(axis, dict) else None
-        if unit and letter in "YXZ" and math.isfinite(factor) and factor > 0:
-            found[letter] = factor * unit
+        unit = str(axis.get("unit", "")) if isinstance(axis, dict) else ""
+        length = to_micrometres(factor, unit)
+        if length is not None and letter in "YXZ":
+            found[letter] = length
     return found
 
 
