@@ -6,6 +6,7 @@ import pytest
 from napari_lightsam.engine import image as image_module
 from napari_lightsam.engine.image import SAMPLE_PIXELS, prepare_plane
 from napari_lightsam.engine.resample import axis_weights
+from napari_lightsam.engine.stack import Planes
 from napari_lightsam.engine.warned import LightSamWarning
 from napari_lightsam.errors import ImageError
 
@@ -82,6 +83,19 @@ def test_values_that_are_no_numbers_are_background_with_a_warning(bad):
     assert np.isfinite(unit).all()
     assert (unit[0, 30:34, 50:60] == 0).all()
     assert plane.limits[0] == prepare_plane(np.nan_to_num(image, nan=0, posinf=0, neginf=0)).limits[0]
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i2", "f8"])
+def test_what_a_masked_array_hides_is_background_in_planes_and_stacks(dtype):
+    hidden = np.zeros((80, 100), bool)
+    hidden[10:50, 30:70] = True
+    image = np.ma.masked_array(np.where(hidden, 120, discs()).astype(dtype), hidden)
+    with pytest.warns(LightSamWarning, match="1600 of 8000 sampled values"):
+        planes = [prepare_plane(image), Planes.of(np.ma.stack([image, image]), 0, None).read(1)]
+    for plane in planes:
+        assert plane.limits == ((0, 100),)
+        assert not read(plane)[0][hidden].any()
+        np.testing.assert_array_equal(read(plane)[0] > 0.5, (discs() > 50) & ~hidden)
 
 
 def test_a_plane_of_nothing_but_nan_is_constant():

@@ -8,6 +8,7 @@ import textwrap
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -320,6 +321,28 @@ def test_an_int8_encoder_that_cannot_be_written_leaves_the_earlier_one(tmp_path,
         store_quantized("ab", full)
     assert find_quantized("ab") is not None
     assert [path.name for path in (tmp_path / "int8").iterdir()] == [quantized_folder("ab").name]
+
+
+def test_an_int8_encoder_that_is_in_use_elsewhere_stays_whole(tmp_path, monkeypatch):
+    monkeypatch.setenv("LIGHTSAM_CACHE", str(tmp_path))
+    store_quantized("ab", write_encoder)
+    folder, unlink, rename = quantized_folder("ab"), os.unlink, Path.rename
+
+    def unlinked(path, **options):  # as on Windows, where the weights of a model are mapped from their file
+        if os.fspath(path).endswith("encoder.bin"):
+            raise PermissionError(13, "Access is denied")
+        unlink(path, **options)
+
+    def renamed(path, target):
+        if path == folder:
+            raise PermissionError(13, "Access is denied")
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "unlink", unlinked)
+    monkeypatch.setattr(Path, "rename", renamed)
+    with pytest.raises(PermissionError):
+        store_quantized("ab", write_encoder)
+    assert find_quantized("ab") is not None
 
 
 TELEMETRY = """

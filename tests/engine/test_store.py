@@ -318,6 +318,24 @@ store.EmbeddingStore(sys.argv[1]).put("ab" * 16, torch.ones(1, 16, 8, 8))
 """
 
 
+def test_an_embedding_that_another_is_reading_stays_and_more_are_kept(tmp_path, monkeypatch):
+    store, replace = EmbeddingStore(tmp_path), os.replace
+    store.put(KEY, torch.ones(1, 2, 4, 4))
+
+    def replaced(old, new):
+        if os.path.exists(new):  # as on Windows, where it is open
+            raise PermissionError(13, "Access is denied", str(old), None, str(new))
+        replace(old, new)
+
+    monkeypatch.setattr(os, "replace", replaced)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        store.put(KEY, torch.ones(1, 2, 4, 4))
+        store.put("cd" * 16, torch.ones(1, 2, 4, 4))
+    assert len(store.entries()) == 2
+    assert not list(tmp_path.glob("*/.*"))
+
+
 def test_a_process_that_dies_while_it_writes_leaves_no_embedding(tmp_path):
     assert start(CRASH, tmp_path).wait(timeout=120) == 1
     store = EmbeddingStore(tmp_path)

@@ -170,7 +170,8 @@ def prepare_plane(image: ArrayLike, *, rgb: bool | None = None, limits: Limits |
     Parameters
     ----------
     image
-        (H, W), or (H, W, C) with one to four samples; any real dtype.
+        (H, W), or (H, W, C) with one to four samples; any real dtype. What a masked array hides is treated
+        as background, as NaN is.
     rgb
         The last axis is colour (a fourth sample is alpha and ignored). None means: only when it is
         uint8 with 3 or 4 samples; other samples are stains, each normalised by itself.
@@ -193,6 +194,9 @@ def prepare_plane(image: ArrayLike, *, rgb: bool | None = None, limits: Limits |
     stretched. One normalisation serves the whole plane, never a tile.
     """
     channels, colour = _check(image, rgb)
+    if isinstance(image, np.ma.MaskedArray):
+        values = np.asarray(image.data).astype(np.float32)
+        image = np.where(np.ma.getmaskarray(image), np.float32(np.nan), values)
     if limits is not None:
         _check_limits(limits, max(channels, 1))
     tiles = list(_sample_tiles(image, channels))

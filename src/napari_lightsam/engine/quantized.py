@@ -78,9 +78,16 @@ def store_quantized(weights_hash: str, write: Callable[[Path], None]) -> Path:
                 os.fsync(stream.fileno())
         hashes = {file.name: file_hash(file, "sha256") for file in files}
         (part / _MANIFEST).write_text(json.dumps(hashes, indent=1) + "\n", encoding="utf-8")
+        aside = part.with_suffix(".old")
         if os.path.exists(folder):
-            shutil.rmtree(folder)
-        part.rename(folder)
+            folder.rename(aside)  # all of it, or on Windows nothing where one of its files is in use
+        try:
+            part.rename(folder)
+        except OSError:
+            if os.path.exists(aside):
+                aside.rename(folder)
+            raise
+        shutil.rmtree(aside, ignore_errors=True)
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return folder / FILE

@@ -109,7 +109,7 @@ def _reaches(tile: Tile, mask: Mask) -> bool:
 
 def _tokens(tile: Tile) -> tuple[Tokens, Points]:
     """Return the tokens of a tile as unit vectors (C, n), and where they are in image pixels (n, 2)."""
-    tokens = np.asarray(tile.tokens()[0].float().numpy())
+    tokens = np.asarray(tile.tokens()[0].float().cpu().numpy())
     rows, columns = np.mgrid[: tokens.shape[1], : tokens.shape[2]]
     logits = np.stack([rows.ravel(), columns.ravel()], axis=1) * _TOKEN + (_TOKEN - 1) / 2
     return _unit(tokens.reshape(len(tokens), -1)), tile.to_image(logits)

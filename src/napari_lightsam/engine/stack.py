@@ -200,7 +200,7 @@ class _PlaneView:
     def __getitem__(self, key: Any, /) -> NDArray[Any]:
         key = key if isinstance(key, tuple) else (key,)
         key += (slice(None),) * (2 - len(key))
-        return np.asarray(self._stack[(*key[: self._axis], self._number, *key[self._axis :])])
+        return np.asanyarray(self._stack[(*key[: self._axis], self._number, *key[self._axis :])])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -127,7 +127,7 @@ class EmbeddingStore:
             path.parent.mkdir(parents=True, exist_ok=True)
             with part_file(path) as part:
                 _write(part, key, tokens)
-                os.replace(part, path)
+                _name(part, path)
         except OSError as error:
             self._give_up(error)
             return
@@ -251,6 +251,15 @@ def signature(frame: FloatArray, weights_hash: str, device: Device) -> str:
     digest = xxhash.xxh3_128(repr(facts).encode())
     digest.update(np.ascontiguousarray(frame, np.float32).data)
     return digest.hexdigest()
+
+
+def _name(part: Path, path: Path) -> None:
+    """Give a file its name, which says all of what is in it: one that is being read can stay (on Windows)."""
+    try:
+        os.replace(part, path)
+    except PermissionError:
+        if not os.path.isfile(path):
+            raise
 
 
 def _write(path: Path, key: str, tokens: Tensor) -> None:
