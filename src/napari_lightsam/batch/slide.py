@@ -228,7 +228,8 @@ class _Slide:
         place = self.place
         done = place.begin(overwrite=self.overwrite)
         earlier = {} if self.overwrite else place.earlier()
-        order = Order(self.settings, self.block, place, plane, earlier, hold)
+        there = SlidePlace(place.out.absolute())
+        order = Order(self.settings, self.block, there, plane, earlier, hold)
         if isinstance(self.model, str):
             planned = make_plan_elsewhere(pool, self.model, self.threads, order)
         else:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from contextlib import closing
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import napari_lightsam
@@ -15,8 +17,9 @@ from napari_lightsam.batch.slide_record import NORMALISED, recall_plane, recall_
 from napari_lightsam.batch.slide_source import Forgiving, describe_state
 from napari_lightsam.batch.worker_model import WorkerModel
 from napari_lightsam.engine.progress import Progress, drain
+from napari_lightsam.engine.registry import find_model
 from napari_lightsam.engine.stopping import Stopped, stoppable
-from napari_lightsam.errors import ConfigError, LightSamError
+from napari_lightsam.errors import ConfigError, LightSamError, WeightsError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,7 +44,7 @@ class Order:
     settings, block
         Settings and layout.
     place
-        Where the slide is written.
+        Where the slide is written; absolute, for workers may be in another folder.
     plane
         The image.
     earlier
@@ -109,8 +112,8 @@ def make_plan(worker: WorkerModel, order: Order) -> Work[Planned]:
     if forgiving.missing:
         notes = (*notes, "brightness was measured without parts that cannot be read")
     plan = SlidePlan(
-        replace(prepared, data=plane), config, worker, order.block, place.out.absolute(),
-        place.parts.absolute(), identity, order.hold,
+        replace(prepared, data=plane), config, worker, order.block, place.out, place.parts, identity,
+        order.hold,
     )  # fmt: skip
     return plan, plan.look(segmenter)[1], notes, about
 
@@ -132,7 +135,7 @@ def make_plan_elsewhere(pool: Pool, model: str, threads: int | None, order: Orde
     LightSamError
         As `make_plan`; or the model cannot be loaded there; or each worker that was at it died.
     """
-    task = delay(_plan_here, f"layout-{order.hold.token}", model, threads, order)
+    task = delay(_plan_here, f"layout-{order.hold.token}", _absolute(model), threads, order)
     outcome: Any = None
     with closing(pool.run({"layout": task}, order.hold)) as events:
         for event in events:
@@ -141,8 +144,20 @@ def make_plan_elsewhere(pool: Pool, model: str, threads: int | None, order: Orde
     if isinstance(outcome, LightSamError):
         raise outcome
     order.hold.check(order.place.out)
+    if outcome is None:
+        raise order.hold.unseen()
     planned: Planned = outcome
     return planned
+
+
+def _absolute(model: str) -> str:
+    """Name a model so that it is the same in whatever folder a worker was started."""
+    try:
+        find_model(model)
+    except WeightsError:  # a file, or nothing, which the worker says
+        path = Path(model).expanduser().absolute()
+        return str(path) if os.path.exists(path) else model
+    return model
 
 
 def _plan_here(model: str, threads: int | None, order: Order) -> Planned | LightSamError | None:
