@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from napari_lightsam.engine.forked import check_not_forked
 from napari_lightsam.engine.openvino_decoder import decoder_graph, proposal_graph
 from napari_lightsam.engine.openvino_encoder import FRAME_UNIT, encoder_graph
 from napari_lightsam.engine.quantized import NOT_QUANTIZED, encoder_identity, find_quantized
@@ -298,6 +299,7 @@ class OpenVinoRuntime:
         return tokens.to(self._dtype).permute(0, 2, 3, 1).contiguous()
 
     def _run(self, graph: _Graph, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+        check_not_forked()
         try:
             graph.run(inputs, outputs)
         except (RuntimeError, MemoryError) as error:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from napari_lightsam.engine.config import Precision, RuntimeName
+from napari_lightsam.engine.forked import check_not_forked
 from napari_lightsam.engine.stopping import check_stopped
 from napari_lightsam.engine.warned import tell
 from napari_lightsam.errors import ConfigError, DeviceError
@@ -243,12 +244,14 @@ class TorchRuntime:
             raise self._memory_error() from error
 
     def _encode(self, frame: FloatArray) -> Tensor:
+        check_not_forked()
         batch = torch.from_numpy(frame)[None].to(self.device.name, self._dtype)
         with torch.inference_mode():
             return self._model.encode(batch.contiguous(memory_format=torch.channels_last))
 
     def propose(self, tokens: Tensor) -> FloatArray | None:
         """Propose objects (5, 2h, 2w) in tokens (1, 256, h, w), as in `Sam.propose`; None without a head."""
+        check_not_forked()
         with torch.inference_mode():
             found = self._model.propose(tokens.to(self._dtype))
             return None if found is None else found[0].float().cpu().numpy()
@@ -265,6 +268,7 @@ class TorchRuntime:
         DeviceError
             If even one prompt does not fit into memory.
         """
+        check_not_forked()
         try:
             with torch.inference_mode():
                 moved = PromptTensors(*(None if t is None else t.to(self.device.name) for t in prompts))  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from napari_lightsam.engine.forked import check_not_forked
 from napari_lightsam.engine.openvino import OpenVinoRuntime, first_line, why_not
 from napari_lightsam.engine.runtime import Device, ForwardingRuntime, Runtime, TorchRuntime
 from napari_lightsam.engine.warned import tell
@@ -90,6 +91,7 @@ class StartingRuntime(ForwardingRuntime):
     @property
     def runtime(self) -> Runtime:
         """The runtime that was started; waits for it, and warns once where it is not OpenVINO."""
+        check_not_forked()
         started = self._started.result()
         with self._warning:
             problem, self._problem = self._problem, ""

@@ -12,6 +12,7 @@ import torch
 
 from napari_lightsam.engine.checkpoint import Checkpoint, read_checkpoint
 from napari_lightsam.engine.download import find_weights, identify
+from napari_lightsam.engine.forked import begin_computing
 from napari_lightsam.engine.registry import ALIASES, MODELS, described_spec, find_model, known_models
 from napari_lightsam.errors import WeightsError
 from napari_lightsam.model.build import build_sam, detect_architecture, fold_batch_norm, sam_state_dict
@@ -124,6 +125,8 @@ def load_model(name_or_path: str | Path, *, spec: ModelSpec | None = None) -> Lo
     WeightsError
         The name is not known, the model is not on this computer, the file is unusable, or its tensors are
         not those of the architecture.
+    DeviceError
+        This process was forked from one that had loaded a model.
 
     Examples
     --------
@@ -132,6 +135,7 @@ def load_model(name_or_path: str | Path, *, spec: ModelSpec | None = None) -> Lo
     (16, False)
     """
     paths, registered = _locate(name_or_path)
+    begin_computing()
     checkpoints = [read_checkpoint(path) for path in paths]
     if registered is not None:
         tensors = _select(checkpoints, MODELS[registered].parts)
