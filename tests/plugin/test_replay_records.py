@@ -251,6 +251,28 @@ def test_everything_in_a_work_region_of_an_early_file_is_kept(in_a_region, segme
     assert result.identical
 
 
+def test_objects_of_a_stack_in_a_layer_without_its_planes_are_kept_as_pixels(
+    desk, segmenter, tmp_path, monkeypatch
+):
+    path = tmp_path / "cells.tif"
+    tifffile.imwrite(path, np.arange(10_800, dtype="uint16").reshape(3, 60, 60), metadata={"axes": "ZYX"})
+    image = open_file(desk, path)
+    image.axis_labels = tuple("zyx")
+    theirs = desk.viewer.add_labels(np.zeros((60, 60), np.int32), name="theirs")
+    desk.control.results.target = theirs.unique_id
+    desk.viewer.dims.set_point(0, 2)
+    desk.finish()
+    desk.click(2, 20, 20)
+    desk.commit()
+    assert theirs.data.any()
+    saved = save(desk, tmp_path / "work.lightsam")
+    result = again(saved, segmenter)
+    assert [one.origin for one in result.outcomes] == ["not recorded"]  # on which plane it was outlined
+    assert result.identical
+    made = run(desk.control.sessions.as_python(), monkeypatch, segmenter, tmp_path)
+    np.testing.assert_array_equal(made, theirs.data)
+
+
 def test_parts_that_were_split_are_kept_as_pixels(desk, image_file, segmenter, tmp_path):
     open_file(desk, image_file)
     box(desk, 5, 5, 25, 25)

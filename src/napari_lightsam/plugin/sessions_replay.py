@@ -198,7 +198,7 @@ def origin_of(value: int, how: Made | None, record: LabelRecord, image: ImageRec
     if not how.model or how.shaped or how.inputs == ():
         return "not recorded"
     known = how.source == "prompt" or "part" in record.note  # in a region, early files do not tell
-    if not (_is_whole(record, image) or (known and _is_region(record))):
+    if not (_is_whole(record, image) or (known and _is_region(record))) or not _tells_plane(record, image):
         return "not recorded"
     if how.source == "prompt":
         return "made again" if how.prompt is not None and how.plane.count(None) == 2 else "not recorded"
@@ -211,6 +211,13 @@ def _is_whole(record: LabelRecord, image: ImageRecord) -> bool:
     shape = image.shape[: len(image.shape) - bool(image.layer.get("rgb"))]
     sides = zip(reversed(record.data.shape), reversed(shape), strict=False)
     return all(mine in (1, whole) for mine, whole in sides)
+
+
+def _tells_plane(record: LabelRecord, image: ImageRecord) -> bool:
+    """Tell whether labels have all axes along which the image has planes: else nobody knows on which one."""
+    shape = image.shape[: len(image.shape) - bool(image.layer.get("rgb"))]
+    missing = range(len(shape) - record.data.ndim)
+    return all(shape[i] == 1 or image.axes.get(str(i)) == AxisRole.CHANNEL for i in missing)
 
 
 def _is_region(record: LabelRecord) -> bool:
