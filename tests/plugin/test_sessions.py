@@ -156,3 +156,27 @@ def test_a_name_that_gets_its_ending_replaces_no_file_of_others(desk, image_file
     save(desk, tmp_path / "mine")
     save(desk, tmp_path / "mine")  # the work that is open
     assert read_document(tmp_path / "mine.lightsam").image.name == "cells"
+
+
+def test_an_image_that_another_reader_opened_is_kept_in_the_archive(desk, new_desk, tmp_path):
+    path = tmp_path / "cells.npy"  # of napari's own types
+    np.save(path, np.arange(3600, dtype="uint16").reshape(60, 60))
+    image = open_file(desk, path)
+    desk.click(30, 20)
+    desk.commit()
+    save(desk, tmp_path / "work.lightsam")
+    other = new_desk()
+    picture, labels = other.viewer.open(str(tmp_path / "work.lightsam"), plugin="napari-lightsam")
+    np.testing.assert_array_equal(picture.data, image.data)
+    np.testing.assert_array_equal(labels.data, desk.target().data)
+
+
+def test_pixels_that_were_replaced_after_opening_are_kept_in_the_archive(desk, image_file, tmp_path):
+    image = open_file(desk, image_file)
+    assert read_document(save(desk, tmp_path / "file.lightsam")).image.path == image_file
+    image.data = image.data[::-1].copy()  # as who subtracts a background does
+    desk.finish()
+    desk.click(30, 20)
+    desk.commit()
+    (picture, *_), *_ = read_lightsam(str(save(desk, tmp_path / "changed.lightsam")))
+    np.testing.assert_array_equal(picture, image.data)

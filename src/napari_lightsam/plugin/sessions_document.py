@@ -361,13 +361,16 @@ def _objects(labels: Any, notes: Notes, keys: Mapping[str, int]) -> dict[int, di
 def _hashed(record: ImageRecord, array: Any, hashes: Hashes, *, briefly: bool) -> ImageRecord:
     """Complete the record of an image."""
     pixels = hashes.pixels(array, record.path, anew=not briefly)
-    here = record.path is not None and record.path.is_file()
-    kept = not briefly and record.path is None and isinstance(array, np.ndarray)
-    kept = kept and array.nbytes <= LARGEST_KEPT
+    path, small = record.path, isinstance(array, np.ndarray) and array.nbytes <= LARGEST_KEPT
+    here = path is not None and path.is_file()
+    if path and here and small and not briefly and not hashes.holds(replace(record, pixels_hash=pixels)):
+        path, here = None, False  # another reader opened it, or its pixels were changed since
+    kept = not briefly and path is None and small
     return replace(
         record,
+        path=path,
         pixels_hash=pixels,
         # of a lazy image autosaving reads nothing: it may be larger than what can be read in time
-        file_hash=hashes.file(record.path) if here and record.path and (pixels or not briefly) else "",
+        file_hash=hashes.file(path) if here and path and (pixels or not briefly) else "",
         pixels=np.ascontiguousarray(array) if kept else None,
     )

@@ -9,11 +9,13 @@ import numpy as np
 import xxhash
 
 from napari_lightsam.errors import FileError
-from napari_lightsam.session.picture import hash_content, hash_pixels, hash_sample
+from napari_lightsam.session.picture import hash_content, hash_pixels, hash_sample, is_in_file
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
     from pathlib import Path
+
+    from napari_lightsam.session import ImageRecord
 
 _AT_ONCE = 64 * 2**20
 """Bytes up to which an array is hashed anew each time: that takes a few milliseconds."""
@@ -28,6 +30,7 @@ class Hashes:
     def __init__(self) -> None:
         self._arrays: dict[int, tuple[weakref.ref[Any], bytes, str]] = {}
         self._files: dict[Hashable, str] = {}
+        self._held: dict[Hashable, bool] = {}
 
     def pixels(self, array: Any, path: Path | None, *, anew: bool = False) -> str:
         """Return `identity` of an image.
@@ -55,11 +58,29 @@ class Hashes:
 
     def file(self, path: Path) -> str:
         """Return `hash_content` of a file, remembered by its size and time."""
-        stat = path.stat()
-        key = (str(path), stat.st_size, stat.st_mtime_ns)
+        key = _of(path)
         if key not in self._files:
             self._files[key] = hash_content(path)
         return self._files[key]
+
+    def holds(self, record: ImageRecord) -> bool:
+        """Tell whether the file of an image holds the pixels that are shown; remembered like its hash.
+
+        Parameters
+        ----------
+        record
+            With the hash of its pixels.
+        """
+        assert record.path is not None  # asked for images that have one
+        key = (_of(record.path), record.shape, record.pixels_hash)
+        if key not in self._held:
+            self._held[key] = is_in_file(record, record.path)
+        return self._held[key]
+
+
+def _of(path: Path) -> Hashable:
+    stat = path.stat()
+    return str(path), stat.st_size, stat.st_mtime_ns
 
 
 def _some_of(array: np.ndarray[Any, Any]) -> bytes:

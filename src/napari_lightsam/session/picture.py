@@ -240,6 +240,19 @@ def read_levels(record: ImageRecord, session: Path) -> list[Any]:
     return [array]
 
 
+def is_in_file(record: ImageRecord, path: Path) -> bool:
+    """Tell whether reading a file gives the pixels of an image, for which `pixels_hash` is known."""
+    from napari_lightsam.formats.images import read_image
+
+    try:
+        array = _in_shape(read_image(path).data, record.shape)
+    except FileError:
+        return False
+    if array is None or array.dtype != np.dtype(record.dtype):
+        return False
+    return is_same(array, record.pixels_hash) is not False
+
+
 def _read_zarr(record: ImageRecord, folder: Path) -> list[Any] | None:
     """Open what was annotated of a zarr folder in all resolutions; None where that is not in it.
 
