@@ -484,3 +484,33 @@ def test_work_goes_on_when_the_tool_is_closed_and_opened_again(new_desk, tmp_pat
     third.control.shown.use_image(image)
     settle(third)
     assert third.control.sessions.path == tmp_path / "work.lightsam"
+
+
+def test_two_images_that_cannot_be_told_apart_do_not_share_their_files(desk):
+    first = desk.open(pixels())
+    annotate(desk, (10, 10), (40, 40))
+    first.name = "control, day 3"
+    labels_of_first = desk.target()
+    desk.open(pixels())
+    labels_of_first.visible = False
+    labels_of_first.translate = (1000, 1000)  # else they lie on both
+    annotate(desk, (10, 40))
+    shelf = never_saved("image", hash_pixels(pixels()))
+    kept_here = [np.unique(read_document(one.newest()).main.data).tolist() for one in shelf.family()]
+    assert kept_here == [[0, 1, 2], [0, 1]]
+
+
+def test_a_correction_that_is_left_open_names_its_layer_whatever_is_moved(desk):
+    desk.open(pixels())
+    annotate(desk, (10, 10))
+    objects = desk.target()
+    assert desk.control.suggested.correct(objects, 1)
+    desk.finish()
+    desk.open(pixels(1))
+    below = desk.viewer.add_labels(np.zeros((60, 60), np.int32), name="below")
+    desk.viewer.layers.move(desk.viewer.layers.index(below), 0)
+    objects.paint((50, 50), 7)
+    settle(desk)
+    document = kept()
+    (prompt,) = document.prompts
+    assert document.labels[prompt["corrects"]["labels"]].name == objects.name

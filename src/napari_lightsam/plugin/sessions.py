@@ -176,18 +176,18 @@ class Sessions:
             here = writing.where(kept, document)
             if kept.shelf is None and not writing.is_mine(here):
                 here.set_aside()
-                writing.take_over(here)
+                writing.take_over(kept, here)
         if kept.shelf is not None:
             return  # a series keeps its own files, whatever is saved elsewhere
         if kept.version == version:
             self.autosave.forget(image)
-            writing.remove(here)
+            writing.remove(kept, here)
         else:  # something was done meanwhile: that is not in the file
             kept.content, kept.taken = "", version
             self.autosave.note_change(image)
             self.autosave.flush()
         if former != here:
-            writing.remove(former)
+            writing.remove(kept, former)
 
     def as_python(self) -> str | None:
         """Return the work as a script that gives the same labels; None, with a message, without any."""

@@ -71,13 +71,14 @@ class Former:
         The work when it was left, without pixels.
     target
         `unique_id` of the Labels layer that objects were saved into, or None.
-    pictures
-        `unique_id` of each Image layer of the document.
+    pictures, labels
+        `unique_id` of each Image layer of the document, and of each Labels layer that its prompts count.
     """
 
     document: Document
     target: Hashable | None
     pictures: tuple[Hashable, ...]
+    labels: tuple[Hashable, ...]
 
 
 @dataclass(slots=True, eq=False)
@@ -155,6 +156,8 @@ def take_snapshot(
         document, target, pictures = _chosen_work(control, image, found)
     else:
         document, target, pictures = _former_work(control, image, former)
+        if former is not None:
+            document = replace(document, prompts=_counted_anew(document.prompts, former.labels, found))
     keys = {layers.input_key(picture): number for number, picture in enumerate(pictures)}
     for picture in _further_pictures(control, notes, keys):
         keys[layers.input_key(picture)] = len(pictures)
@@ -168,7 +171,12 @@ def take_snapshot(
         created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     )
     left = replace(document, labels=())
-    known = Former(left, target, tuple(picture.unique_id for picture in pictures))
+    known = Former(
+        left,
+        target,
+        tuple(picture.unique_id for picture in pictures),
+        tuple(layer.unique_id for layer in found),
+    )
     return Snapshot(document, [level0(picture) for picture in pictures], notes, keys, hashes, known)
 
 
@@ -196,6 +204,20 @@ def _former_work(
     if None in pictures:  # one of them was deleted
         return replace(former.document, inputs=((0, None),)), former.target, [image]
     return former.document, former.target, pictures
+
+
+def _counted_anew(
+    saved: tuple[dict[str, Any], ...], former: tuple[Hashable, ...], found: list[Labels]
+) -> tuple[dict[str, Any], ...]:
+    """Let corrections name their Labels layers by the numbers that these have now."""
+    now = {layer.unique_id: number for number, layer in enumerate(found)}
+    counted = []
+    for prompt in saved:
+        given = prompt.get("corrects")
+        number = None if given is None else now.get(former[given["labels"]])
+        kept = {key: value for key, value in prompt.items() if key != "corrects"}
+        counted.append(kept if number is None else kept | {"corrects": {**given, "labels": number}})
+    return tuple(counted)
 
 
 def _further_pictures(control: Controller, notes: list[Notes], known: dict[str, int]) -> list[Image]:

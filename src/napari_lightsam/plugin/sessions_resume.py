@@ -256,7 +256,7 @@ class Resuming:
                 return
             shelf, newest, document, numbered = found
             if document is not None and self._control.annotator.image_id == image.unique_id:
-                self._go_on_here(shelf, document, numbered)
+                self._go_on_here(kept, shelf, document, numbered)
                 return
             kept.unsaved = newest
             said = f"There is work on {name!r} that was never saved: 'Go on with unsaved work' adds it."
@@ -280,10 +280,12 @@ class Resuming:
         _, newest, one = max(found, key=lambda one: one[:2])
         return one, newest
 
-    def _go_on_here(self, shelf: Shelf, document: Document, numbered: dict[int, Hashable]) -> None:
+    def _go_on_here(
+        self, kept: Kept, shelf: Shelf, document: Document, numbered: dict[int, Hashable]
+    ) -> None:
         """Go on with work whose layers are open: only the clicks are missing, and where objects are saved."""
         control = self._control
-        self._autosave.writing.take_over(shelf)
+        self._autosave.writing.take_over(kept, shelf)
         if control.results.target is None and document.target is not None:
             control.results.target = numbered[document.target]
         with self._autosave.quiet():
@@ -318,7 +320,7 @@ class Resuming:
             for number, record in enumerate(document.images)
             if number and (layer := self._open_layer(record)) is not None
         }
-        self._autosave.writing.take_over(Shelf(path.parent, path.name.rpartition("~")[0]))
+        self._autosave.writing.take_over(kept, Shelf(path.parent, path.name.rpartition("~")[0]))
         with self._autosave.quiet():
             keys = {number: layers.input_key(layer) for number, layer in pictures.items()}
             added = self._add_layers(image, document, keys)

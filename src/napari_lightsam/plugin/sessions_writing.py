@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import xxhash
@@ -57,6 +57,8 @@ class Kept:
         As many had been removed of what the newest file holds; work after that does not take its place.
     settled
         Nothing has changed since one was removed: that it went is not written over the work.
+    elsewhere
+        Shelves that are written on instead of the usual ones, where somebody else's work is.
     """
 
     name: str = ""
@@ -72,6 +74,7 @@ class Kept:
     removed: int = 0
     newest: int = 0
     settled: bool = False
+    elsewhere: dict[Shelf, Shelf] = field(default_factory=dict)
 
     @property
     def is_changed(self) -> bool:
@@ -96,8 +99,9 @@ class _Waiting:
 
 @dataclass(slots=True)
 class _Begun:
-    """A shelf that this window writes on: when its newest file was begun, and what tells that file."""
+    """A shelf that this window writes on: whose work, since when the newest file, and what tells it."""
 
+    owner: Kept
     at: float = -SPACING
     newest: tuple[int, ...] | None = None
 
@@ -123,7 +127,6 @@ class Writing:
         self._queue: list[_Waiting] = []
         self._failed: list[_Waiting] = []
         self._begun: dict[Shelf, _Begun] = {}
-        self._elsewhere: dict[Shelf, Shelf] = {}
         self._pruned = False
 
     # --- what waits ----------------------------------------------------------------------------------
@@ -167,7 +170,7 @@ class Writing:
         if kept.shelf is not None:
             return kept.shelf
         usual = beside(kept.path) if kept.path is not None else self._never_saved(kept, document)
-        return self._elsewhere.get(usual, usual)
+        return kept.elsewhere.get(usual, usual)
 
     @staticmethod
     def _never_saved(kept: Kept, document: Document) -> Shelf:
@@ -179,24 +182,25 @@ class Writing:
         """Tell whether the work on a shelf is open here."""
         return shelf in self._begun
 
-    def take_over(self, shelf: Shelf) -> None:
+    def take_over(self, kept: Kept, shelf: Shelf) -> None:
         """Go on with the work on a shelf: it is open here now."""
         if shelf.usual not in self._begun:
-            self._elsewhere[shelf.usual] = shelf
-        self._begun.setdefault(shelf, _Begun())
+            kept.elsewhere[shelf.usual] = shelf
+        self._begun.setdefault(shelf, _Begun(kept))
 
-    def remove(self, shelf: Shelf) -> None:
-        """Remove what this window wrote onto a shelf: it is not wanted, or in another file."""
-        if self.is_mine(shelf) and not self._is_taken(shelf):
+    def remove(self, kept: Kept, shelf: Shelf) -> None:
+        """Remove what was written onto a shelf: it is not wanted, or in another file."""
+        if self.is_mine(shelf) and not self._is_taken(kept, shelf):
             shelf.remove()
 
-    def _is_taken(self, shelf: Shelf) -> bool:
-        """Tell whether another window has written onto a shelf since this one did."""
-        mine, there = self._begun[shelf].newest, shelf.state()
-        return mine is not None and there is not None and mine != there
+    def _is_taken(self, kept: Kept, shelf: Shelf) -> bool:
+        """Tell whether work on another image is on a shelf, or another window has written there meanwhile."""
+        begun, there = self._begun[shelf], shelf.state()
+        meanwhile = begun.newest is not None and there is not None and begun.newest != there
+        return begun.owner is not kept or meanwhile
 
     def _place(self, kept: Kept, document: Document) -> Shelf:
-        """Return where to write, with nothing there that is not this window's."""
+        """Return where to write, with nothing there that is not this work."""
         shelf = self.where(kept, document)
         if kept.shelf is not None:
             return shelf
@@ -204,9 +208,9 @@ class Writing:
             aside = shelf.set_aside()  # work that was found, and not gone on with
             if aside is not None:
                 self._tell_aside(kept, aside)
-        elif self._is_taken(shelf):
+        elif self._is_taken(kept, shelf):
             usual, shelf = shelf.usual, shelf.another()
-            self._elsewhere[usual] = shelf
+            kept.elsewhere[usual] = shelf
         return shelf
 
     # --- writing -------------------------------------------------------------------------------------
@@ -238,7 +242,7 @@ class Writing:
             return
         try:
             shelf = self._place(kept, document)
-            begun, now = self._begun.setdefault(shelf, _Begun()), time.monotonic()
+            begun, now = self._begun.setdefault(shelf, _Begun(kept)), time.monotonic()
             if one.removed != kept.newest or now - begun.at >= SPACING:
                 begun.at, kept.newest = now, one.removed
                 shelf.make_room()
