@@ -213,10 +213,10 @@ def _counted_anew(
     now = {layer.unique_id: number for number, layer in enumerate(found)}
     counted = []
     for prompt in saved:
-        given = prompt.get("corrects")
-        number = None if given is None else now.get(former[given["labels"]])
         kept = {key: value for key, value in prompt.items() if key != "corrects"}
-        counted.append(kept if number is None else kept | {"corrects": {**given, "labels": number}})
+        given: dict[str, int] = prompt.get("corrects", {})
+        number = now.get(former[given["labels"]]) if given else None
+        counted.append(kept if number is None else kept | {"corrects": given | {"labels": number}})
     return tuple(counted)
 
 
