@@ -197,6 +197,7 @@ def test_work_of_an_earlier_window_is_set_aside_and_offered_once(desk, new_desk,
     assert other.control.sessions.unsaved == aside
     assert len([text for _, text in notes if "never saved" in text]) == 1
     assert other.control.sessions.restore()
+    assert other.control.status == "The work that was not saved is back."
     settle(other)
     assert other.control.sessions.unsaved is None
     assert {len(record.objects) for record in kept().labels} == {3, 4}  # both are in the newest file

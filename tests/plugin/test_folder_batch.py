@@ -151,7 +151,7 @@ def test_a_cancelled_folder_keeps_what_is_finished_and_goes_on(desk, images, mon
     batch.start()
     desk.finish(Lane.BATCH)
     assert [o.status for o in batch.report.outcomes] == ["skipped", "failed", "written"]
-    assert desk.control.status.startswith("2 images done, 1 failed.")
+    assert desk.control.status.startswith("2 images done, 1 failed. 'Open report' shows them;")
 
 
 def iter_nothing():

@@ -165,7 +165,10 @@ class FolderBatch:
         objects = sum(outcome.n_objects or 0 for outcome in report.outcomes)
         done = len(report.outcomes) - len(failed)
         report_info(f"{done} images done, {objects} objects. Results are in {self.folder.results}.")
-        self._say(f"{done} images done, {len(failed)} failed. Results are in {self.folder.results}.")
+        self._say(
+            f"{done} images done, {len(failed)} failed. 'Open report' shows them; results are in "
+            f"{self.folder.results}."
+        )
         reasons = [*report.problems, *(f"{outcome.image}: {outcome.message}" for outcome in failed)]
         if reasons:
             more = f"\n... and {len(reasons) - _SHOWN} more" if len(reasons) > _SHOWN else ""

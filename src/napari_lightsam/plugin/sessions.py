@@ -288,6 +288,8 @@ class Sessions:
         if path is None or image is None:
             return False
         done = self._resuming.restore(image, path, self._kept)
+        if done:
+            self._say("The work that was not saved is back.")
         self.changed.emit()
         return done
 
