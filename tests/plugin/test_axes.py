@@ -36,6 +36,9 @@ D, T, C, P, U = AxisRole.DEPTH, AxisRole.TIME, AxisRole.CHANNEL, AxisRole.PLANE,
         ),
         pytest.param(("-3", "-2", "-1"), (1, 9, 8), "", (), (D, P, P), id="one step needs no answer"),
         pytest.param(("y", "x", "c"), (9, 8, 3), "", (), (P, P, C), id="channels last"),
+        pytest.param(
+            ("-3", "-2", "c"), (9, 8, 3), "", (), (P, P, C), id="channels last, and no more is said"
+        ),
     ],
 )
 def test_roles_come_from_labels_then_from_the_file(labels, shape, file_axes, file_shape, roles):
@@ -66,6 +69,24 @@ def test_pixel_size_comes_from_units_and_not_from_dpi(tmp_path):
     tifffile.imwrite(path, np.zeros((40, 50), "u1"), resolution=(300, 300), resolutionunit="INCH")
     (layer,) = viewer.open(str(path), plugin="napari")
     assert pixel_size(layer)[0] is None
+
+
+def test_a_stack_whose_depth_comes_last_is_asked_about_when_it_is_turned():
+    viewer = ViewerModel()
+    layer = viewer.add_image(np.zeros((40, 50, 5)))
+    viewer.dims.order = (2, 0, 1)
+    assert unknown_axes(layer, viewer) == (2,)  # by default the last two axes are rows and columns
+    with pytest.raises(NoPlane, match="what the slider is"):
+        displayed_plane(layer, viewer)
+    answer_role(layer, 2, D)
+    assert roles_of(layer) == (P, P, D)
+    assert displayed_plane(layer, viewer).shape == (40, 50)
+    for order in ((0, 1, 2), (1, 0, 2)):  # from the side: what depth is, is known
+        viewer.dims.order = order
+        assert unknown_axes(layer, viewer) == ()
+    told = viewer.add_image(np.zeros((5, 40, 50)), axis_labels=("z", "y", "x"))
+    viewer.dims.order = (1, 0, 2)
+    assert unknown_axes(told, viewer) == ()
 
 
 def test_an_unknown_slider_is_asked_about_before_anything_runs():

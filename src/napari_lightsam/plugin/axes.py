@@ -121,9 +121,13 @@ def level0(layer: Image | Labels) -> Any:
 
 
 def guess_roles(
-    labels: Sequence[str], shape: Sequence[int], file_axes: str = "", file_shape: Sequence[int] = ()
+    labels: Sequence[str],
+    shape: Sequence[int],
+    file_axes: str = "",
+    file_shape: Sequence[int] = (),
+    answers: Mapping[int, AxisRole] | None = None,
 ) -> tuple[AxisRole, ...]:
-    """Guess the role of every axis from the layer's axis labels, else from the file's.
+    """Guess the role of every axis from what the user said, else the layer's axis labels, else the file's.
 
     Parameters
     ----------
@@ -134,21 +138,23 @@ def guess_roles(
     file_axes, file_shape
         Letters and lengths of the source file's axes (`ImageInfo.axes`); used where they fit `shape`.
         napari squeezes axes of length one and may have split the channels into layers.
+    answers
+        What the user said, by axis.
 
     Notes
     -----
     The last two axes without another meaning are rows and columns. An axis of length one needs no role;
     it counts as depth.
     """
-    roles = [role_from_label(label) for label in labels]
+    said = answers or {}
+    roles = [said.get(i, role_from_label(label)) for i, label in enumerate(labels)]
     letters = _matching_letters(shape, file_axes, file_shape)
     for i, letter in enumerate(letters):
         if roles[i] is AxisRole.UNKNOWN:
             roles[i] = role_from_label(letter)
     if AxisRole.PLANE not in roles:
-        for i in (len(roles) - 2, len(roles) - 1):
-            if roles[i] is AxisRole.UNKNOWN:
-                roles[i] = AxisRole.PLANE
+        for i in [i for i, role in enumerate(roles) if role is AxisRole.UNKNOWN][-2:]:
+            roles[i] = AxisRole.PLANE
     return tuple(
         AxisRole.DEPTH if role is AxisRole.UNKNOWN and length == 1 else role
         for role, length in zip(roles, shape, strict=True)
@@ -166,11 +172,10 @@ def _matching_letters(shape: Sequence[int], axes: str, file_shape: Sequence[int]
 
 def roles_of(layer: Image) -> tuple[AxisRole, ...]:
     """Return the role of every data axis: the user's answers first, then labels, then the source file."""
-    answers: Mapping[int, str] = layer.metadata.get(METADATA_KEY, {}).get("axes", {})
+    noted: Mapping[int, str] = layer.metadata.get(METADATA_KEY, {}).get("axes", {})
+    answers = {axis: AxisRole(role) for axis, role in noted.items()}
     shape = level0(layer).shape[: layer.ndim]
-    axes, file_shape = _file_axes(layer)
-    roles = guess_roles(layer.axis_labels, shape, axes, file_shape)
-    return tuple(AxisRole(answers.get(i, role)) for i, role in enumerate(roles))
+    return guess_roles(layer.axis_labels, shape, *_file_axes(layer), answers)
 
 
 def answer_role(layer: Image, axis: int, role: AxisRole) -> None:
@@ -180,9 +185,22 @@ def answer_role(layer: Image, axis: int, role: AxisRole) -> None:
 
 
 def unknown_axes(layer: Image, viewer: ViewerModel) -> tuple[int, ...]:
-    """Return the data axes that a slider moves through and of which nobody said what they are."""
-    shown = _displayed(layer, viewer)
-    return tuple(i for i, role in enumerate(roles_of(layer)) if role is AxisRole.UNKNOWN and i not in shown)
+    """Return the data axes that a slider moves through and of which nobody said what they are.
+
+    As long as an axis is of unknown meaning, rows and columns are a guess: that the last two axes are these
+    is wrong where depth comes last, and whoever shows others knows better.
+    """
+    shown, roles = _displayed(layer, viewer), roles_of(layer)
+    guessed = AxisRole.UNKNOWN in roles
+    return tuple(
+        i
+        for i, role in enumerate(roles)
+        if i not in shown
+        and (
+            role is AxisRole.UNKNOWN
+            or (guessed and role is AxisRole.PLANE and role_from_label(layer.axis_labels[i]) is not role)
+        )
+    )
 
 
 def _displayed(layer: Layer, viewer: ViewerModel) -> tuple[int, ...]:
