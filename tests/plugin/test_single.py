@@ -380,6 +380,27 @@ def test_ctrl_z_takes_strokes_of_the_brush_back_in_their_order(desk):
     assert labels.data[50, 50] == 1
 
 
+def test_ctrl_z_passes_over_what_napari_took_back_with_the_layer_selected(desk):
+    desk.open(np.zeros((60, 80)))
+    theirs = desk.viewer.add_labels(np.zeros((60, 80), np.int32), name="theirs")
+    theirs.paint((5, 5), 3)
+    desk.click(30, 20)
+    desk.commit()
+    labels, single = desk.target(), desk.control.single
+    labels.paint((50, 50), 1)
+    for _ in range(2):
+        labels.undo()  # by napari's own key
+    theirs.visible = False
+    single.undo()
+    assert not theirs.data.any()
+    assert theirs.visible  # where something changes
+    assert "'theirs' was taken back" in desk.control.status
+    single.undo()
+    assert desk.control.status == "There is nothing more to take back."
+    single.redo()
+    assert theirs.data.any() or labels.data.any()
+
+
 def test_ctrl_z_on_a_prompt_layer_takes_back_a_repair_that_came_after_a_click(desk):
     desk.open(np.zeros((60, 80)))
     curating, single = desk.control.curating, desk.control.single

@@ -16,10 +16,13 @@ from napari_lightsam.plugin.messages import report_error, report_info
 from napari_lightsam.plugin.places import view
 from napari_lightsam.plugin.scope import lie_in, outline_of
 from napari_lightsam.plugin.timeline import PROMPTS
+from napari_lightsam.plugin.undoable import go
 from napari_lightsam.plugin.worker import Lane
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from napari.layers import Labels
 
     from napari_lightsam.engine.masks import Mask
     from napari_lightsam.engine.progress import Progress, Work
@@ -341,30 +344,46 @@ class SingleObjects:
 
         Where nothing is known, the last step in the target layer: of the brush, or of an earlier session.
         """
-        step = self._next(self._annotator.timeline.back, self._annotator.undo)
-        labels = layers.by_id(self._results.viewer, self._results.target if step is None else step.layer)
-        if step == PROMPTS or labels is None:
+        annotator = self._annotator
+        step, labels = self._go(annotator.timeline.back, annotator.undo, lambda layer: layer.undo)
+        if step == PROMPTS:
             return
-        if step is not None and step.new:
+        if labels is None:
+            self._say("There is nothing more to take back.")
+        elif step is not None and step.new:
             report_info(f"What was saved last is a layer, {labels.name!r}: delete the layer to take it back.")
-            return
-        labels.undo()
-        self._say(f"The last step in {labels.name!r} was taken back.")
+        else:
+            self._say(f"The last step in {labels.name!r} was taken back.")
 
     def redo(self) -> None:
         """Repeat what `undo` took back last."""
-        step = self._next(self._annotator.timeline.forward, self._annotator.redo)
-        labels = layers.by_id(self._results.viewer, self._results.target if step is None else step.layer)
+        annotator = self._annotator
+        step, labels = self._go(annotator.timeline.forward, annotator.redo, lambda layer: layer.redo)
         if step != PROMPTS and labels is not None and not (step is not None and step.new):
-            labels.redo()
             self._say(f"A step in {labels.name!r} was repeated.")
 
-    def _next(self, step_on: Callable[[], Step | None], edit_prompts: Callable[[], bool]) -> Step | None:
-        """Go along the timeline to a step that there still is; one of the prompts is done at once."""
+    def _go(
+        self,
+        step_on: Callable[[], Step | None],
+        edit_prompts: Callable[[], bool],
+        way: Callable[[Labels], Callable[[], object]],
+    ) -> tuple[Step | None, Labels | None]:
+        """Go along the timeline over a step that there still is; returns it, and the layer that it is of.
+
+        At the end of the timeline, over one in the target layer. What napari's own keys went over, or is in a
+        layer that was deleted, is passed over.
+        """
+        viewer = self._results.viewer
         while (step := step_on()) is not None:
-            if edit_prompts() if step == PROMPTS else layers.by_id(self._results.viewer, step.layer):
-                return step
-        return None
+            labels = layers.by_id(viewer, step.layer)
+            if step == PROMPTS:
+                done = edit_prompts()
+            else:
+                done = labels is not None and (step.new or go(labels, way(labels)))
+            if done:
+                return step, labels
+        labels = layers.by_id(viewer, self._results.target)
+        return None, labels if labels is not None and go(labels, way(labels)) else None
 
     # --- the outline on display ----------------------------------------------------------------------
 

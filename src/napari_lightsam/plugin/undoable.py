@@ -1,10 +1,12 @@
-"""Writing into a Labels layer as one step on napari's own undo timeline."""
+"""Steps on the undo timeline that napari keeps of each Labels layer."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from napari.layers import Labels
     from numpy.typing import NDArray
 
@@ -24,6 +26,31 @@ def write_step(labels: Labels, index: tuple[NDArray[Any], ...], values: NDArray[
     show(labels)
     with labels.block_history():
         labels.data_setitem(index, values)
+
+
+def go(labels: Labels, act: Callable[[], object]) -> bool:
+    """Take a step of a layer back, or repeat one, and tell whether there was one.
+
+    Parameters
+    ----------
+    labels
+        The layer.
+    act
+        Its `undo` or `redo`: napari has it drawn anew where there is a step, and does nothing where not.
+    """
+    was_visible, told = labels.visible, list[object]()
+    show(labels)
+    emitters = labels.events.set_data, labels.events.reload  # the latter where napari draws later
+    for emitter in emitters:
+        emitter.connect(told.append)
+    try:
+        act()
+    finally:
+        for emitter in emitters:
+            emitter.disconnect(told.append)
+    if not told and not was_visible:
+        labels.visible = False
+    return bool(told)
 
 
 def show(labels: Labels) -> None:
