@@ -198,23 +198,6 @@ def test_the_user_may_save_into_a_labels_layer_of_his_own(desk):
     assert mine.data[30, 30] == 18
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int64])
-def test_a_layer_of_any_type_is_written_into_as_long_as_it_has_labels_left(desk, notes, dtype):
-    desk.open(np.zeros((60, 60)))
-    theirs = desk.viewer.add_labels(np.zeros((60, 60), dtype), name="of Cellpose")
-    theirs.data[0, 0] = 253
-    desk.control.results.target = theirs.unique_id
-    for column in (10, 50):
-        desk.click(30, column)
-        desk.commit()
-    assert [layer.name for layer in desk.control.targets()] == ["of Cellpose"]
-    assert (theirs.data[30, 10], theirs.data[30, 50], theirs.data.dtype) == (254, 255, dtype)
-    assert desk.control.suggested.correct(theirs, 254)  # what is there can always be replaced
-    desk.finish()
-    assert desk.commit().layer == theirs.unique_id
-    assert not notes
-
-
 def test_a_layer_of_few_labels_is_copied_with_its_place_and_its_notes(desk, notes):
     desk.open(np.zeros((60, 60)), scale=(2, 2), translate=(3, 4))
     small = desk.viewer.add_labels(np.zeros((60, 60), np.uint8), name="small", scale=(2, 2), translate=(3, 4))

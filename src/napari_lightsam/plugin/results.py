@@ -143,8 +143,7 @@ class Results:
                 labels = self._new_layer(image, plane)
                 place = layers.place_in(labels, image, plane)
             assert place is not None  # a layer that we just made lies on the image
-            labels = self.writable(labels, 0 if replaces is not None else len(given))
-            done = self._write(labels, place, given, replaces, replace_others)
+            done = self._write(self.writable(labels), place, given, replaces, replace_others)
         if large:
             self.timeline.note(Step(done.layer, new=True))
         return done
@@ -156,16 +155,14 @@ class Results:
         self.target = labels.unique_id
         return labels
 
-    def writable(self, labels: Labels, new: int) -> Labels:
+    def writable(self, labels: Labels) -> Labels:
         """Return a layer that objects can be written into: this one, or an int32 copy with a message.
 
         Parameters
         ----------
         labels
-            A Labels layer. One of 8 or 16 bits may run out of labels; its copy then has the same transform
-            and becomes the target where this layer was, and the layer itself is hidden.
-        new
-            Objects that are to be added.
+            A Labels layer. One of 8 or 16 bits holds few labels; its copy has the same transform and becomes
+            the target where this layer was, and the layer itself is hidden.
 
         Raises
         ------
@@ -175,10 +172,7 @@ class Results:
         why_not = refusal(labels)
         if why_not:
             raise LightSamError(why_not)
-        if (
-            labels.data.dtype.itemsize >= np.dtype(np.int32).itemsize
-            or self.next_id(labels) + new - 1 <= np.iinfo(labels.data.dtype).max
-        ):
+        if labels.data.dtype.itemsize >= np.dtype(np.int32).itemsize:
             return labels
         active = self.viewer.layers.selection.active
         copy = layers.copy_as_int32(self.viewer, labels)
@@ -188,7 +182,7 @@ class Results:
         if active is not None and active.unique_id != labels.unique_id:
             self.viewer.layers.selection.active = active
         report_info(
-            f"{labels.name!r} is {labels.data.dtype} and has no label left, so it was copied to "
+            f"{labels.name!r} is {labels.data.dtype} and has room for few labels, so it was copied to "
             f"{copy.name!r}; the layer itself is unchanged and hidden."
         )
         return copy

@@ -173,7 +173,7 @@ class Splitting:
         best = [candidates[0] if candidates else None for candidates in found]
         outlines = [np.zeros(shape, bool) if mask is None else mask.to_array(shape) for mask in best]
         try:
-            labels = self._curating.results.writable(labels, len(job.points))
+            labels = self._curating.results.writable(labels)
             self._curating.use_layer(labels)
             first = self._curating.results.next_id(labels)
             edits = self._curating.repairs.edits(labels, job.place, [job.label])
