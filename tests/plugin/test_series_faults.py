@@ -197,3 +197,27 @@ def test_tables_of_a_work_region_count_from_the_image_and_say_how_objects_were_m
     row = dict(zip(names.split(","), values.split(","), strict=True))
     assert (float(row["centroid_y"]), row["bbox_y0"]) == (60, "56")
     assert (float(row["score"]), row["source"]) == (pytest.approx(0.9), "prompt")
+
+
+def test_work_on_an_image_that_was_replaced_is_moved_aside_before_anything_is_written(desk, folder, notes):
+    begin(desk, folder)
+    series = desk.control.series
+    annotate(desk, (30, 20))
+    series.next()
+    settle(desk)
+    first = series.items[0]
+    before = {path.name: path.read_bytes() for path in series.out.iterdir() if path.is_file()}
+    tifffile.imwrite(first.source, np.full((60, 60), 77, "uint8"))  # exported once more
+    assert series.show(first)
+    settle(desk)
+    assert series.current is first
+    assert any("belongs to another image" in text for _, text in notes)
+    (aside,) = series.out.glob("before *")
+    assert str(aside) in notes[-1][1]
+    annotate(desk, (10, 10))
+    series.next()
+    settle(desk)
+    assert first.is_done
+    for name in (first.session.name, f"{first.base.name}_labels.tif"):
+        assert (aside / name).read_bytes() == before[name]
+        assert (series.out / name).read_bytes() != before[name]

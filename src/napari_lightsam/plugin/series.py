@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +15,12 @@ from napari_lightsam.plugin.axes import METADATA_KEY, AxisRole, pixel_size
 from napari_lightsam.plugin.layers import Role
 from napari_lightsam.plugin.messages import report_error, report_info
 from napari_lightsam.plugin.request import sources
-from napari_lightsam.plugin.series_items import Item, find_items, newest_of
+from napari_lightsam.plugin.series_items import Item, find_items, move_aside, newest_of
 from napari_lightsam.plugin.sessions_document import labels_of
-from napari_lightsam.plugin.sessions_shelf import unused
 from napari_lightsam.plugin.worker import Lane
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Mapping
+    from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from napari.layers import Image
@@ -186,9 +183,11 @@ class Series:
         self.current, self._image = item, image.unique_id
         self.opened.emit(image)
         saved = newest_of(item)
-        if saved is not None:
-            control.sessions.restore(saved)
-        self._go_on(image, resumed=saved is not None)
+        resumed = saved is not None and control.sessions.restore(saved)
+        if saved is not None and not resumed:  # why not, was said: nothing must be written over it
+            aside = self._move_aside([item])
+            report_info(f"The work on {item.source.name} was moved to {aside}, and the image is not done.")
+        self._go_on(image, resumed=resumed)
         number = self.items.index(item) + 1
         self._say(f"Image {number} of {self.total}: {item.source.name}. {self.done} done.")
         self._prepare_ahead(item)
@@ -319,19 +318,20 @@ class Series:
         if self._image is not None:
             sessions.autosave.forget(self._image)
         self._note_manner()
-        aside = unused(self.out / f"before {time.strftime('%Y-%m-%d %H.%M.%S')}")
-        moved = False
-        for item in self.items:
-            outputs = [item.session, *(item.base.with_name(item.base.name + end) for end in _endings())]
-            for output in [*outputs, *item.shelf.files(), self.out / CHECKS]:
-                if output.is_file():
-                    aside.mkdir(parents=True, exist_ok=True)
-                    shutil.move(output, aside / output.name)
-                    moved = True
+        aside = self._move_aside(self.items)
         self._leave()
         self._refused.clear()
         self._open_next()
-        return aside if moved else None
+        return aside
+
+    def _move_aside(self, items: Sequence[Item]) -> Path | None:
+        """Move what was written of some images, of all of them with the table, to where it is kept."""
+        assert self.out is not None  # there are images
+        written = [self.out / CHECKS] if len(items) == len(self.items) else []
+        for item in items:
+            written += [item.session, *(item.base.with_name(item.base.name + end) for end in _endings())]
+            written += item.shelf.files()
+        return move_aside(written, self.out)
 
 
 def _endings() -> Iterable[str]:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from napari_lightsam.errors import FileError
 from napari_lightsam.formats.images import SUFFIXES
-from napari_lightsam.plugin.sessions_shelf import Shelf
+from napari_lightsam.plugin.sessions_shelf import Shelf, unused
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,3 +110,28 @@ def newest_of(item: Item) -> Path | None:
         return kept
     newer = kept is not None and kept.stat().st_mtime_ns > item.session.stat().st_mtime_ns
     return kept if newer else item.session
+
+
+def move_aside(files: Iterable[Path], out: Path) -> Path | None:
+    """Move files into a folder of their own, where nothing is written over them.
+
+    Parameters
+    ----------
+    files
+        Those that there are of them are moved.
+    out
+        Where the results go, and the folder.
+
+    Returns
+    -------
+    path
+        The folder; None where there was no file.
+    """
+    there = [file for file in files if file.is_file()]
+    if not there:
+        return None
+    aside = unused(out / f"before {time.strftime('%Y-%m-%d %H.%M.%S')}")
+    aside.mkdir(parents=True)
+    for file in there:
+        shutil.move(file, aside / file.name)
+    return aside
