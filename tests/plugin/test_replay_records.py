@@ -273,6 +273,23 @@ def test_objects_of_a_stack_in_a_layer_without_its_planes_are_kept_as_pixels(
     np.testing.assert_array_equal(made, theirs.data)
 
 
+def test_objects_of_pixels_that_were_replaced_since_are_kept_as_pixels(
+    desk, image_file, segmenter, tmp_path, monkeypatch
+):
+    image = open_file(desk, image_file)
+    box(desk, 5, 5, 25, 25)
+    desk.commit()
+    image.data = image.data[::-1].copy()  # as who subtracts a background does
+    desk.finish()
+    box(desk, 30, 30, 50, 50)
+    desk.commit()
+    result = again(save(desk, tmp_path / "work.lightsam"), segmenter)
+    assert [one.origin for one in result.outcomes] == ["not recorded", "made again"]
+    assert result.identical
+    made = run(desk.control.sessions.as_python(), monkeypatch, segmenter, tmp_path)
+    np.testing.assert_array_equal(made, desk.target().data)
+
+
 def test_parts_that_were_split_are_kept_as_pixels(desk, image_file, segmenter, tmp_path):
     open_file(desk, image_file)
     box(desk, 5, 5, 25, 25)

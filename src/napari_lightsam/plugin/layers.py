@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from copy import deepcopy
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
@@ -139,6 +140,12 @@ def user_marks(viewer: ViewerModel, ndim: int) -> Iterator[Points | Shapes]:
 def input_key(layer: Image) -> str:
     """Return what an image is called in what is noted of objects."""
     return str(ours(layer).get("input_key") or layer.unique_id)
+
+
+def renew_key(layer: Image) -> None:
+    """Call an image by another name in what is noted of objects: its pixels are others from now on."""
+    note = layer.metadata.setdefault(METADATA_KEY, {"role": Role.IMAGE, "version": 1})
+    note["input_key"] = uuid.uuid4().hex
 
 
 def find(viewer: ViewerModel, role: str, owner: str) -> Any | None:

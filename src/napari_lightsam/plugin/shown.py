@@ -176,6 +176,7 @@ class Shown:
 
     def _on_data(self, event: Any) -> None:
         self._versions[event.source.unique_id] += 1  # part of the key of all that is made of it
+        layers.renew_key(event.source)
         self.look()
 
     def _on_removed(self, event: Any) -> None:
