@@ -176,7 +176,9 @@ class WorkRegion:
             return False
         y0, x0, y1, x1 = region
         if (y1 - y0) * (x1 - x0) > LARGEST_PLANE:
-            report_info("That area is larger than 64 megapixels: draw less, or use 'Whole image ...'.")
+            report_info(
+                "That area is larger than 64 megapixels: draw less, or use 'Segment whole image ...'."
+            )
             return False
         upright = len(polygons) == 1 and is_box(polygons[0])
         self._set(image, plane, region, [] if upright else [p.round(3).tolist() for p in polygons])

@@ -106,7 +106,7 @@ class RegionSection(QWidget):
         self.drawn.setAccessibleName("Work in an area")
         self.drawn.setToolTip("Work in an area that you drew on a Shapes layer, or in one that has labels.")
         self.drawn.activated.connect(self._use_layer)
-        self.whole = QPushButton("Whole image ...")
+        self.whole = QPushButton("Segment whole image ...")
         self.whole.clicked.connect(self._segment_whole)
         row = QHBoxLayout()
         for part in (self.visible, self.drawn):
@@ -128,11 +128,11 @@ class RegionSection(QWidget):
         if not needed or box is None:
             return
         y0, x0, y1, x1 = box
-        self.where.setText(
-            f"Large image: you work in a part of it, rows {y0} to {y1}, columns {x0} to {x1} (green outline)."
-        )
+        self.where.setText(f"Work region (green outline): rows {y0} to {y1}, columns {x0} to {x1}.")
         unfinished = self._region.unfinished
-        self.whole.setText("Whole image ..." if unfinished is None else f"Go on with {unfinished.name}")
+        self.whole.setText(
+            "Segment whole image ..." if unfinished is None else f"Go on with {unfinished.name}"
+        )
         enable(
             self.whole,
             why_not or ("The whole image is being segmented." if self._region.is_running else ""),
@@ -140,7 +140,7 @@ class RegionSection(QWidget):
             if unfinished is None
             else f"Segment what is left of the image into {unfinished}.",
         )
-        items: list[tuple[str, Any]] = [("in ...", None)]
+        items: list[tuple[str, Any]] = [("Work in ...", None)]
         items += [(layer.name, layer.unique_id) for layer in self._places()]
         fill(self.drawn, items, None)
 
