@@ -223,6 +223,14 @@ def section(tiny, qtbot):
     assert widget.controller.worker.join(10)
 
 
+def test_objects_of_somebody_else_are_not_called_drawn_by_hand(section, qtbot):
+    viewer = section._control.viewer
+    section._curating.use_layer(viewer.add_labels(np.eye(40, dtype=np.int32), name="of Cellpose"))
+    section._curating.measure()
+    qtbot.waitUntil(lambda: section.model.rowCount() == 1, timeout=10_000)
+    assert section.model.data(section.model.index(0, 3)) == "other"
+
+
 def test_planes_are_offered_only_where_there_are_several(section, qtbot):
     viewer = section._control.viewer
     assert not section.scope.isVisible()

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Labels
 
-_LEAST_ON_SCREEN, _WANTED_ON_SCREEN = 48, 96  # pixels across: a smaller object is zoomed in on
+_LEAST_ON_SCREEN, _WANTED_ON_SCREEN = 40, 64  # pixels across: a smaller object is zoomed in on
 _FIELD_ON_SCREEN = 400  # fits into the smallest window
 _PART = 0.2  # of the window that an object takes when it is judged
 

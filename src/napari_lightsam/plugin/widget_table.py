@@ -27,7 +27,7 @@ _TIPS = (
     "Area on this plane; in all planes, the volume.",
     "How sure the model is, from 0 to 1. Sort by it to look at doubtful objects first.",
     "auto: by Segment everything. prompt: from clicks or a box. propagated: followed from another plane. "
-    "manual: painted, or from elsewhere. edited: its pixels changed since.",
+    "other: painted, or from elsewhere. edited: its pixels changed since.",
     "Accepted by you.",
 )
 
@@ -90,7 +90,7 @@ class ObjectModel(QAbstractTableModel):
         if column == 2:
             return "" if math.isnan(table.scores[at]) else f"{table.scores[at]:.2f}"
         if column == 3:
-            return table.sources[at]
+            return "other" if table.sources[at] == "manual" else table.sources[at]
         return "✓" if int(table.labels[at]) in self._accepted else ""
 
     def headerData(
