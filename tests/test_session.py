@@ -148,3 +148,11 @@ def test_reading_a_session_needs_neither_napari_nor_qt_nor_torch(tmp_path, image
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.skipif(os.name == "nt" or sys.platform == "darwin", reason="all names of files are text there")
+def test_an_image_whose_name_is_no_text_is_named(tmp_path):
+    path = tmp_path / os.fsdecode(b"\xb5m.tif")  # as older programs wrote a Greek letter
+    path.write_bytes(b"anything")
+    write_session(tmp_path / "a.lightsam", Session(image=path))
+    assert read_session(tmp_path / "a.lightsam").image == path

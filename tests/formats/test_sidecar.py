@@ -24,8 +24,12 @@ RECORD = Record(
 
 @pytest.mark.parametrize(
     "record",
-    [RECORD, replace(RECORD, pixel_size=None, object_size=None, settings={}, outputs={})],
-    ids=["full", "bare"],
+    [
+        RECORD,
+        replace(RECORD, pixel_size=None, object_size=None, settings={}, outputs={}),
+        replace(RECORD, input="\udcb5m.tif"),  # a byte of a name on Linux that is no text
+    ],
+    ids=["full", "bare", "a name that is no text"],
 )
 def test_a_record_comes_back_as_it_was(tmp_path: Path, record: Record) -> None:
     write_record(tmp_path / "a_labels.json", record)

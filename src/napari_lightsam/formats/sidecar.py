@@ -107,7 +107,9 @@ def write_record(path: Path, record: Record) -> None:
 def save_record(path: Path, record: Record) -> None:
     """Write a record as `write_record` does, but directly to a file that has no name yet."""
     content = {"application": APPLICATION, **asdict(record)}
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    # names of files on Linux may hold bytes that are no text: JSON writes them as it would write letters
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def read_record(path: Path) -> Record:

@@ -101,8 +101,10 @@ def write_document(path: str | os.PathLike[str], document: Document) -> None:
     arrays: dict[str, NDArray[Any]] = {}
     content = _to_plain(document, path, arrays)
     types = _stored_types(content)
-    # in ASCII, since names of files on Linux may hold bytes that are no UTF-8
-    text = json.dumps(content, allow_nan=False, indent=1).encode()
+    # names of files on Linux may hold bytes that are no text: JSON writes them as it would write letters
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, indent=1).encode(
+        errors="backslashreplace"
+    )
     sizes = [a.size * np.dtype(stored).itemsize for a, stored in zip(arrays.values(), types, strict=True)]
     if len(text) > LARGEST_JSON or max(sizes, default=0) > LARGEST_ARRAY or len(arrays) >= MOST_MEMBERS:
         raise FileError(f"{path} would be too large to be opened again. Save fewer or smaller layers.")

@@ -152,8 +152,10 @@ def write_session(path: str | os.PathLike[str], session: Session) -> None:
             "time": choice.time,
         },
     }
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     with written_whole(path) as part:
-        part.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        # names of files on Linux may hold bytes that are no text: JSON writes them as it would write letters
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
