@@ -43,6 +43,31 @@ def segmenter():
     return load_segmenter("lightsam", device="cpu", precision="float32", runtime="torch")
 
 
+@pytest.fixture(scope="module")
+def kept_models():
+    """Those of `loaded_once`."""
+    return {}
+
+
+@pytest.fixture
+def loaded_once(kept_models, monkeypatch):
+    """Models that are loaded alike are one and the same: loading takes two seconds, and has its own tests."""
+    from napari_lightsam.engine import segmenter as engine
+
+    load = engine.load_segmenter
+
+    def load_segmenter(name="lightsam", *, cache=False, **how):
+        if cache:
+            return load(name, cache=cache, **how)
+        wanted = {"device": "auto", "precision": "auto", "runtime": "auto", **how}
+        key = str(name), *wanted.values()
+        if key not in kept_models:
+            kept_models[key] = load(name, **how)
+        return kept_models[key]
+
+    monkeypatch.setattr(engine, "load_segmenter", load_segmenter)
+
+
 @pytest.fixture(scope="session")
 def sample() -> Callable[[str], Sample]:
     """Read a bundled image and its ground-truth labels by name."""

@@ -66,7 +66,7 @@ def working_folder(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.mark.parametrize("document", _with("python"))
-def test_the_python_of_a_document_runs_from_top_to_bottom(document, working_folder):
+def test_the_python_of_a_document_runs_from_top_to_bottom(document, working_folder, loaded_once):
     names: dict[str, Any] = {"__name__": "__main__"}
     for number, code in enumerate(blocks(document, "python"), start=1):
         exec(compile(code, f"{document.name}, block {number}", "exec"), names)

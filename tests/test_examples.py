@@ -22,7 +22,9 @@ def test_there_are_examples():
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_the_examples_of_a_module_run(name, capsys):
+def test_the_examples_of_a_module_run(name, capsys, request):
+    if name != "napari_lightsam.engine.segmenter":  # where the examples of loading are
+        request.getfixturevalue("loaded_once")
     result = doctest.testmod(import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
     assert result.attempted > 0
     assert result.failed == 0, capsys.readouterr().out

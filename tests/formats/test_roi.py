@@ -94,10 +94,11 @@ def test_rois_come_back_as_the_labels_they_were(tmp_path: Path, awkward: np.ndar
     np.testing.assert_array_equal(back.labels, labels)
 
 
-def test_70_000_objects_come_back(tmp_path: Path, many: np.ndarray) -> None:
-    write_objects(tmp_path / "a.zip", Objects(many))
+def test_more_objects_than_a_plain_zip_file_can_list_come_back(tmp_path: Path) -> None:
+    labels = np.arange(1, 256 * 257 + 1).reshape(256, 257)  # 65,792 of one pixel, the quickest ones
+    write_objects(tmp_path / "a.zip", Objects(labels))
 
-    np.testing.assert_array_equal(read_rois(tmp_path / "a.zip").labels, many)
+    np.testing.assert_array_equal(read_rois(tmp_path / "a.zip").labels, labels)
 
 
 def test_objects_beyond_the_reach_of_16_bits_are_exact(tmp_path: Path) -> None:
