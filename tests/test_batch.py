@@ -9,10 +9,9 @@ import shutil
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -21,60 +20,22 @@ import roifile
 import tifffile
 import zarr
 from PIL import Image
-from skimage.measure import label as label_objects
 
 import napari_lightsam
 from napari_lightsam.batch import BatchReport, BatchSettings, Recipe, segment_many
 from napari_lightsam.batch.inputs import BATCH_OUTPUTS, BATCH_RECORD, find_jobs
 from napari_lightsam.engine.config import EverythingConfig
-from napari_lightsam.engine.progress import Progress, drain
+from napari_lightsam.engine.progress import drain
 from napari_lightsam.engine.stack import estimate_stack_size, segment_stack
 from napari_lightsam.errors import ConfigError, FileError, ImageError, LightSamError
 from napari_lightsam.formats.convert import read_objects
 from napari_lightsam.formats.export import FORMATS
 from napari_lightsam.formats.images import read_image
 from napari_lightsam.formats.sidecar import hash_file, read_record, write_record
-
-if TYPE_CHECKING:
-    from collections.abc import Generator
+from thresholder import Thresholder
 
 SAMPLES = Path(napari_lightsam.__file__).parent / "samples"
 SUFFIXES = ("_labels.tif", "_objects.csv", "_labels.json")
-
-
-@dataclass
-class Thresholder:
-    """Stands in for a model where only the plumbing is tested: bright regions are objects."""
-
-    spec = SimpleNamespace(name="thresholder")
-    source = "thresholder"
-    weights_hash: str = "00"
-    device = "cpu"
-    precision = "float32"
-    runtime_name = "torch"
-    device_reason = "cpu because it is a test."
-    size: float | None = 20.0
-    stop: Exception | None = None
-    calls: int = 0
-    looks: int = 0
-
-    def everything(
-        self, plane: np.ndarray, config: EverythingConfig, *, rgb: bool
-    ) -> Generator[Progress, None, SimpleNamespace]:
-        self.calls += 1
-        self.rgb = rgb
-        self.used = config.object_size
-        yield Progress("segmenting", 0, 1)
-        if self.stop is not None:
-            raise self.stop
-        grey = plane.mean(axis=-1) if plane.ndim == 3 else plane
-        labels = label_objects(grey > max(float(grey.mean()) * 1.5, 5)).astype(np.int32)
-        scores = np.full(labels.max(), 0.9, np.float32)
-        return SimpleNamespace(labels=labels, scores=scores, object_size=config.object_size, advice="")
-
-    def estimate_object_size(self, plane: np.ndarray, *, rgb: bool) -> float | None:
-        self.looks += 1
-        return self.size if plane.max() > 0 else None
 
 
 def discs(radius: int = 10, n: int = 3) -> np.ndarray:

@@ -175,7 +175,7 @@ def test_a_colour_image_gives_the_same_objects_with_and_without_a_channel(
 
 @pytest.mark.parametrize(("channel", "fitting"), [(1, ["A/well", "histology"]), ("GFP", ["A/well"])], ids=str)
 def test_images_without_the_chosen_channel_fail_alone(plate, tmp_path: Path, channel, fitting: list) -> None:
-    from test_batch import Thresholder
+    from thresholder import Thresholder
 
     recipe = Recipe(BatchSettings(EverythingConfig(object_size=26), channel=channel, z="max"))
     report = drain(segment_many([plate[0]], tmp_path / "out", recipe, segmenter=Thresholder()))
@@ -189,7 +189,7 @@ def test_images_without_the_chosen_channel_fail_alone(plate, tmp_path: Path, cha
 
 
 def test_a_channel_that_no_image_has_is_refused_before_any_work(plate, tmp_path: Path) -> None:
-    from test_batch import Thresholder
+    from thresholder import Thresholder
 
     model = Thresholder()
     recipe = Recipe(BatchSettings(EverythingConfig(object_size=26), channel="Cy5", z="max"))
@@ -257,10 +257,14 @@ def test_the_report_shows_everything_and_needs_nothing_else(done, segmenter) -> 
 STOPPED = """
 import os, signal, sys
 from pathlib import Path
+from types import SimpleNamespace
 sys.path.insert(0, {tests!r})
-from test_batch import Thresholder
-import napari_lightsam.engine.segmenter as engine
-engine.load_segmenter = lambda *_, **__: Thresholder()
+from thresholder import Thresholder
+engine = {{  # without torch, which takes seconds to import
+    "segmenter": SimpleNamespace(load_segmenter=lambda *_, **__: Thresholder()),
+    "stack": SimpleNamespace(StackSegmentation=type(None)),
+}}
+sys.modules |= {{f"napari_lightsam.engine.{{name}}": module for name, module in engine.items()}}
 replace = os.replace
 def replaced(part, path):
     if Path(path).name == {before!r}:
@@ -284,7 +288,7 @@ STOPS = (  # between the names of one result, and among the tables of the batch
 def test_a_run_that_is_stopped_and_killed_again_and_again_ends_with_the_same_files(
     plate, tmp_path: Path
 ) -> None:
-    from test_batch import Thresholder
+    from thresholder import Thresholder
 
     folder, _ = plate
     before = hashes(folder)
