@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import timm
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from napari_lightsam.model.layers import neck
 from napari_lightsam.model.spec import TINY_VIT_WIDTHS
+from napari_lightsam.model.without_triton import import_timm
+
+timm = import_timm()
 
 _HEAD = 32  # channels of an attention head, in every TinyViT
 
