@@ -63,7 +63,8 @@ def workers(running: subprocess.Popen[str]) -> list[int]:
         except OSError:
             continue
         ours = int(fields[3]) == running.pid and int(path.parent.name) != running.pid
-        if ours and fields[0] != "Z" and b"resource_tracker" not in what:
+        # one that has no memory any more has ended, though the system is not done with it
+        if ours and what and fields[0] != "Z" and b"resource_tracker" not in what:
             found.append(int(path.parent.name))
     return found
 
