@@ -174,9 +174,9 @@ def segment_slide(
         told = threads if threads is not None else pool.threads_each()
         told = None if pool.name == "threads" else told
         with ExitStack() as held:
+            if isinstance(model, str) and pool.name == "threads":
+                model = load_model(model, settings)
             source = model if isinstance(model, str) else WorkerModel.of(model, told)
-            if isinstance(source, str) and pool.name == "threads":
-                source = WorkerModel.of(load_model(source, settings), told)
             if not isinstance(source, str):
                 held.callback(source.forget)
             slide = _Slide(source, told, settings, place, block, chunk, overwrite)
