@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_lightsam.errors import FileError
 from napari_lightsam.formats.atomic import written_whole
+from napari_lightsam.formats.plain_json import to_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -107,9 +108,7 @@ def write_record(path: Path, record: Record) -> None:
 def save_record(path: Path, record: Record) -> None:
     """Write a record as `write_record` does, but directly to a file that has no name yet."""
     content = {"application": APPLICATION, **asdict(record)}
-    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    # names of files on Linux may hold bytes that are no text: JSON writes them as it would write letters
-    path.write_text(text, encoding="utf-8", errors="backslashreplace")
+    path.write_text(to_json(content, indent=2) + "\n", encoding="utf-8")
 
 
 def read_record(path: Path) -> Record:

@@ -13,6 +13,7 @@ import numpy as np
 from napari_lightsam.errors import FileError
 from napari_lightsam.formats.atomic import written_whole
 from napari_lightsam.formats.memory import check_memory
+from napari_lightsam.formats.plain_json import to_json
 from napari_lightsam.session.document import Document, LabelRecord, Run
 from napari_lightsam.session.fields import Fields, is_number, plain
 from napari_lightsam.session.picture import ImageRecord, find_image, written_paths
@@ -101,10 +102,7 @@ def write_document(path: str | os.PathLike[str], document: Document) -> None:
     arrays: dict[str, NDArray[Any]] = {}
     content = _to_plain(document, path, arrays)
     types = _stored_types(content)
-    # names of files on Linux may hold bytes that are no text: JSON writes them as it would write letters
-    text = json.dumps(content, ensure_ascii=False, allow_nan=False, indent=1).encode(
-        errors="backslashreplace"
-    )
+    text = to_json(content, indent=1, allow_nan=False).encode()
     sizes = [a.size * np.dtype(stored).itemsize for a, stored in zip(arrays.values(), types, strict=True)]
     if len(text) > LARGEST_JSON or max(sizes, default=0) > LARGEST_ARRAY or len(arrays) >= MOST_MEMBERS:
         raise FileError(f"{path} would be too large to be opened again. Save fewer or smaller layers.")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from napari_lightsam.engine.config import Mode
 from napari_lightsam.errors import FileError
 from napari_lightsam.formats.atomic import written_whole
+from napari_lightsam.formats.plain_json import to_json
 from napari_lightsam.formats.zarrs import is_zarr
 
 if TYPE_CHECKING:
@@ -152,10 +153,8 @@ def write_session(path: str | os.PathLike[str], session: Session) -> None:
             "time": choice.time,
         },
     }
-    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     with written_whole(path) as part:
-        # names of files on Linux may hold bytes that are no text: JSON writes them as it would write letters
-        part.write_text(text, encoding="utf-8", errors="backslashreplace")
+        part.write_text(to_json(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
