@@ -84,7 +84,8 @@ def as_python(document: Document, path: Path | None = None) -> str:
             kept.append(value)
         else:
             (found if how.source == "auto" else prompted).append(value)
-    body = [_pixels(document, path)]
+    parts = [image.path is not None and not _is_all_of(image.path, image) for image in document.images]
+    body = [_pixels(document, path, parts)]
     model = next((made[value].model for value in [*found, *prompted]), "")
     if model:
         body.append(_load(document, model))
@@ -105,7 +106,7 @@ def as_python(document: Document, path: Path | None = None) -> str:
         *(["from napari_lightsam import segment_everything"] if found else []),
         *(["from napari_lightsam.engine.masks import by_size, one_piece"] if prompted else []),
         *(["from napari_lightsam.plugin.made import mask_from, overlay"] if prompted else []),
-        *_reading(document, path, kept),
+        *_reading(document, path, kept, parts),
     ]
     return _head(document, imports) + "".join(body)
 
@@ -142,9 +143,8 @@ def _is_all_of(path: Path, image: ImageRecord) -> bool:
         return True
 
 
-def _reading(document: Document, path: Path | None, kept: Sequence[int]) -> list[str]:
+def _reading(document: Document, path: Path | None, kept: Sequence[int], parts: Sequence[bool]) -> list[str]:
     files = [image.path is not None for image in document.images]
-    parts = [image.path is not None and not _is_all_of(image.path, image) for image in document.images]
     samples = [_sample(image) is not None for image in document.images]
     others = not all(file or sample for file, sample in zip(files, samples, strict=True))
     lines = []
@@ -163,11 +163,11 @@ def _reading(document: Document, path: Path | None, kept: Sequence[int]) -> list
     return lines
 
 
-def _pixels(document: Document, path: Path | None) -> str:
+def _pixels(document: Document, path: Path | None, parts: Sequence[bool]) -> str:
     lines = []
     for number, image in enumerate(document.images):
         name = "image" if not number else f"image_{number}"
-        if image.path is not None and not _is_all_of(image.path, image):
+        if parts[number]:
             lines.append(
                 f"{name} = np.asarray(read_pixels(ImageRecord(name={image.name!r}, shape={image.shape}, "
                 f"dtype={image.dtype!r}, path=Path({str(image.path)!r}), pixels_hash={image.pixels_hash!r}), "
