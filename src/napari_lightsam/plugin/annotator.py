@@ -125,10 +125,7 @@ class Annotator:
         NoPlane
             There is no image, or no plane of it on display; the message says why.
         """
-        image = self.image
-        if image is None:
-            raise NoPlane("Open an image first: drag a file into the window.")
-        return displayed_plane(image, self.viewer)
+        return self.image_and_plane()[1]
 
     def start_points(self) -> Points:
         """Make our Points layer the active one, ready for clicks, and create it when it is missing."""
@@ -154,17 +151,19 @@ class Annotator:
         NoPlane
             As `plane`.
         """
-        plane = self.plane()
-        image = self.image
-        assert image is not None  # plane() raises without an image
-        return image, plane
+        image = self._need_image()
+        return image, displayed_plane(image, self.viewer)
 
     def _image_at_rest(self) -> tuple[Image, Plane]:
         """Return the image and the plane that is on display, or would be in the 2-D view."""
+        image = self._need_image()
+        return image, resting_plane(image, self.viewer)
+
+    def _need_image(self) -> Image:
         image = self.image
         if image is None:
             raise NoPlane("Open an image first: drag a file into the window.")
-        return image, resting_plane(image, self.viewer)
+        return image
 
     def note_edit(self) -> None:
         """Keep the prompts as they are now as a step to go back to, and tell of them."""

@@ -142,10 +142,15 @@ def input_key(layer: Image) -> str:
     return str(ours(layer).get("input_key") or layer.unique_id)
 
 
+def note_of_image(layer: Image) -> dict[str, Any]:
+    """Return what is noted about an image, to be added to."""
+    note: dict[str, Any] = layer.metadata.setdefault(METADATA_KEY, {"role": Role.IMAGE, "version": 1})
+    return note
+
+
 def renew_key(layer: Image) -> None:
     """Call an image by another name in what is noted of objects: its pixels are others from now on."""
-    note = layer.metadata.setdefault(METADATA_KEY, {"role": Role.IMAGE, "version": 1})
-    note["input_key"] = uuid.uuid4().hex
+    note_of_image(layer)["input_key"] = uuid.uuid4().hex
 
 
 def find(viewer: ViewerModel, role: str, owner: str) -> Any | None:

@@ -203,7 +203,7 @@ class WorkRegion:
     def _set(
         self, image: Image, plane: Plane, box: Region, polygons: Sequence[list[list[float]]] = ()
     ) -> None:
-        note = image.metadata.setdefault(METADATA_KEY, {"role": Role.IMAGE, "version": 1})
+        note = layers.note_of_image(image)
         note["work_region"] = {"axes": list(plane.axes), "box": [int(side) for side in box]}
         if polygons:
             note["work_region"]["polygons"] = list(polygons)

@@ -10,7 +10,6 @@ from psygnal import Signal
 from napari_lightsam.engine.progress import Progress
 from napari_lightsam.errors import FileError
 from napari_lightsam.plugin import layers
-from napari_lightsam.plugin.axes import METADATA_KEY
 from napari_lightsam.plugin.messages import report_error, report_info
 from napari_lightsam.plugin.sessions_autosave import Autosave
 from napari_lightsam.plugin.sessions_hashes import Hashes
@@ -168,8 +167,7 @@ class Sessions:
         kept = self.autosave.of(image)
         writing, layer = self.autosave.writing, layers.by_id(self._control.viewer, image)
         if layer is not None:  # for whoever closes the tool and opens it again
-            note = layer.metadata.setdefault(METADATA_KEY, {"role": "image", "version": 1})
-            note["session_file"] = str(path.absolute())
+            layers.note_of_image(layer)["session_file"] = str(path.absolute())
         former = writing.where(kept, document)
         with writing.lock:
             kept.path, kept.saved = path, version
