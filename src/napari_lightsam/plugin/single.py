@@ -180,10 +180,8 @@ class SingleObjects:
         ]
         active = new[-1] if new else len(objects) - 1
         weights = self._inference.weights_hash(settings.model)
-        self.answer = answer = Answer(plane, objects, found, chosen, active, settings, request.seen, weights)
-        self._outline()
-        # the outline is painted before anything is said about it
-        self._worker.later(lambda: self._tell() if self.answer is answer else None)
+        self.answer = Answer(plane, objects, found, chosen, active, settings, request.seen, weights)
+        self._show_answer()
 
     def _show_answer(self) -> None:
         self._outline()

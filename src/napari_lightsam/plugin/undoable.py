@@ -38,19 +38,24 @@ def go(labels: Labels, act: Callable[[], object]) -> bool:
     act
         Its `undo` or `redo`: napari has it drawn anew where there is a step, and does nothing where not.
     """
-    was_visible, told = labels.visible, list[object]()
+    was_visible, was_step = labels.visible, False
+
+    def note(event: Any) -> None:
+        nonlocal was_step
+        was_step = True
+
     show(labels)
     emitters = labels.events.set_data, labels.events.reload  # the latter where napari draws later
     for emitter in emitters:
-        emitter.connect(told.append)
+        emitter.connect(note)
     try:
         act()
     finally:
         for emitter in emitters:
-            emitter.disconnect(told.append)
-    if not told and not was_visible:
+            emitter.disconnect(note)
+    if not was_step and not was_visible:
         labels.visible = False
-    return bool(told)
+    return was_step
 
 
 def show(labels: Labels) -> None:

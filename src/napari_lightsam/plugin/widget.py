@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     import napari
 
 _SOON = 120  # milliseconds, in which what was done is answered and painted; the dock follows then
+_SAID = 3  # lines
 _WIDGETS: weakref.WeakSet[LightSamWidget] = weakref.WeakSet()
 
 
@@ -137,7 +138,8 @@ class LightSamWidget(QWidget):
         self.status = QLabel()
         self.status.setWordWrap(True)
         self.status.setContentsMargins(6, 2, 6, 4)
-        self.status.setMinimumHeight(2 * self.status.fontMetrics().lineSpacing() + 6)
+        # most of what is said fits: with every change of its height, all of the dock is laid out and painted
+        self.status.setMinimumHeight(_SAID * self.status.fontMetrics().lineSpacing() + 6)
         self.status.setAlignment(Qt.AlignmentFlag.AlignTop)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
@@ -281,11 +283,12 @@ class LightSamWidget(QWidget):
     # --- what is shown -------------------------------------------------------------------------------
 
     def _refresh_soon(self, event: Any = None) -> None:
-        """Bring everything in step once what was done is painted: one new layer is told of many times."""
-        if self.is_open:
-            self.status.setText(self.controller.status)
-            if not self._soon.isActive():  # else edits without end would put it off
-                self._soon.start(_SOON)
+        """Bring everything in step once what was done is painted: one new layer is told of many times.
+
+        The status too: where nothing but the canvas has changed, Qt composes the window in half the time.
+        """
+        if self.is_open and not self._soon.isActive():  # else edits without end would put it off
+            self._soon.start(_SOON)
 
     def _refresh(self) -> None:
         """Bring every section in step with the controller; what cannot be used says why."""
