@@ -195,7 +195,7 @@ def test_cancel_ends_the_lesson_and_keeps_nothing(widget, qtbot, teacher):
     widget.teach.row.cancel_button.click()
     qtbot.waitUntil(teacher.closed.is_set, timeout=10_000)
     assert widget.teach.button.isVisible()
-    assert "nothing was kept" in widget.status.text()
+    qtbot.waitUntil(lambda: "nothing was kept" in widget.status.text())
     assert widget.controller.teaching.last is None
 
 
@@ -209,7 +209,7 @@ def test_a_cancel_while_the_model_is_being_saved_says_so_and_loses_nothing(widge
     teacher.saved.set()
     wait(qtbot, widget)
     assert widget.controller.teaching.last is not None
-    assert "is taught and saved" in widget.status.text()
+    qtbot.waitUntil(lambda: "is taught and saved" in widget.status.text())
 
 
 def test_a_cancel_that_comes_too_late_loses_nothing(widget, qtbot, teacher):
@@ -257,7 +257,7 @@ def test_a_refusal_is_told_and_leaves_everything_as_it_was(widget, qtbot, teache
     widget.teach.button.click()
     wait(qtbot, widget)
     assert ("error", "9 objects are too few. Outline more.") in notes
-    assert "without a new model" in widget.status.text()
+    qtbot.waitUntil(lambda: "without a new model" in widget.status.text())
     assert widget.teach.button.isVisible()
     assert not widget.teach.result.isVisible()
 

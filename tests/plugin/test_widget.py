@@ -16,7 +16,7 @@ from napari_lightsam.plugin import widget as widget_module
 from napari_lightsam.plugin.layers import ours
 from napari_lightsam.plugin.widget import LightSamWidget
 from napari_lightsam.plugin.widget_models import describe
-from napari_lightsam.plugin.widget_parts import MainThread, Pace
+from napari_lightsam.plugin.widget_parts import MainThread
 
 
 @pytest.fixture
@@ -392,36 +392,6 @@ def test_closing_the_dock_removes_prompts_keeps_results_and_ends_the_thread(widg
 def test_the_widget_is_found_again_for_its_viewer(widget, viewer):
     assert LightSamWidget.of(viewer) is widget
     assert LightSamWidget.of(ViewerModel()) is None
-
-
-@pytest.mark.parametrize(
-    ("steps", "text"),
-    [
-        pytest.param([(0, "a", 0, 4), (10, "a", 1, 4)], "about 30 s left", id="seconds"),
-        pytest.param([(0, "a", 0, 3), (600, "a", 1, 3)], "about 20 min left", id="minutes"),
-        pytest.param([(0, "a", 0, 4), (5, "a", 0, 4)], "", id="nothing done yet"),
-        pytest.param([(0, "a", 0, 4), (0.1, "a", 1, 4)], "", id="too early to say"),
-        pytest.param([(0, "a", 0, 0), (5, "a", 3, 0)], "", id="not counted"),
-        pytest.param(
-            [(0, "size", 0, 1), (90, "a", 0, 4), (95, "b", 0, 4), (105, "a", 1, 4)],
-            "about 30 s left",
-            id="stages before the count do not matter",
-        ),
-        pytest.param(
-            [(0, "a", 0, 40), (5, "b", 10, 40), (10, "a", 10, 40), (15, "b", 20, 40)],
-            "about 15 s left",
-            id="stages that take turns",
-        ),
-        pytest.param(
-            [(0, "a", 0, 9), (50, "a", 9, 9), (60, "b", 2, 4), (70, "b", 3, 4)],
-            "about 10 s left",
-            id="a new count",
-        ),
-    ],
-)
-def test_time_left_is_said_in_words(steps, text):
-    pace = Pace()
-    assert [pace.note(at, Progress(stage, done, total)) for at, stage, done, total in steps][-1] == text
 
 
 def test_what_was_delivered_during_a_call_that_fails_is_done_all_the_same(qtbot, qapp):

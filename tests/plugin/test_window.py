@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QLabel, QMainWindow
 from real_window import ONLY_WITH_A_DISPLAY, iou, key, mouse, pump
 
 pytestmark = ONLY_WITH_A_DISPLAY
@@ -137,9 +138,13 @@ def test_a_run_is_cancelled_within_a_second_and_leaves_the_window_alive(window, 
     widget.controller.everything.progress.connect(steps.append)
     widget.everything.button.click()
     pump(qapp, lambda: any(step is not None and step.total > 0 for step in steps))
+    bar = next(x for x in qapp.topLevelWidgets() if isinstance(x, QMainWindow)).statusBar()
+    (sign,) = [label.movie() for label in bar.findChildren(QLabel) if label.movie()]
+    assert sign.speed() < 100  # each of its pictures has the whole window composed
     started = time.monotonic()
     widget.everything.row.cancel_button.click()
     qapp.processEvents()
+    assert sign.speed() == 100
     assert not widget.everything.row.isVisible()
     assert widget.everything.button.isEnabled()
     assert time.monotonic() - started < 1

@@ -19,7 +19,8 @@ from qtpy.QtWidgets import (
 )
 
 from napari_lightsam.plugin.widget_folded import FoldedSection
-from napari_lightsam.plugin.widget_parts import ProgressRow, enable, fill, show_if, wide
+from napari_lightsam.plugin.widget_parts import enable, fill, show_if, wide
+from napari_lightsam.plugin.widget_progress import ProgressRow
 
 if TYPE_CHECKING:
     from napari_lightsam.plugin.controller import Controller

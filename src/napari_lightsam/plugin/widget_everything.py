@@ -27,7 +27,8 @@ from napari_lightsam.plugin.axes import AxisRole, NoPlane, level0, roles_of
 from napari_lightsam.plugin.scope import Scope, add_region, name_of_plane, stack_axis
 from napari_lightsam.plugin.widget_folded import FoldedSection
 from napari_lightsam.plugin.widget_lengths import LengthBox
-from napari_lightsam.plugin.widget_parts import ProgressRow, fill, show_if, wide
+from napari_lightsam.plugin.widget_parts import fill, show_if, wide
+from napari_lightsam.plugin.widget_progress import ProgressRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable

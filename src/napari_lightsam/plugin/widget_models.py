@@ -11,7 +11,8 @@ from qtpy.QtWidgets import QComboBox, QFileDialog, QPushButton, QVBoxLayout, QWi
 
 from napari_lightsam.engine.download import list_models
 from napari_lightsam.engine.registry import find_model, known_models
-from napari_lightsam.plugin.widget_parts import ProgressRow, show_if, wide
+from napari_lightsam.plugin.widget_parts import show_if, wide
+from napari_lightsam.plugin.widget_progress import ProgressRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -1,30 +1,21 @@
-"""Small parts of the dock widget: icons, the progress row, the choosers that appear only when needed."""
+"""Small parts of the dock widget: icons, and the choosers that appear only when needed."""
 
 from __future__ import annotations
 
-import io
-import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from napari.utils import cancelable_progress
 from qtpy.QtCore import QObject, QPointF, QRectF, QSize, Qt, Signal  # type: ignore[attr-defined]
 from qtpy.QtGui import QColor, QIcon, QPainter, QPen, QPixmap, QPolygonF
 from qtpy.QtWidgets import (
     QComboBox,
     QFormLayout,
-    QHBoxLayout,
     QLabel,
-    QProgressBar,
-    QPushButton,
     QSizePolicy,
-    QVBoxLayout,
     QWidget,
 )
 
-from napari_lightsam.engine.progress import Progress
 from napari_lightsam.plugin.axes import AxisRole
-from napari_lightsam.plugin.lesson_time import Timed
 from napari_lightsam.plugin.prompts import COLOURS, NEGATIVE, POSITIVE
 
 if TYPE_CHECKING:
@@ -161,136 +152,6 @@ def heading(text: str) -> QLabel:
     label.setFont(font)
     label.setContentsMargins(0, 6, 0, 0)
     return label
-
-
-class ProgressRow(QWidget):
-    """A bar, the time left, a Cancel button, and the same in napari's activity dock.
-
-    Parameters
-    ----------
-    title
-        Name of the work in the activity dock.
-    on_cancel
-        Called by either Cancel button.
-    tip
-        What the button does.
-    """
-
-    def __init__(self, title: str, on_cancel: Callable[[], object], tip: str) -> None:
-        super().__init__()
-        self._title, self._on_cancel = title, on_cancel
-        self._activity: Any = None
-        self._stage, self._shown = "", 0.0
-        self._pace = Pace()
-        self._total = 0
-        self.bar = QProgressBar()
-        self.bar.setTextVisible(False)
-        self.bar.setMaximumHeight(12)
-        self.bar.setAccessibleName(title)
-        self.text = QLabel()
-        self.text.setWordWrap(True)
-        self.cancel_button = QPushButton("Cancel")
-        self.cancel_button.setToolTip(tip)
-        self.cancel_button.clicked.connect(lambda: on_cancel())
-        row = QHBoxLayout()
-        row.setContentsMargins(0, 0, 0, 0)
-        row.addWidget(self.bar, 1)
-        row.addWidget(self.cancel_button)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(row)
-        layout.addWidget(self.text)
-        self.setVisible(False)
-
-    def show_progress(self, progress: Progress | None) -> None:
-        """Show how far the work has come; None ends it."""
-        if progress is None:
-            self.finish()
-            return
-        now = time.monotonic()
-        left = self._pace.note(now, progress)
-        if isinstance(progress, Timed):  # who does the work knows better than its counts tell
-            left = "" if progress.left is None else f"about {in_words(progress.left)} left"
-        if progress.stage == self._stage and now - self._shown < 0.1 and progress.done < progress.total:
-            return  # repainting more often would cost more than it tells
-        self._stage, self._shown = progress.stage, now
-        if progress.total == 0 and progress.done:  # a step in between, in which nothing is counted
-            progress = Progress(progress.stage, progress.done, self._total)
-        self._total = progress.total
-        self.setVisible(True)
-        self.bar.setRange(0, progress.total)
-        self.bar.setValue(progress.done)
-        named = ":" in progress.stage  # what stands before it is the name of a file
-        stage = progress.stage if named else progress.stage.capitalize()
-        self.text.setText(stage + (f", {left}" if left else " ..."))
-        self._mirror(progress)
-
-    def _mirror(self, progress: Progress) -> None:
-        if self._activity is None:
-            # its text form is of no use beside the two bars
-            self._activity = cancelable_progress(total=0, desc=self._title, file=io.StringIO())
-        activity = self._activity
-        if activity.is_canceled:
-            self._on_cancel()
-            return
-        if activity.total != progress.total:
-            activity.reset(total=progress.total)
-        # Each of these repaints and handles events, among them perhaps a click on Cancel.
-        description = f"{self._title}: {progress.stage}"
-        if activity.desc.removesuffix(": ") != description:
-            activity.set_description(description)
-        if self._activity is activity and progress.done > activity.n:
-            activity.update(progress.done - activity.n)
-
-    def finish(self) -> None:
-        """Hide the row and leave the activity dock."""
-        show_if(self, False)
-        self._stage, self._total, self._pace = "", 0, Pace()
-        if self._activity is not None:
-            activity, self._activity = self._activity, None
-            activity.close()
-
-
-class Pace:
-    """Tells from the steps of some work how long it will still take.
-
-    Stages may take turns ("encoding", "segmenting") while one count goes on; a count that starts again is
-    other work. Nothing is said within the first second, when any guess would be wild.
-
-    Examples
-    --------
-    >>> pace = Pace()
-    >>> [pace.note(now, Progress("segmenting", done, 40)) for now, done in ((0, 0), (0.5, 1), (10, 10))]
-    ['', '', 'about 30 s left']
-    """
-
-    _LEAST = 1.0  # seconds
-
-    def __init__(self) -> None:
-        self._stage, self._since, self._from, self._done = "", 0.0, 0, 0
-
-    def note(self, now: float, step: Progress) -> str:
-        """Take a step at a time in seconds; returns the time left in words, or nothing."""
-        begins = step.done == 0 and step.stage != self._stage
-        if begins or step.done < self._done:
-            self._since, self._from = now, step.done
-        self._stage, self._done = step.stage, step.done
-        gone, made = now - self._since, step.done - self._from
-        if gone < self._LEAST or made <= 0 or step.total < step.done:
-            return ""
-        left = gone / made * (step.total - step.done)
-        return f"about {in_words(left)} left"
-
-
-def in_words(seconds: float) -> str:
-    """Say how long something takes.
-
-    Examples
-    --------
-    >>> in_words(99), in_words(150)
-    ('99 s', '2 min')
-    """
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 class AxisQuestions(QWidget):

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_lightsam.plugin import layers
-from napari_lightsam.plugin.widget_parts import ProgressRow, enable, fill, heading, show_if, wide
+from napari_lightsam.plugin.widget_parts import enable, fill, heading, show_if, wide
+from napari_lightsam.plugin.widget_progress import ProgressRow
 
 if TYPE_CHECKING:
     from napari_lightsam.engine.propagate import Direction

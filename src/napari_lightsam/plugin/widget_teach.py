@@ -24,7 +24,8 @@ from qtpy.QtWidgets import (
 from napari_lightsam.plugin.axes import NoPlane
 from napari_lightsam.plugin.targets import Follower
 from napari_lightsam.plugin.widget_folded import FoldedSection
-from napari_lightsam.plugin.widget_parts import ProgressRow, enable, fill, in_words, show_if, wide
+from napari_lightsam.plugin.widget_parts import enable, fill, show_if, wide
+from napari_lightsam.plugin.widget_progress import ProgressRow, in_words
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
