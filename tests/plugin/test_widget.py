@@ -155,7 +155,8 @@ def test_progress_and_cancel(widget, viewer, qtbot, tiny):
 def test_the_slider_is_followed_at_once_and_the_count_says_so(widget, viewer, qtbot, tiny):
     viewer.add_image(np.zeros((60, 60)), name="cells")
     ready(qtbot, widget)
-    assert not widget.everything.count.isVisible()
+    assert not widget.everything.count.text()
+    assert widget.everything.button.text() == "Segment everything"
     widget.everything.button.click()
     qtbot.waitUntil(lambda: widget.everything.count.text() == "4 objects", timeout=10_000)
     labels = viewer.layers["Everything in cells"]
@@ -167,7 +168,10 @@ def test_the_slider_is_followed_at_once_and_the_count_says_so(widget, viewer, qt
     assert len(tiny.runs) == 1
     widget.everything.mode.setCurrentIndex(3)
     widget.everything.mode.activated.emit(3)
-    assert "press the button again" in widget.everything.count.text()
+    assert widget.everything.button.text() == "Settings have changed: segment again"
+    widget.everything.mode.setCurrentIndex(0)
+    widget.everything.mode.activated.emit(0)
+    assert widget.everything.button.text() == "Segment everything"
 
 
 def test_the_slider_spans_what_the_run_found_and_keeps_a_balance_that_others_chose(

@@ -109,9 +109,9 @@ class LightSamWidget(QWidget):
         self.everything = EverythingSection(self.controller)
         self.click = ClickSection(self.controller)
         self.everything.advanced_form.addRow("Pixel size", self._build_pixel_size())
-        for title, section in (("All objects", self.everything), ("Single objects", self.click)):
-            column.addWidget(heading(title))
-            column.addWidget(section)
+        column.addWidget(self.everything)
+        column.addWidget(heading("Single objects"))
+        column.addWidget(self.click)
         self.stack = StackSection(self.controller)
         column.addWidget(self.stack)
         self.objects = ObjectsSection(self.controller)

@@ -17,6 +17,7 @@ from qtpy.QtWidgets import (
     QLabel,
     QPushButton,
     QSlider,
+    QStackedWidget,
     QVBoxLayout,
     QWidget,
 )
@@ -27,7 +28,7 @@ from napari_lightsam.plugin.axes import AxisRole, NoPlane, level0, roles_of
 from napari_lightsam.plugin.scope import Scope, add_region, name_of_plane, stack_axis
 from napari_lightsam.plugin.widget_folded import FoldedSection
 from napari_lightsam.plugin.widget_lengths import LengthBox
-from napari_lightsam.plugin.widget_parts import fill, show_if, wide
+from napari_lightsam.plugin.widget_parts import fill, heading, rest_focus, wide
 from napari_lightsam.plugin.widget_progress import ProgressRow
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 _DRAW = "draw"
 _PAINTED = 500  # milliseconds, in which what has changed is on the screen
+_START = "Segment everything"
+_AGAIN = "Settings have changed: segment again"
 _STEPS = 100  # of the slider, to either side
 _FIELDS: dict[str, Field[Any]] = {setting.name: setting for setting in fields(EverythingConfig)}
 _SCORES = ("iou_threshold", "stability_threshold", "overlap")
@@ -69,7 +72,26 @@ class EverythingSection(QWidget):
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(4)
-        self.button = QPushButton("Segment everything")
+        column.addLayout(self._build_heading())
+        column.addWidget(self._build_start())
+        column.addLayout(self._build_slider())
+        column.addLayout(self._build_form())
+        column.addWidget(self._build_advanced())
+        self._connect()
+
+    # --- layout --------------------------------------------------------------------------------------
+
+    def _build_heading(self) -> QHBoxLayout:
+        self.count = heading("")
+        row = QHBoxLayout()
+        row.addWidget(heading("All objects"))
+        row.addStretch(1)
+        row.addWidget(self.count)
+        return row
+
+    def _build_start(self) -> QWidget:
+        """Build the button, and what takes its place during a run: nothing else of the dock moves then."""
+        self.button = QPushButton(_START)
         self.button.setMinimumHeight(36)
         font = self.button.font()
         font.setBold(True)
@@ -77,19 +99,10 @@ class EverythingSection(QWidget):
         self.row = ProgressRow(
             "LightSAM", self._everything.stop, tip="Stop now. What was found until then is kept."
         )
-        column.addWidget(self.button)
-        column.addWidget(self.row)
-        column.addLayout(self._build_slider())
-        self.count = QLabel()
-        self.count.setAlignment(Qt.AlignmentFlag.AlignCenter)
-        self.count.setWordWrap(True)
-        self.count.setFont(font)
-        column.addWidget(self.count)
-        column.addLayout(self._build_form())
-        column.addWidget(self._build_advanced())
-        self._connect()
-
-    # --- layout --------------------------------------------------------------------------------------
+        self._start = QStackedWidget()
+        self._start.addWidget(self.button)
+        self._start.addWidget(self.row)
+        return self._start
 
     def _build_slider(self) -> QHBoxLayout:
         self.slider = QSlider(Qt.Orientation.Horizontal)
@@ -317,20 +330,19 @@ class EverythingSection(QWidget):
         )
 
     def _show_run(self, progress: Any) -> None:
+        if progress is not None:
+            rest_focus(self.button)
         self.row.show_progress(progress)
-        show_if(self.button, progress is None)
+        self._start.setCurrentWidget(self.button if progress is None else self.row)
         self._show_count()
 
     def _show_count(self) -> None:
         everything, so_far = self._everything, self._everything.so_far
         count = everything.last.count if so_far is None else so_far
         text = "" if count is None else "1 object" if count == 1 else f"{count} objects"
-        if so_far is not None:
-            text += " so far"
-        elif text and not everything.is_running and everything.needs_a_run(self._control.shown.settings):
-            text += " (settings have changed: press the button again)"
-        self.count.setText(text)
-        self.count.setVisible(bool(text))
+        self.count.setText(text if so_far is None else f"{text} so far")
+        stale = text and not everything.is_running and everything.needs_a_run(self._control.shown.settings)
+        self.button.setText(_AGAIN if stale else _START)
         self._show_balance()
 
     def finish(self) -> None:
