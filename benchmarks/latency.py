@@ -20,9 +20,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import napari
 import numpy as np
 from napari.utils.colormaps import CyclicLabelColormap
+from qtpy.QtCore import QTimer
 from qtpy.QtOpenGLWidgets import QOpenGLWidget
 from qtpy.QtWidgets import QApplication, QWidget
 from scipy import ndimage
+
+from napari_lightsam import EverythingConfig, drain, load_segmenter
+from napari_lightsam.plugin.everything_preview import SOON
 
 from .report import machine, save_results, where, written
 from .scenes import cells_1024, large
@@ -31,6 +35,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from napari.layers import Labels
+    from numpy.typing import NDArray
+
+    from napari_lightsam import Progress
 
     from .scenes import Scene
 
@@ -38,8 +45,11 @@ RESULTS = Path(__file__).resolve().parent / "results" / "latency.json"
 _SIZE = 50.0  # pixels across, of the scenes' nuclei
 _DOCK = 310  # pixels, as wide as the widget asks for
 _LARGE = 4096
-_EARLY = 0.2  # s into a run on an image that is prepared already, in which the bare layer is added
+_LONG = 2560  # pixels of an image that takes some seconds
+_BEFORE = 0.2  # s before the outlines would be shown, when a bare layer is added
 _PATIENCE = 300.0  # s
+_LONG_RUNS = 3  # of each kind
+_STROKES = 10  # as often as a long run draws
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +96,35 @@ class Blocks(NamedTuple):
     """Seconds that a run kept the window from being served, at most.
 
     Without a layer added, and how much of such a block the window's thread itself worked; the layer of
-    outlines added, or a bare one before it; and the result added, until that was painted.
+    outlines added, or a bare one before it, until that was painted; and the result. Then the whole run.
     """
 
     longest: float
     busy: float
     outlines: float
     result: float
+    run: float
+
+
+class Heartbeat(QTimer):
+    """Beats whenever events are served, be it within a call of napari's, and so tells of blocks.
+
+    Attributes
+    ----------
+    blocks
+        From when to when nothing was served, and how much of it the window's thread worked; in seconds.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks: list[tuple[float, float, float]] = []
+        self._last = time.perf_counter(), time.thread_time()
+        self.timeout.connect(self._beat)
+        self.start(0)
+
+    def _beat(self) -> None:
+        (begun, worked), self._last = self._last, (time.perf_counter(), time.thread_time())
+        self.blocks.append((begun, self._last[0], self._last[1] - worked))
 
 
 class Bare:
@@ -112,7 +144,7 @@ class Bare:
         self.app = app
         self.viewer.window.resize(1280, 900)
         self.image = self.viewer.add_image(scene.image, name=scene.name)
-        self.frames = 0
+        self.frames: list[float] = []  # when each was painted
         self._awaited: Callable[[], Any] | None = None
         self._seen: Taken | None = None
         for canvas in self.app.topLevelWidgets():
@@ -120,21 +152,18 @@ class Bare:
                 surface.frameSwapped.connect(self._count)
 
     def _count(self) -> None:
-        self.frames += 1
+        self.frames.append(time.perf_counter())
         if self._awaited is not None and self._seen is None and self._awaited():
-            self._seen = Taken(time.perf_counter(), time.thread_time())
+            self._seen = Taken(self.frames[-1], time.thread_time())
 
-    def wait(self, until: Callable[[], Any]) -> float:
-        """Serve the window until something holds; returns the longest time that it was not served."""
-        end, longest = time.monotonic() + _PATIENCE, 0.0
+    def wait(self, until: Callable[[], Any]) -> None:
+        """Serve the window until something holds."""
+        end = time.monotonic() + _PATIENCE
         while not until():
-            begun = time.perf_counter()
             self.app.processEvents()
-            longest = max(longest, time.perf_counter() - begun)
             if time.monotonic() > end:
                 raise TimeoutError(f"The window of {self.scene.name} did not get there")
             time.sleep(0.0005)
-        return longest
 
     def settle(self) -> None:
         """Let everything that waits be done and painted."""
@@ -212,6 +241,13 @@ class Window(Bare):
         self.control.start("points")
         self.settle()
 
+    def show(self, image: NDArray[Any]) -> None:
+        """Put another image in the place of the one on display, and wait until it can be clicked."""
+        self.image.data = image
+        self.settle()  # the widget looks at it a moment later
+        self.wait(lambda: self.control.shown.ready is not None)
+        self.settle()
+
     def click(self, at: tuple[float, float]) -> Taken:
         """Click an object, until its outline is on the screen."""
         points = self.control.annotator.points
@@ -223,29 +259,50 @@ class Window(Bare):
         Parameters
         ----------
         bare
-            A bare layer is added in its course; a prepared image is done before outlines are shown.
+            A bare layer is added in its course, before the outlines.
         """
         added: list[float] = []
-        count_one = self.viewer.layers.events.inserting.connect(lambda event: added.append(0.0))
-        longest, busy, before = 0.0, 0.0, self.control.results.target
-        self.control.segment_everything()
-        due = time.monotonic() + _EARLY
-        while self.control.results.target == before:
-            count, begun, worked = len(added), time.perf_counter(), time.thread_time()
-            if bare and not added and time.monotonic() > due:
+        started, before = time.perf_counter(), self.control.results.target
+
+        def add_bare(step: Progress | None) -> None:
+            if bare and not added and step is not None and time.perf_counter() - started > SOON - _BEFORE:
                 self.viewer.layers.insert(1, _bare_layer(self.scene.image.shape[:2]))
-            self.app.processEvents()
-            taken = time.perf_counter() - begun
-            if len(added) == count:
-                longest, busy = max(longest, taken), max(busy, time.thread_time() - worked)
-            else:
-                added[-1] = taken
-            time.sleep(0.0005)
-        seen, painting = self.frames, time.perf_counter()
-        self.wait(lambda: self.frames > seen)
-        self.viewer.layers.events.inserting.disconnect(count_one)
-        first = added[0] if len(added) > 1 else 0.0  # of a short run, nothing but its result
-        return Blocks(longest, busy, first, added[-1] + time.perf_counter() - painting)
+
+        self.control.everything.progress.connect(add_bare)
+        noted = self.viewer.layers.events.inserting.connect(lambda _: added.append(time.perf_counter()))
+        heart = Heartbeat()
+        self.control.segment_everything()
+        self.wait(lambda: self.control.results.target != before and self.frames[-1] > added[-1])
+        heart.stop()
+        # napari takes longer to remove a layer than to add one
+        self.wait(lambda: not any("(running)" in layer.name for layer in self.viewer.layers))
+        self.viewer.layers.events.inserting.disconnect(noted)
+        self.control.everything.progress.disconnect(add_bare)
+        painted = [next(frame for frame in self.frames if frame > at) for at in added]
+        spans = list(zip(added, painted, strict=True))
+        others = [x for x in heart.blocks if not any(x[0] < end and begun < x[1] for begun, end in spans)]
+        first = spans[0] if len(spans) > 1 else (0.0, 0.0)  # of a short run, nothing but its result
+        return Blocks(
+            longest=max(end - begun for begun, end, _ in others),
+            busy=max(worked for _, _, worked in others),
+            outlines=first[1] - first[0],
+            result=spans[-1][1] - spans[-1][0],
+            run=painted[-1] - started,
+        )
+
+    def stroke(self, count: int) -> float:
+        """Draw in a bare layer some times while nothing else goes on; returns the longest block."""
+        layer = self.viewer.add_layer(_bare_layer(self.scene.image.shape[:2]))
+        heart = Heartbeat()
+        for number, at in enumerate(centres(self.scene, (_LONG / 2, _LONG / 2), count + 1)):
+            layer.data_setitem(_disc(at, layer.data.shape), 1)
+            self.settle()
+            if number == 0:  # the layer itself is painted too
+                heart.blocks.clear()
+        heart.stop()
+        self.viewer.layers.remove(layer)
+        self.settle()
+        return max(end - begun for begun, end, _ in heart.blocks)
 
     def target(self) -> Labels:
         """Return the layer that objects are saved into."""
@@ -277,7 +334,7 @@ def centres(scene: Scene, near: tuple[float, float], count: int) -> list[tuple[f
 
 
 def measure_clicks(repeat: int) -> list[Line]:
-    """Measure a click on a prepared image, beside the same point and paint in bare layers, and a run."""
+    """Measure a click on a prepared image, beside the same point and paint in bare layers."""
     scene = cells_1024()
     taken, alone, places = [], [], centres(scene, (512, 512), repeat + 1)
     plain_window = Alone(scene)
@@ -292,11 +349,6 @@ def measure_clicks(repeat: int) -> list[Line]:
         taken.append(window.click(at))
         window.control.annotator.clear()
         window.wait(lambda: not window.control.single.answer.masks())
-    window.settle()
-    blocked = window.run_everything()
-    labels = window.target().data
-    plain = window.painted(lambda: window.viewer.add_labels(labels.copy()))
-    usual = window.run_everything(bare=True)
     window.close()
     (wall, busy), (wall_alone, busy_alone) = (
         [statistics.median(part) for part in zip(*given[1:], strict=True)] for given in (taken, alone)
@@ -305,28 +357,44 @@ def measure_clicks(repeat: int) -> list[Line]:
         Line("click", "click to painted preview, 1024 x 1024", wall, wall_alone, 0.060, beyond=False),
         Line("click_thread", "processor time of the window's thread for it", busy, busy_alone, 0.010),
         Line("first_click", "the first click of all, which adds the preview layer", first.wall, None, 0.250),
-        Line(
-            "block",
-            "longest block in an everything run, 1024 x 1024, no layer added",
-            blocked.longest,
-            None,
-            0.050,
-        ),
-        Line(
-            "block_thread",
-            "processor time of the window's thread in a block, at most",
-            blocked.busy,
-            None,
-            0.050,
-        ),
-        Line(
-            "outlines",
-            "the layer of its outlines added, beside a bare layer in such a run",
-            blocked.outlines,
-            usual.outlines,
-            0.050,
-        ),
-        Line("result", "its result on the screen, beside adding a bare layer", blocked.result, plain, 0.050),
+    ]
+
+
+def measure_runs(repeat: int) -> list[Line]:
+    """Measure runs of everything mode: short ones of new images, and long ones that show outlines."""
+    scene, segmenter = cells_1024(), load_segmenter()
+    window = Window(scene)
+    runs, plain, alone = [], [], []
+    for turn in range(repeat // 4 + 1):  # the first of each loads and compiles what the others have
+        image = np.roll(scene.image, 37 * turn, axis=1)
+        begun = time.perf_counter()
+        drain(segmenter.everything(image, EverythingConfig(object_size=_SIZE)))
+        alone.append(time.perf_counter() - begun)
+        window.show(image)
+        runs.append(window.run_everything())
+        labels = window.target().data
+        window.viewer.layers.remove(window.target())
+        plain.append(window.painted(lambda: window.viewer.add_labels(labels.copy())))  # noqa: B023  # at once
+        window.viewer.layers.pop()
+    window.close()
+    window = Window(large(_LONG))
+    window.stroke(1)  # the first layer of a window takes napari longer than all others
+    long = [window.run_everything(bare=turn % 2 == 1) for turn in range(2 * _LONG_RUNS + 1)]
+    stroke = window.stroke(_STROKES)
+    window.close()
+    size, side = f"{scene.image.shape[0]} x {scene.image.shape[1]}", f"{_LONG} x {_LONG}"
+    result, plain_result = statistics.median(x.result for x in runs[1:]), statistics.median(plain[1:])
+    run, script = statistics.median(x.run for x in runs[1:]), statistics.median(alone[1:])
+    longest, shown = (statistics.median(x.longest for x in given) for given in (runs[1:], long[1:]))
+    busy = statistics.median(x.busy for x in [*runs[1:], *long[1:]])
+    outlines, usual = (statistics.median(x.outlines for x in long[1:][first::2]) for first in (1, 0))
+    return [
+        Line("block", f"longest block in a run, {size}, no layer added", longest, None, 0.050),
+        Line("block_thread", "processor time of the window's thread in a block, at most", busy, None, 0.050),
+        Line("block_long", f"longest block in a run that draws outlines, {side}", shown, stroke, 0.050),
+        Line("outlines", f"the layer of outlines added, {side}", outlines, usual, 0.050),
+        Line("result", f"the result of a run on the screen, {size}", result, plain_result, 0.050),
+        Line("run", f"everything, {size}, until it is painted, beside Python", run, script, 0.2 * script),
     ]
 
 
@@ -359,7 +427,7 @@ def measure_commits(repeat: int) -> list[Line]:
 def as_markdown(lines: list[Line], about: dict[str, Any], repeat: int) -> str:
     """Write the table."""
     text = [
-        f"{where(about)}; napari {napari.__version__}; medians of {repeat}, until the frame is painted.",
+        f"{where(about)}; napari {napari.__version__}; medians of {repeat} steps and {repeat // 4} runs, until the frame is painted.",
         "",
         "| step | LightSAM | napari alone | at most | |",
         "|---|---|---|---|---|",
@@ -380,7 +448,8 @@ def main() -> None:
     about = machine()
     with tempfile.TemporaryDirectory(prefix="lightsam-latency-") as folder:
         os.environ["LIGHTSAM_CACHE"] = folder  # nothing of a user's own is gone on with, or left behind
-        lines = [*measure_clicks(options.repeat), *measure_commits(options.repeat)]
+        measures = measure_clicks, measure_runs, measure_commits
+        lines = [line for measure in measures for line in measure(options.repeat)]
     table = as_markdown(lines, about, options.repeat)
     print(table, end="")
     rows = {

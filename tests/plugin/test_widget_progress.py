@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from napari.utils.events import EventedSet
+from napari.utils.progress import progress
 from qtpy.QtGui import QMovie
 from qtpy.QtWidgets import QDockWidget, QLabel, QMainWindow
 
 from napari_lightsam.engine.progress import Progress
+from napari_lightsam.plugin import widget_progress
 from napari_lightsam.plugin.widget_progress import Pace, ProgressRow
 
 
@@ -58,7 +61,8 @@ def test_a_row_does_not_move_by_itself_while_nothing_is_counted(qtbot):
 
 
 @pytest.mark.parametrize("floating", [False, True])
-def test_napari_s_sign_of_activity_is_slow_while_work_goes_on_and_as_before_afterwards(qtbot, floating):
+def test_napari_s_sign_of_activity_is_slow_while_work_goes_on_and_only_then(qtbot, floating, monkeypatch):
+    monkeypatch.setattr(widget_progress, "_LASTING", 0.0)
     row, window, dock, label = made(qtbot), QMainWindow(), QDockWidget(), QLabel()
     movie = QMovie()
     label.setMovie(movie)
@@ -77,3 +81,27 @@ def test_napari_s_sign_of_activity_is_slow_while_work_goes_on_and_as_before_afte
     assert movie.speed() == slow
     row.finish()
     assert movie.speed() == 100
+
+
+def test_napari_s_activity_dock_is_told_of_work_that_takes_longer_than_a_moment(qtbot, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(widget_progress.time, "monotonic", lambda: now[0])
+    told, stopped = [], []
+    monkeypatch.setattr(progress, "_all_instances", told_of := EventedSet())
+    told_of.events.changed.connect(lambda event: told.extend(event.added))
+    row = ProgressRow("some work", lambda: stopped.append(True), tip="Stop.")
+    qtbot.addWidget(row, before_close_func=lambda row: row.finish())
+    row.show_progress(Progress("starting", 0, 0))
+    now[0] += 0.5
+    row.show_progress(Progress("segmenting", 1, 9))
+    assert not told
+    now[0] += 1
+    row.show_progress(Progress("segmenting", 3, 9))
+    assert [(one.desc, one.n, one.total) for one in told] == [("some work: segmenting: ", 3, 9)]
+    told[0].cancel()
+    now[0] += 1
+    row.show_progress(Progress("segmenting", 4, 9))
+    assert stopped
+    row.finish()
+    row.show_progress(Progress("starting", 0, 0))
+    assert len(told) == 1

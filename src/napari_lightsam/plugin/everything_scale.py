@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 _DIGITS = 3  # of a balance that somebody reads, in a script or a file
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)  # without slots, which keep nothing that is cached
 class BalanceScale:
     """Steps over the balances at which objects come and go, all as wide as each other.
 
@@ -29,7 +30,7 @@ class BalanceScale:
 
     balances: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
-    @property
+    @cached_property
     def _changes(self) -> NDArray[np.float64]:
         return np.unique(self.balances[self.balances > -1])
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 _SHOWN = 0.25
 """Seconds between two repaints of a row: Qt composes the whole window, canvas and all, for each."""
 
+_LASTING = 1.0
+"""Seconds after which work is shown in napari's activity dock too: opening takes a tenth."""
+
 _CALM = 12
 """Percent of its speed that napari's sign of activity turns at: four instead of thirty pictures a second.
 
@@ -29,7 +32,7 @@ Where no graphics card draws the window, thirty of them keep half a processor bu
 
 
 class ProgressRow(QWidget):
-    """A bar, the time left, a Cancel button, and the same in napari's activity dock.
+    """A bar, the time left, a Cancel button, and the same in napari's activity dock where work takes long.
 
     Parameters
     ----------
@@ -46,7 +49,7 @@ class ProgressRow(QWidget):
         self._title, self._on_cancel = title, on_cancel
         self._activity: Any = None
         self._calmed: list[tuple[QMovie, int]] = []
-        self._stage, self._shown = "", 0.0
+        self._stage, self._shown, self._began = "", 0.0, 0.0
         self._pace = Pace()
         self._total = 0
         self.bar = QProgressBar()
@@ -74,6 +77,7 @@ class ProgressRow(QWidget):
             self.finish()
             return
         now = time.monotonic()
+        self._began = self._began or now
         left = self._pace.note(now, progress)
         if isinstance(progress, Timed):  # who does the work knows better than its counts tell
             left = "" if progress.left is None else f"about {in_words(progress.left)} left"
@@ -90,7 +94,8 @@ class ProgressRow(QWidget):
         named = ":" in progress.stage  # what stands before it is the name of a file
         stage = progress.stage if named else progress.stage.capitalize()
         self.text.setText(stage + (f", {left}" if left else " ..."))
-        self._mirror(progress)
+        if now - self._began >= _LASTING:
+            self._mirror(progress)
 
     def _mirror(self, progress: Progress) -> None:
         if self._activity is None:
@@ -113,7 +118,7 @@ class ProgressRow(QWidget):
     def finish(self) -> None:
         """Hide the row and leave the activity dock."""
         show_if(self, False)
-        self._stage, self._total, self._pace = "", 0, Pace()
+        self._stage, self._began, self._total, self._pace = "", 0.0, 0, Pace()
         if self._activity is not None:
             activity, self._activity = self._activity, None
             activity.close()
