@@ -291,18 +291,20 @@ class Window(Bare):
         )
 
     def stroke(self, count: int) -> float:
-        """Draw in a bare layer some times while nothing else goes on; returns the longest block."""
+        """Draw in a bare layer some times while nothing else goes on; returns the longest block of one."""
         layer = self.viewer.add_layer(_bare_layer(self.scene.image.shape[:2]))
-        heart = Heartbeat()
-        for number, at in enumerate(centres(self.scene, (_LONG / 2, _LONG / 2), count + 1)):
-            layer.data_setitem(_disc(at, layer.data.shape), 1)
+        longest = []
+        for at in centres(self.scene, (_LONG / 2, _LONG / 2), count):
+            pixels = _disc(at, layer.data.shape)
             self.settle()
-            if number == 0:  # the layer itself is painted too
-                heart.blocks.clear()
-        heart.stop()
+            heart = Heartbeat()
+            layer.data_setitem(pixels, 1)
+            self.settle()
+            heart.stop()
+            longest.append(max(end - begun for begun, end, _ in heart.blocks))
         self.viewer.layers.remove(layer)
         self.settle()
-        return max(end - begun for begun, end, _ in heart.blocks)
+        return statistics.median(longest)
 
     def target(self) -> Labels:
         """Return the layer that objects are saved into."""
@@ -426,8 +428,9 @@ def measure_commits(repeat: int) -> list[Line]:
 
 def as_markdown(lines: list[Line], about: dict[str, Any], repeat: int) -> str:
     """Write the table."""
+    counts = f"{repeat} steps and {repeat // 4} runs"
     text = [
-        f"{where(about)}; napari {napari.__version__}; medians of {repeat} steps and {repeat // 4} runs, until the frame is painted.",
+        f"{where(about)}; napari {napari.__version__}; medians of {counts}, until the frame is painted.",
         "",
         "| step | LightSAM | napari alone | at most | |",
         "|---|---|---|---|---|",

@@ -27,7 +27,7 @@ _LASTING = 1.0
 _CALM = 12
 """Percent of its speed that napari's sign of activity turns at: four instead of thirty pictures a second.
 
-Where no graphics card draws the window, thirty of them keep half a processor busy, which runs then lack.
+Where no graphics card draws the window, thirty of them keep a processor busy, which runs then lack.
 """
 
 
