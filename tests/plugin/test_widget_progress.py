@@ -60,9 +60,23 @@ def test_a_row_does_not_move_by_itself_while_nothing_is_counted(qtbot):
     assert row.bar.value() <= row.bar.maximum()
 
 
+@pytest.fixture
+def quick(monkeypatch):
+    """Make work last after a moment already."""
+    monkeypatch.setattr(widget_progress, "_LASTING", 50)
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """Collect what napari's activity dock is told of."""
+    found, everything = [], EventedSet()
+    monkeypatch.setattr(progress, "_all_instances", everything)
+    everything.events.changed.connect(lambda event: found.extend(event.added))
+    return found
+
+
 @pytest.mark.parametrize("floating", [False, True])
-def test_napari_s_sign_of_activity_is_slow_while_work_goes_on_and_only_then(qtbot, floating, monkeypatch):
-    monkeypatch.setattr(widget_progress, "_LASTING", 0.0)
+def test_napari_s_sign_of_activity_is_slow_while_work_goes_on_and_only_then(qtbot, floating, quick):
     row, window, dock, label = made(qtbot), QMainWindow(), QDockWidget(), QLabel()
     movie = QMovie()
     label.setMovie(movie)
@@ -71,37 +85,52 @@ def test_napari_s_sign_of_activity_is_slow_while_work_goes_on_and_only_then(qtbo
     window.addDockWidget(dock.allowedAreas().RightDockWidgetArea, dock)
     dock.setFloating(floating)
     row.show_progress(Progress("starting", 0, 0))
+    qtbot.waitUntil(lambda: movie.speed() < 100)
     slow = movie.speed()
-    assert 0 < slow < 100
+    assert slow > 0
     row.show_progress(Progress("segmenting", 1, 4))
     assert movie.speed() == slow
     row.show_progress(None)
     assert movie.speed() == 100
     row.show_progress(Progress("starting", 0, 0))
-    assert movie.speed() == slow
+    qtbot.waitUntil(lambda: movie.speed() == slow)
     row.finish()
     assert movie.speed() == 100
 
 
-def test_napari_s_activity_dock_is_told_of_work_that_takes_longer_than_a_moment(qtbot, monkeypatch):
-    now = [100.0]
-    monkeypatch.setattr(widget_progress.time, "monotonic", lambda: now[0])
-    told, stopped = [], []
-    monkeypatch.setattr(progress, "_all_instances", told_of := EventedSet())
-    told_of.events.changed.connect(lambda event: told.extend(event.added))
+def test_napari_s_activity_dock_is_told_of_work_that_takes_longer_than_a_moment(qtbot, told, quick):
+    stopped = []
     row = ProgressRow("some work", lambda: stopped.append(True), tip="Stop.")
     qtbot.addWidget(row, before_close_func=lambda row: row.finish())
     row.show_progress(Progress("starting", 0, 0))
-    now[0] += 0.5
     row.show_progress(Progress("segmenting", 1, 9))
     assert not told
-    now[0] += 1
-    row.show_progress(Progress("segmenting", 3, 9))
-    assert [(one.desc, one.n, one.total) for one in told] == [("some work: segmenting: ", 3, 9)]
+    qtbot.waitUntil(lambda: len(told) == 1)  # although no further step is done
+    assert (told[0].desc, told[0].n, told[0].total) == ("some work: segmenting: ", 1, 9)
+    row.show_progress(Progress("decoding", 3, 9))
+    assert (told[0].desc, told[0].n) == ("some work: decoding: ", 3)
     told[0].cancel()
-    now[0] += 1
     row.show_progress(Progress("segmenting", 4, 9))
     assert stopped
     row.finish()
     row.show_progress(Progress("starting", 0, 0))
+    row.finish()
+    qtbot.wait(100)
     assert len(told) == 1
+
+
+def test_work_that_ends_while_the_activity_dock_opens_does_not_stay_there(qtbot, quick, monkeypatch):
+    row, opened = made(qtbot), []
+
+    def make(**options):  # napari handles events meanwhile, among them a click on Cancel
+        row.show_progress(Progress("segmenting", 1, 4))
+        row.finish()
+        opened.append(progress(**options))
+        return opened[-1]
+
+    monkeypatch.setattr(widget_progress, "cancelable_progress", make)
+    row.show_progress(Progress("starting", 0, 0))
+    qtbot.waitUntil(lambda: bool(opened))
+    assert opened[0] not in progress._all_instances
+    qtbot.wait(100)
+    assert len(opened) == 1

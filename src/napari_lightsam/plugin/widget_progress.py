@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from napari.utils import cancelable_progress
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QMainWindow, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
 from napari_lightsam.engine.progress import Progress
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 _SHOWN = 0.25
 """Seconds between two repaints of a row: Qt composes the whole window, canvas and all, for each."""
 
-_LASTING = 1.0
-"""Seconds after which work is shown in napari's activity dock too: opening takes a tenth."""
+_LASTING = 1000
+"""Milliseconds after which work is shown in napari's activity dock too: to open it there takes a tenth."""
 
 _CALM = 12
 """Percent of its speed that napari's sign of activity turns at: four instead of thirty pictures a second.
@@ -49,7 +50,11 @@ class ProgressRow(QWidget):
         self._title, self._on_cancel = title, on_cancel
         self._activity: Any = None
         self._calmed: list[tuple[QMovie, int]] = []
-        self._stage, self._shown, self._began = "", 0.0, 0.0
+        self._latest: Progress | None = None
+        self._lasting = QTimer(self)
+        self._lasting.setSingleShot(True)
+        self._lasting.timeout.connect(self._open)
+        self._stage, self._shown = "", 0.0
         self._pace = Pace()
         self._total = 0
         self.bar = QProgressBar()
@@ -77,7 +82,6 @@ class ProgressRow(QWidget):
             self.finish()
             return
         now = time.monotonic()
-        self._began = self._began or now
         left = self._pace.note(now, progress)
         if isinstance(progress, Timed):  # who does the work knows better than its counts tell
             left = "" if progress.left is None else f"about {in_words(progress.left)} left"
@@ -94,15 +98,27 @@ class ProgressRow(QWidget):
         named = ":" in progress.stage  # what stands before it is the name of a file
         stage = progress.stage if named else progress.stage.capitalize()
         self.text.setText(stage + (f", {left}" if left else " ..."))
-        if now - self._began >= _LASTING:
-            self._mirror(progress)
+        if self._latest is None:
+            self._lasting.start(_LASTING)
+        self._latest = progress
+        if self._activity is not None:
+            self._mirror(self._activity, progress)
 
-    def _mirror(self, progress: Progress) -> None:
-        if self._activity is None:
-            self._calm()
-            # its text form is of no use beside the two bars
-            self._activity = cancelable_progress(total=0, desc=self._title, file=io.StringIO())
-        activity = self._activity
+    def _open(self) -> None:
+        """Show in the activity dock what goes on."""
+        if self._activity is not None:
+            return
+        self._calm()
+        # its text form is of no use beside the two bars
+        activity = cancelable_progress(total=0, desc=self._title, file=io.StringIO())
+        if self._latest is None:  # events are handled while that opens: the work was cancelled, or ended
+            activity.close()
+            self._let_go()
+            return
+        self._activity = activity
+        self._mirror(activity, self._latest)
+
+    def _mirror(self, activity: Any, progress: Progress) -> None:
         if activity.is_canceled:
             self._on_cancel()
             return
@@ -118,7 +134,9 @@ class ProgressRow(QWidget):
     def finish(self) -> None:
         """Hide the row and leave the activity dock."""
         show_if(self, False)
-        self._stage, self._began, self._total, self._pace = "", 0.0, 0, Pace()
+        self._lasting.stop()
+        self._latest = None
+        self._stage, self._total, self._pace = "", 0, Pace()
         if self._activity is not None:
             activity, self._activity = self._activity, None
             activity.close()
