@@ -268,6 +268,40 @@ def test_a_run_on_the_whole_image_that_did_not_end_is_gone_on_with(desk, slide, 
     desk.viewer.layers.remove(image)
 
 
+@pytest.mark.parametrize("most", [100, 150, 1000])
+def test_what_a_stopped_run_has_done_is_read_from_disk_once_and_not_whenever_the_view_moves(
+    desk, slide, tmp_path, monkeypatch, most
+):
+    monkeypatch.setattr(whole, "_LARGEST_LEVEL", most)
+    desk.open(lazy([]), contrast_limits=(0, 255), name="cells")
+    slide.hold, told = True, []
+    desk.control.region.progress.connect(told.append)
+    assert desk.control.segment_whole(tmp_path / "whole.zarr")
+    desk.run_until(lambda: any(step is not None and step.done for step in told))
+    desk.control.region.stop()
+    desk.finish()
+    labels = desk.viewer.layers["Whole image of cells"]
+    full = np.zeros(SIZE, np.uint32)
+    full[10:20, 700:720] = 1
+    levels = labels.data if labels.multiscale else [labels.data]
+    for number, level in enumerate(levels):
+        np.testing.assert_array_equal(np.asarray(level), full[:: 2**number, :: 2**number])
+    assert max(levels[-1].shape) <= most
+    assert isinstance(levels[-1], np.ndarray) == labels.multiscale == (most < max(SIZE))
+    assert told[-1] is None
+
+
+@pytest.mark.parametrize(("side", "rows"), [(1, 1), (7, 3), (64, 64), (100, 7), (129, 32)])
+def test_labels_that_are_thinned_are_every_nth_of_all(tmp_path, monkeypatch, side, rows):
+    monkeypatch.setattr(whole, "_LARGEST_LEVEL", 16)
+    full = np.arange(side * (side + 3), dtype=np.int32).reshape(side, side + 3)
+    group = zarr.open_group(tmp_path / "labels.zarr", mode="w")
+    group.create_array("0", shape=full.shape, chunks=(rows, 5), dtype=full.dtype)[:] = full
+    small = drain(whole.thinned(tmp_path / "labels.zarr"))
+    step = next(n for n in (1, 2, 4, 8, 16) if -(-(side + 3) // n) <= 16)
+    np.testing.assert_array_equal(small, full[::step, ::step])
+
+
 def test_a_run_that_an_earlier_window_did_not_finish_is_gone_on_with(new_desk, slide, tmp_path, monkeypatch):
     zarr.save_array(tmp_path / "cells.zarr", np.zeros(SIZE, np.uint8))
     monkeypatch.chdir(tmp_path)

@@ -248,13 +248,24 @@ class Inference:
         config: EverythingConfig,
         path: Path,
         stop: Callable[[], bool],
-    ) -> Work[SlideReport | None]:
-        """Segment a plane that is larger than memory into a label image on disk; None when it was stopped."""
-        from napari_lightsam.plugin.whole import segment_whole, sized
+    ) -> Work[tuple[SlideReport | None, NDArray[Any] | None]]:
+        """Segment a plane that is larger than memory into a label image on disk.
+
+        Returns
+        -------
+        report : SlideReport or None
+            None when it was stopped.
+        small : array or None
+            What was done until then, `thinned`; None when it was not stopped, or before anything was done.
+        """
+        from napari_lightsam.plugin.whole import segment_whole, sized, thinned
 
         segmenter = yield from self._load(settings.model)
         config = sized(config, settings.object_size)
-        return (yield from segment_whole(segmenter, plane, config, path, stop))
+        report = yield from segment_whole(segmenter, plane, config, path, stop)
+        if report is not None or not path.exists():
+            return report, None
+        return None, (yield from thinned(path))
 
     def filter(
         self,

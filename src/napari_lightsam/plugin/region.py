@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from psygnal import Signal
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from napari.components import ViewerModel
     from napari.layers import Image, Labels, Layer, Shapes
+    from numpy.typing import NDArray
 
     from napari_lightsam.batch import SlideReport
     from napari_lightsam.engine.config import EverythingConfig
@@ -323,7 +324,7 @@ class WorkRegion:
         self._worker.submit(
             Lane.WHOLE,
             self._inference.whole(WholePlane.of(request, image), settings, config, path, stop.is_set),
-            lambda report: self._on_whole(whole, report),
+            lambda done: self._on_whole(whole, *done),
             lambda error: self._on_error(whole, error),
             self._on_progress,
         )
@@ -353,7 +354,7 @@ class WorkRegion:
         self._say("The whole image could not be segmented: see the message.")
         report_error(reworded(error, f"Choose another name, or remove {whole.path.name} first."))
 
-    def _on_whole(self, whole: _Whole, report: SlideReport | None) -> None:
+    def _on_whole(self, whole: _Whole, report: SlideReport | None, small: NDArray[Any] | None) -> None:
         complete = report is not None and not report.failed
         self._end(whole, goes_on=not complete)
         name, image = whole.path.name, layers.by_id(self._viewer, whole.image)
@@ -367,9 +368,9 @@ class WorkRegion:
         if image is None:
             self._say(f"{found}; the image was closed meanwhile.")
             return
-        if whole.path.exists():  # else it was stopped before there was anything
+        if report is not None or small is not None:  # else it was stopped before there was anything
             try:
-                open_read_only(self._viewer, image, whole.plane, whole.path, complete=report is not None)
+                open_read_only(self._viewer, image, whole.plane, whole.path, small=small)
             except LightSamError as error:
                 report_error(error)
                 return

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from napari.components import ViewerModel
     from napari.layers import Image, Labels
+    from numpy.typing import NDArray
 
     from napari_lightsam.batch import SlideReport
     from napari_lightsam.engine.config import EverythingConfig
@@ -170,8 +171,36 @@ def beside(work: Work[Result], stop: Callable[[], bool]) -> Work[Result | None]:
         thread.join(_FAREWELL)
 
 
+def thinned(path: Path) -> Work[NDArray[Any]]:
+    """Read every second, fourth or further pixel of labels on disk, as many as napari shows at once.
+
+    The labels of a run that was stopped have no smaller copies yet. If napari made them, it would read all of
+    the file whenever the view moves, and the window would wait for it.
+
+    Parameters
+    ----------
+    path
+        OME-Zarr label image.
+    """
+    import zarr
+
+    full: Any = zarr.open_group(str(path), mode="r")["0"]
+    step = 1
+    while max(full.shape) > step * _LARGEST_LEVEL:
+        step *= 2
+    height, rows = full.shape[0], full.chunks[0]
+    small = np.zeros([-(-side // step) for side in full.shape], full.dtype)
+    for top in range(0, height, rows):
+        first = -top % step
+        part = full[top : top + rows][first::step, ::step]
+        begin = (top + first) // step
+        small[begin : begin + len(part)] = part
+        yield Progress("reading what is done", min(top + rows, height), height)
+    return small
+
+
 def open_read_only(
-    viewer: ViewerModel, image: Image, plane: Plane, path: Path, *, complete: bool = True
+    viewer: ViewerModel, image: Image, plane: Plane, path: Path, *, small: NDArray[Any] | None = None
 ) -> Labels:
     """Show the labels of a whole plane that lie on disk, as a layer that cannot be edited.
 
@@ -181,8 +210,8 @@ def open_read_only(
         Where the labels belong.
     path
         OME-Zarr label image of the size of the plane. A layer that shows it already is replaced.
-    complete
-        Its smaller copies are there too.
+    small
+        The labels `thinned`, where their smaller copies were not made yet; None: they are on disk.
 
     Raises
     ------
@@ -203,8 +232,8 @@ def open_read_only(
         raise FileError(f"{path} is {shape}, but {image.name!r} is {plane.shape}.")
     read: Callable[..., Any] = da.from_zarr
     levels = [read(array).reshape(layers.plane_shape(plane, *array.shape)) for array in stored]
-    if not complete:
-        levels = _thinned(levels[0], plane)
+    if small is not None:
+        levels = _levels(levels[0], small, plane)
     for former in list(viewer.layers):
         if layers.ours(former).get("role") == Role.WHOLE and layers.ours(former).get("file") == str(path):
             layers.remove(viewer, former)
@@ -226,13 +255,13 @@ def open_read_only(
     return layers.add(viewer, labels)
 
 
-def _thinned(full: Any, plane: Plane) -> list[Any]:
-    """Return smaller copies of an array that has none yet, each every second pixel of the one before."""
+def _levels(full: Any, small: NDArray[Any], plane: Plane) -> list[Any]:
+    """Return an array, smaller copies that are read where they are looked at, and the smallest as it is."""
     levels = [full]
     every_second = tuple(slice(None, None, 2 if axis in plane.axes else 1) for axis in range(full.ndim))
     while max(levels[-1].shape) > _LARGEST_LEVEL:
         levels.append(levels[-1][every_second])
-    return levels
+    return levels if len(levels) == 1 else [*levels[:-1], small.reshape(levels[-1].shape)]
 
 
 def sized(config: EverythingConfig, object_size: float | None) -> EverythingConfig:
