@@ -245,6 +245,21 @@ def new_desk(tiny):
 
 
 @pytest.fixture
+def dock_of_stack(tiny, qtbot):
+    """The dock widget of a viewer with a stack, as long as the test looks at it."""
+    from napari_lightsam.plugin.widget import LightSamWidget
+
+    viewer = ViewerModel()
+    viewer.add_image(np.zeros((3, 40, 40)), name="cells", axis_labels=("z", "y", "x"))
+    widget = LightSamWidget(viewer)
+    qtbot.addWidget(widget)
+    qtbot.waitUntil(lambda: widget.controller.shown.ready is not None, timeout=10_000)
+    yield widget
+    widget.shut_down()
+    assert widget.controller.worker.join(10)
+
+
+@pytest.fixture
 def notes():
     """napari's notifications during the test, as (severity, message)."""
     from napari.utils.notifications import notification_manager

@@ -6,9 +6,7 @@ import re
 from pathlib import Path
 
 import npe2
-import numpy as np
 import pytest
-from napari.components import ViewerModel
 
 from napari_lightsam import plugin
 
@@ -59,27 +57,18 @@ def test_every_menu_that_is_named_is_one_of_naparis():
 
 
 @pytest.fixture
-def controls(tiny, qtbot):
+def controls(dock_of_stack):
     """What buttons, switches and the labels beside fields say."""
     from qtpy.QtWidgets import QCheckBox, QFormLayout, QPushButton
 
-    from napari_lightsam.plugin.widget import LightSamWidget
-
-    viewer = ViewerModel()
-    viewer.add_image(np.zeros((3, 40, 40)), name="cells", axis_labels=("z", "y", "x"))
-    widget = LightSamWidget(viewer)
-    qtbot.addWidget(widget)
-    qtbot.waitUntil(lambda: widget.controller.shown.ready is not None, timeout=10_000)
     found = set()
     for kind in (QPushButton, QCheckBox):
-        found |= {part.text() for part in widget.findChildren(kind)}
-    for form in widget.findChildren(QFormLayout):
+        found |= {part.text() for part in dock_of_stack.findChildren(kind)}
+    for form in dock_of_stack.findChildren(QFormLayout):
         for row in range(form.rowCount()):
             item = form.itemAt(row, QFormLayout.ItemRole.LabelRole)
             if item is not None and item.widget() is not None:
                 found.add(item.widget().text())
-    widget.shut_down()
-    assert widget.controller.worker.join(10)
     return sorted({_KEYS.sub("", _SYMBOLS.sub("", text)).strip() for text in found} - {""})
 
 

@@ -6,9 +6,6 @@ import ast
 import re
 from pathlib import Path
 
-import numpy as np
-from napari.components import ViewerModel
-
 from napari_lightsam import plugin
 
 _FOLDER = Path(plugin.__file__).parent
@@ -51,22 +48,14 @@ def set_later():
     return {text for call in later for text in texts(call)}
 
 
-def test_every_control_that_a_sentence_names_exists(tiny, qtbot):
+def test_every_control_that_a_sentence_names_exists(dock_of_stack):
     from qtpy.QtWidgets import QAbstractButton, QComboBox, QLabel
 
-    from napari_lightsam.plugin.widget import LightSamWidget
-
-    viewer = ViewerModel()
-    viewer.add_image(np.zeros((3, 40, 40)), name="cells", axis_labels=("z", "y", "x"))
-    widget = LightSamWidget(viewer)
-    qtbot.addWidget(widget)
-    qtbot.waitUntil(lambda: widget.controller.shown.ready is not None, timeout=10_000)
-    there = {part.text() for kind in (QAbstractButton, QLabel) for part in widget.findChildren(kind)}
-    for combo in widget.findChildren(QComboBox):
+    parts = [part for kind in (QAbstractButton, QLabel) for part in dock_of_stack.findChildren(kind)]
+    there = {part.text() for part in parts}
+    for combo in dock_of_stack.findChildren(QComboBox):
         there |= {combo.itemText(i) for i in range(combo.count())}
     there |= set_later()
     wanted = {(name, module) for name, module in named() if name not in _OTHER}
     assert len(wanted) > 10
     assert {(name, module) for name, module in wanted if name not in there} == set()
-    widget.shut_down()
-    assert widget.controller.worker.join(10)

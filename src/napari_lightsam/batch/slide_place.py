@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _PLAN = "plan.json"
-_OURS = re.compile(
-    r"(plan\.json|block_\d{7}\.npz|cancelled-[0-9a-f]{8})|\.(plan\.json|block_\d{7}\.npz)\.[0-9a-f]{8}\.part"
-)
+_OURS = re.compile(r"(plan\.json|block_\d{7}\.npz)|\.(plan\.json|block_\d{7}\.npz)\.[0-9a-f]{8}\.part")
 
 
 @dataclass(frozen=True, slots=True)
