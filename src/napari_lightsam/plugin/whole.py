@@ -259,7 +259,7 @@ def _levels(full: Any, small: NDArray[Any], plane: Plane) -> list[Any]:
     """Return an array, smaller copies that are read where they are looked at, and the smallest as it is."""
     levels = [full]
     every_second = tuple(slice(None, None, 2 if axis in plane.axes else 1) for axis in range(full.ndim))
-    while max(levels[-1].shape) > _LARGEST_LEVEL:
+    while levels[-1].size > small.size:
         levels.append(levels[-1][every_second])
     return levels if len(levels) == 1 else [*levels[:-1], small.reshape(levels[-1].shape)]
 

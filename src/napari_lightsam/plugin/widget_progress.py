@@ -54,9 +54,8 @@ class ProgressRow(QWidget):
         self._lasting = QTimer(self)
         self._lasting.setSingleShot(True)
         self._lasting.timeout.connect(self._open)
-        self._stage, self._shown = "", 0.0
+        self._shown = 0.0
         self._pace = Pace()
-        self._total = 0
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
         self.bar.setMaximumHeight(12)
@@ -81,16 +80,16 @@ class ProgressRow(QWidget):
         if progress is None:
             self.finish()
             return
-        now = time.monotonic()
+        now, latest = time.monotonic(), self._latest
         left = self._pace.note(now, progress)
         if isinstance(progress, Timed):  # who does the work knows better than its counts tell
             left = "" if progress.left is None else f"about {in_words(progress.left)} left"
-        if progress.stage == self._stage and now - self._shown < _SHOWN and progress.done < progress.total:
+        same = latest is not None and progress.stage == latest.stage
+        if same and now - self._shown < _SHOWN and progress.done < progress.total:
             return
-        self._stage, self._shown = progress.stage, now
+        self._shown = now
         if progress.total == 0 and progress.done:  # a step in between, in which nothing is counted
-            progress = Progress(progress.stage, progress.done, self._total)
-        self._total = progress.total
+            progress = Progress(progress.stage, progress.done, latest.total if latest is not None else 0)
         self.setVisible(True)
         # not from 0 to 0: Qt moves such a bar sixty times a second, and composes the window each time
         self.bar.setRange(0, max(progress.total, 1))
@@ -98,7 +97,7 @@ class ProgressRow(QWidget):
         named = ":" in progress.stage  # what stands before it is the name of a file
         stage = progress.stage if named else progress.stage.capitalize()
         self.text.setText(stage + (f", {left}" if left else " ..."))
-        if self._latest is None:
+        if latest is None:
             self._lasting.start(_LASTING)
         self._latest = progress
         if self._activity is not None:
@@ -135,8 +134,7 @@ class ProgressRow(QWidget):
         """Hide the row and leave the activity dock."""
         show_if(self, False)
         self._lasting.stop()
-        self._latest = None
-        self._stage, self._total, self._pace = "", 0, Pace()
+        self._latest, self._pace = None, Pace()
         if self._activity is not None:
             activity, self._activity = self._activity, None
             activity.close()
