@@ -26,7 +26,7 @@ from qtpy.QtWidgets import QApplication, QWidget
 from scipy import ndimage
 
 from napari_lightsam import EverythingConfig, drain, load_segmenter
-from napari_lightsam.plugin.everything_preview import SOON
+from napari_lightsam.plugin.everything.preview import SOON
 
 from .report import machine, save_results, where, written
 from .scenes import cells_1024, large

@@ -18,8 +18,9 @@ from napari.components import ViewerModel
 from napari_lightsam.engine.config import Thresholds
 from napari_lightsam.engine.masks import Mask, Masks
 from napari_lightsam.engine.progress import Progress
-from napari_lightsam.plugin import inference, sessions_shelf
+from napari_lightsam.plugin import inference
 from napari_lightsam.plugin.controller import Controller
+from napari_lightsam.plugin.sessions import shelf as sessions_shelf
 from napari_lightsam.plugin.worker import Lane
 
 
@@ -247,7 +248,7 @@ def new_desk(tiny):
 @pytest.fixture
 def dock_of_stack(tiny, qtbot):
     """The dock widget of a viewer with a stack, as long as the test looks at it."""
-    from napari_lightsam.plugin.widget import LightSamWidget
+    from napari_lightsam.plugin.widget.dock import LightSamWidget
 
     viewer = ViewerModel()
     viewer.add_image(np.zeros((3, 40, 40)), name="cells", axis_labels=("z", "y", "x"))

@@ -13,12 +13,14 @@ import pytest
 import tifffile
 
 from napari_lightsam.formats.atomic import WriteError
-from napari_lightsam.plugin import quality, results, sessions_document, sessions_writing
-from napari_lightsam.plugin.layers import ours
-from napari_lightsam.plugin.made import Made, note_made
-from napari_lightsam.plugin.prompts import ObjectPrompt
-from napari_lightsam.plugin.sessions_hashes import Hashes
-from napari_lightsam.plugin.sessions_shelf import KEPT, Shelf, beside, never_saved, prune_never_saved
+from napari_lightsam.plugin.objects import quality, results
+from napari_lightsam.plugin.objects.made import Made, note_made
+from napari_lightsam.plugin.prompting.prompts import ObjectPrompt
+from napari_lightsam.plugin.sessions import document as sessions_document
+from napari_lightsam.plugin.sessions import writing as sessions_writing
+from napari_lightsam.plugin.sessions.hashes import Hashes
+from napari_lightsam.plugin.sessions.shelf import KEPT, Shelf, beside, never_saved, prune_never_saved
+from napari_lightsam.plugin.viewer.layers import ours
 from napari_lightsam.session import read_document
 from napari_lightsam.session.picture import hash_pixels
 

@@ -5,7 +5,8 @@ import pytest
 import tifffile
 from napari.components import ViewerModel
 
-from napari_lightsam.plugin.axes import (
+from napari_lightsam.plugin.request import Source, default_sources, make_request, n_channels, sources
+from napari_lightsam.plugin.viewer.axes import (
     AxisRole,
     NoPlane,
     answer_role,
@@ -15,7 +16,6 @@ from napari_lightsam.plugin.axes import (
     roles_of,
     unknown_axes,
 )
-from napari_lightsam.plugin.request import Source, default_sources, make_request, n_channels, sources
 
 D, T, C, P, U = AxisRole.DEPTH, AxisRole.TIME, AxisRole.CHANNEL, AxisRole.PLANE, AxisRole.UNKNOWN
 

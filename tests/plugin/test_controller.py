@@ -5,9 +5,9 @@ import threading
 import numpy as np
 import pytest
 
-from napari_lightsam.plugin.axes import AxisRole, answer_role
 from napari_lightsam.plugin.inference import Settings
-from napari_lightsam.plugin.layers import ours
+from napari_lightsam.plugin.viewer.axes import AxisRole, answer_role
+from napari_lightsam.plugin.viewer.layers import ours
 
 
 def names(desk):

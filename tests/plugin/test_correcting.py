@@ -10,9 +10,9 @@ import pytest
 from napari.utils.interactions import mouse_press_callbacks, mouse_release_callbacks
 
 from napari_lightsam.errors import FileError
-from napari_lightsam.plugin.layers import input_key
-from napari_lightsam.plugin.made import Made, made_objects, made_with_area
-from napari_lightsam.plugin.prompts import ObjectPrompt
+from napari_lightsam.plugin.objects.made import Made, made_objects, made_with_area
+from napari_lightsam.plugin.prompting.prompts import ObjectPrompt
+from napari_lightsam.plugin.viewer.layers import input_key
 from napari_lightsam.plugin.worker import Lane
 
 

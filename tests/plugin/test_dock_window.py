@@ -25,7 +25,7 @@ from qtpy.QtWidgets import (
 )
 from real_window import ONLY_WITH_A_DISPLAY, keep_picture, pump
 
-from napari_lightsam.plugin.widget_folded import FoldedSection
+from napari_lightsam.plugin.widget.folded import FoldedSection
 
 pytestmark = ONLY_WITH_A_DISPLAY
 

@@ -21,7 +21,7 @@ _KEYS = re.compile(r" \((?:C|Q|N|A|R|D|Shift\+C)\)$")  # behind the name of a bu
 def menu_paths():
     """Return the menu paths that documents and sentences name, as tuples of titles."""
     texts = [re.sub(r"\s+", " ", path.read_text(encoding="utf-8")) for path in _DOCUMENTS]
-    texts += [path.read_text(encoding="utf-8") for path in sorted(_SOURCE.glob("*.py"))]
+    texts += [path.read_text(encoding="utf-8") for path in sorted(_SOURCE.rglob("*.py"))]
     return sorted({tuple(found.strip().split(" > ")) for text in texts for found in _PATH.findall(text)})
 
 

@@ -8,9 +8,9 @@ from napari.layers import Labels
 from scipy import ndimage
 
 from napari_lightsam.errors import LightSamError
-from napari_lightsam.plugin import edits
-from napari_lightsam.plugin.edits import Edits, split_mask
-from napari_lightsam.plugin.made import made_objects
+from napari_lightsam.plugin.objects import edits
+from napari_lightsam.plugin.objects.edits import Edits, split_mask
+from napari_lightsam.plugin.objects.made import made_objects
 from napari_lightsam.plugin.worker import Lane
 
 WHOLE = (None, None)

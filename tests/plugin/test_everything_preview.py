@@ -14,8 +14,9 @@ from napari_lightsam.engine.candidates import collect
 from napari_lightsam.engine.found import Found
 from napari_lightsam.engine.level import Level
 from napari_lightsam.engine.progress import Progress
-from napari_lightsam.plugin import everything_preview, inference
-from napari_lightsam.plugin.everything_outlines import Outlined, outlined
+from napari_lightsam.plugin import inference
+from napari_lightsam.plugin.everything import preview as everything_preview
+from napari_lightsam.plugin.everything.outlines import Outlined, outlined
 from napari_lightsam.plugin.scope import Scope, add_region
 
 RUNNING = "Everything (running) in image"
@@ -314,7 +315,7 @@ def test_the_embedded_model_outlines_almost_what_it_finds_in_the_end(segmenter, 
 
 
 def test_the_widget_counts_what_was_found_so_far(qtbot, desk, found):
-    from napari_lightsam.plugin.widget_everything import EverythingSection
+    from napari_lightsam.plugin.widget.everything import EverythingSection
 
     desk.open(np.zeros((60, 80)))
     section = EverythingSection(desk.control)

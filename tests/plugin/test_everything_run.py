@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_lightsam.plugin.axes import full_plane
-from napari_lightsam.plugin.everything_choices import Choices
+from napari_lightsam.plugin.everything.choices import Choices
 from napari_lightsam.plugin.inference import Settings
-from napari_lightsam.plugin.layers import ours
 from napari_lightsam.plugin.scope import Scope, add_region, visible_region
+from napari_lightsam.plugin.viewer.axes import full_plane
+from napari_lightsam.plugin.viewer.layers import ours
 from napari_lightsam.plugin.worker import Lane
 
 

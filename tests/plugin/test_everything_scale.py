@@ -9,7 +9,7 @@ import pytest
 
 from napari_lightsam import EverythingConfig, drain
 from napari_lightsam.engine.assemble import balances, to_labels
-from napari_lightsam.plugin.everything_scale import BalanceScale
+from napari_lightsam.plugin.everything.scale import BalanceScale
 
 
 @pytest.fixture(scope="module")

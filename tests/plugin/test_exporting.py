@@ -10,7 +10,7 @@ import tifffile
 from qtpy.QtWidgets import QFileDialog
 
 from napari_lightsam.formats.convert import read_objects
-from napari_lightsam.plugin.widget_series import SessionRow
+from napari_lightsam.plugin.widget.series import SessionRow
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ def widget(tiny, qtbot):
     """A shown widget on a layer of three objects, with the review open."""
     from napari.components import ViewerModel
 
-    from napari_lightsam.plugin.widget import LightSamWidget
+    from napari_lightsam.plugin.widget.dock import LightSamWidget
 
     viewer = ViewerModel()
     viewer.add_image(np.zeros((40, 40)), name="cells")

@@ -18,7 +18,7 @@ from napari_lightsam.plugin import folder
 from napari_lightsam.plugin.folder import recipe_from
 from napari_lightsam.plugin.inference import Settings
 from napari_lightsam.plugin.scope import Scope
-from napari_lightsam.plugin.widget import LightSamWidget
+from napari_lightsam.plugin.widget.dock import LightSamWidget
 from napari_lightsam.plugin.worker import Lane
 from test_batch import Thresholder, write
 

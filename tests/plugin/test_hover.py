@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from napari_lightsam.plugin.layers import ours
+from napari_lightsam.plugin.viewer.layers import ours
 from napari_lightsam.plugin.worker import Lane
 
 
@@ -220,7 +220,7 @@ def test_the_image_may_be_changed_or_deleted_and_an_error_is_left_to_the_click(d
 def test_the_switch_of_the_widget_is_off_at_first_and_has_the_clock(tiny, qtbot):
     from napari.components import ViewerModel
 
-    from napari_lightsam.plugin.widget import LightSamWidget
+    from napari_lightsam.plugin.widget.dock import LightSamWidget
 
     viewer = ViewerModel()
     widget = LightSamWidget(viewer)

@@ -13,7 +13,8 @@ from scipy import ndimage
 
 from napari_lightsam.engine.masks import Mask
 from napari_lightsam.engine.progress import Progress
-from napari_lightsam.plugin import inference, region, results, whole
+from napari_lightsam.plugin import inference, region, whole
+from napari_lightsam.plugin.objects import results
 from napari_lightsam.plugin.scope import Scope
 from napari_lightsam.plugin.worker import Lane, Worker
 

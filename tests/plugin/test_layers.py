@@ -5,11 +5,13 @@ import pytest
 from napari.components import ViewerModel
 from napari.layers import _layer_actions
 
-from napari_lightsam.plugin import layers, prompt_sources, proposals
-from napari_lightsam.plugin.axes import displayed_plane
-from napari_lightsam.plugin.layers import add, make_labels, on_plane, place_in, plane_shape
-from napari_lightsam.plugin.made import made_objects
-from napari_lightsam.plugin.refused import refused_labels
+from napari_lightsam.plugin.everything import proposals
+from napari_lightsam.plugin.objects.made import made_objects
+from napari_lightsam.plugin.objects.refused import refused_labels
+from napari_lightsam.plugin.prompting import sources as prompt_sources
+from napari_lightsam.plugin.viewer import layers
+from napari_lightsam.plugin.viewer.axes import displayed_plane
+from napari_lightsam.plugin.viewer.layers import add, make_labels, on_plane, place_in, plane_shape
 
 TRANSFORMS = {
     "plain": {},

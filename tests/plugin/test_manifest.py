@@ -75,7 +75,9 @@ def test_the_samples_are_of_several_modalities_and_their_licences_are_named():
     assert all(f"`{key}.tif`" in note for key in SAMPLES)
 
 
-@pytest.mark.parametrize("module", ["reader", "writer", "sample_data", "commands", "axes", "controller"])
+@pytest.mark.parametrize(
+    "module", ["reader", "writer", "sample_data", "commands", "viewer.axes", "controller"]
+)
 def test_nothing_of_the_manifest_imports_torch_or_timm_before_it_is_called(module):
     code = (
         f"import json, sys; import napari_lightsam.plugin.{module}; "

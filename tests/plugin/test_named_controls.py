@@ -15,7 +15,7 @@ _OTHER = {"image", "objects"}  # a column of a table, a word in a script
 
 def parsed():
     """Return every module of the plugin with its docstrings taken out."""
-    for path in sorted(_FOLDER.glob("*.py")):
+    for path in sorted(_FOLDER.rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             body = getattr(node, "body", None)
@@ -37,13 +37,16 @@ def texts(node):
 def named():
     """Return what sentences name in quotes, with the module."""
     return {
-        (name, path.name) for path, tree in parsed() for text in texts(tree) for name in _NAMED.findall(text)
+        (name, str(path.relative_to(_FOLDER)))
+        for path, tree in parsed()
+        for text in texts(tree)
+        for name in _NAMED.findall(text)
     }
 
 
 def set_later():
     """Return what controls are called while something goes on."""
-    calls = [n for path, tree in parsed() if path.name.startswith("widget") for n in ast.walk(tree)]
+    calls = [n for path, tree in parsed() if path.parent.name == "widget" for n in ast.walk(tree)]
     later = (n for n in calls if isinstance(n, ast.Call) and getattr(n.func, "attr", "") == "setText")
     return {text for call in later for text in texts(call)}
 

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from qtpy.QtCore import Qt
 
-from napari_lightsam.plugin.axes import METADATA_KEY
-from napari_lightsam.plugin.made import Made, note_made
-from napari_lightsam.plugin.objects import describe, measure, nearest_pixel, pixel_area_um2
+from napari_lightsam.plugin.objects.made import Made, note_made
+from napari_lightsam.plugin.objects.table import describe, measure, nearest_pixel, pixel_area_um2
+from napari_lightsam.plugin.viewer.axes import METADATA_KEY
 from napari_lightsam.plugin.worker import Lane
 
 WHOLE = (None, None)
@@ -41,7 +41,7 @@ def test_bands_types_and_large_labels_make_no_difference(monkeypatch, dtype):
     data[2:38, 3:6] = 5  # through all bands
     data[20:24, 10:20] = 200
     expected = drain(measure(data.astype(np.int64), WHOLE))
-    monkeypatch.setattr("napari_lightsam.plugin.objects._BAND", 90)
+    monkeypatch.setattr("napari_lightsam.plugin.objects.table._BAND", 90)
     banded = drain(measure(data, WHOLE))
     assert (banded.labels.tolist(), banded.areas.tolist()) == ([5, 200], [108, 40])
     assert banded.fingerprint == expected.fingerprint
@@ -204,7 +204,7 @@ def section(tiny, qtbot):
     """The section of a widget of 300 x 400, expanded, on a layer of three objects."""
     from napari.components import ViewerModel
 
-    from napari_lightsam.plugin.widget import LightSamWidget
+    from napari_lightsam.plugin.widget.dock import LightSamWidget
 
     viewer = ViewerModel()
     viewer.add_image(np.zeros((40, 40)), name="cells")

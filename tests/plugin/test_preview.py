@@ -7,9 +7,9 @@ import pytest
 from napari.components import ViewerModel
 
 from napari_lightsam.engine.masks import Mask
-from napari_lightsam.plugin import preview
-from napari_lightsam.plugin.axes import displayed_plane
-from napari_lightsam.plugin.preview import Preview
+from napari_lightsam.plugin.viewer import preview
+from napari_lightsam.plugin.viewer.axes import displayed_plane
+from napari_lightsam.plugin.viewer.preview import Preview
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from napari.utils.interactions import mouse_press_callbacks, mouse_release_callbacks
 
-from napari_lightsam.plugin.prompts import COLOURS, NEGATIVE, POSITIVE, group_prompts, read_points
+from napari_lightsam.plugin.prompting.prompts import COLOURS, NEGATIVE, POSITIVE, group_prompts, read_points
 
 BOX = (10.0, 10.0, 20.0, 20.0)
 FAR = (100.0, 100.0, 120.0, 120.0)

@@ -20,8 +20,8 @@ from napari_lightsam.engine.masks import Mask
 from napari_lightsam.engine.progress import Progress
 from napari_lightsam.engine.propagate import Ending, Found, Propagation
 from napari_lightsam.plugin import inference, propagation
-from napari_lightsam.plugin.axes import AxisRole, answer_role
-from napari_lightsam.plugin.made import made_objects
+from napari_lightsam.plugin.objects.made import made_objects
+from napari_lightsam.plugin.viewer.axes import AxisRole, answer_role
 from napari_lightsam.plugin.worker import Lane
 
 SQUARE = Mask((5, 4), np.ones((6, 5), bool))

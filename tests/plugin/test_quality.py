@@ -13,8 +13,7 @@ import pytest
 
 from napari_lightsam.engine.progress import drain
 from napari_lightsam.errors import FileError
-from napari_lightsam.plugin.objects import measure
-from napari_lightsam.plugin.quality import (
+from napari_lightsam.plugin.objects.quality import (
     Check,
     Field,
     Share,
@@ -25,6 +24,7 @@ from napari_lightsam.plugin.quality import (
     read_check,
     wilson,
 )
+from napari_lightsam.plugin.objects.table import measure
 from napari_lightsam.plugin.worker import Lane
 from napari_lightsam.session import LabelRecord
 from napari_lightsam.session.checks import is_outdated, note_check

@@ -11,8 +11,8 @@ from napari_lightsam import open_and_segment, segment_everything
 from napari_lightsam.errors import FileError
 from napari_lightsam.formats.export import write_objects
 from napari_lightsam.formats.objects import Objects
-from napari_lightsam.plugin.layers import ours
 from napari_lightsam.plugin.reader import get_reader
+from napari_lightsam.plugin.viewer.layers import ours
 
 
 @pytest.fixture(autouse=True)

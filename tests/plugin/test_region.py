@@ -20,9 +20,10 @@ from napari_lightsam.errors import FileError, LightSamError
 from napari_lightsam.formats.geojson import read_geojson
 from napari_lightsam.formats.ome_zarr import create_levels
 from napari_lightsam.formats.roi import read_rois
-from napari_lightsam.plugin import inference, layers, region, whole, writer
-from napari_lightsam.plugin.layers import ours
+from napari_lightsam.plugin import inference, region, whole, writer
 from napari_lightsam.plugin.scope import Scope, name_of_plane
+from napari_lightsam.plugin.viewer import layers
+from napari_lightsam.plugin.viewer.layers import ours
 
 SIZE = (600, 800)
 

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from napari_lightsam.cli import app
 from napari_lightsam.engine.progress import drain
 from napari_lightsam.plugin import inference
-from napari_lightsam.plugin.made import Made
-from napari_lightsam.plugin.sessions_replay import origin_of, replay
+from napari_lightsam.plugin.objects.made import Made
+from napari_lightsam.plugin.sessions.replay import origin_of, replay
 from napari_lightsam.session import ImageRecord, LabelRecord, read_document, write_document
 
 
@@ -104,7 +104,7 @@ def test_an_output_is_refused_before_anything_is_made_again(work, tmp_path, monk
     (tmp_path / "linked.tif").symlink_to(work.parent / "nuclei.tif")
     out = work.parent / name if name == "nuclei.tif" else tmp_path / name
     before = out.read_bytes() if out.exists() else None
-    monkeypatch.setattr("napari_lightsam.plugin.sessions_replay.replay", pytest.fail)
+    monkeypatch.setattr("napari_lightsam.plugin.sessions.replay.replay", pytest.fail)
     done = CliRunner().invoke(app, ["replay", str(work), "--out", str(out), *more])
     assert done.exit_code == 2
     assert message in " ".join(done.stderr.split())

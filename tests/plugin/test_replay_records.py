@@ -9,12 +9,14 @@ import pytest
 import tifffile
 
 from napari_lightsam.engine.progress import drain
-from napari_lightsam.plugin import region, results, sessions_document
+from napari_lightsam.plugin import region
 from napari_lightsam.plugin.inference import Settings
+from napari_lightsam.plugin.objects import results
 from napari_lightsam.plugin.request import sources
 from napari_lightsam.plugin.scope import Scope
-from napari_lightsam.plugin.sessions_replay import replay
-from napari_lightsam.plugin.sessions_scene import differences
+from napari_lightsam.plugin.sessions import document as sessions_document
+from napari_lightsam.plugin.sessions.replay import replay
+from napari_lightsam.plugin.sessions.scene import differences
 from napari_lightsam.session import Run, read_document, write_document
 
 

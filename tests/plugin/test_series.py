@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_lightsam.plugin.layers import ours
-from napari_lightsam.plugin.quality import Verdict
+from napari_lightsam.plugin.objects.quality import Verdict
+from napari_lightsam.plugin.viewer.layers import ours
 from napari_lightsam.session import read_document
 
 

@@ -9,8 +9,8 @@ import pytest
 import tifffile
 
 from napari_lightsam.plugin import region, series
-from napari_lightsam.plugin.layers import ours
 from napari_lightsam.plugin.request import sources
+from napari_lightsam.plugin.viewer.layers import ours
 from napari_lightsam.session import read_document
 
 

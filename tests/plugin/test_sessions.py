@@ -10,10 +10,10 @@ import tifffile
 from napari.components import ViewerModel
 
 from napari_lightsam.errors import FileError
-from napari_lightsam.plugin.layers import input_key, ours
-from napari_lightsam.plugin.made import made_objects
+from napari_lightsam.plugin.objects.made import made_objects
 from napari_lightsam.plugin.reader import read_lightsam
-from napari_lightsam.plugin.sessions_shelf import Shelf
+from napari_lightsam.plugin.sessions.shelf import Shelf
+from napari_lightsam.plugin.viewer.layers import input_key, ours
 from napari_lightsam.session import read_document
 
 

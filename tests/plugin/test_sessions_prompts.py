@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_lightsam.plugin.sessions_prompts import bring_back
+from napari_lightsam.plugin.sessions.prompts import bring_back
 from napari_lightsam.session import read_document
 
 
@@ -304,7 +304,7 @@ def test_dropped_into_an_open_widget_the_clicks_lie_on_top_and_the_tool_is_in_ha
 ):
     from napari.components import ViewerModel
 
-    from napari_lightsam.plugin.widget import LightSamWidget
+    from napari_lightsam.plugin.widget.dock import LightSamWidget
 
     (image,) = desk.viewer.open(str(image_file), plugin="napari")
     desk.control.shown.use_image(image)

@@ -11,8 +11,8 @@ import zarr
 
 from napari_lightsam.errors import FileError
 from napari_lightsam.formats.images import read_image
-from napari_lightsam.plugin.axes import level0
 from napari_lightsam.plugin.reader import read_lightsam
+from napari_lightsam.plugin.viewer.axes import level0
 from napari_lightsam.session import read_document
 from napari_lightsam.session.picture import hash_sample, is_same
 

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from napari_lightsam.engine.progress import Progress
-from napari_lightsam.plugin import everything_result, inference
-from napari_lightsam.plugin.quality import Verdict
+from napari_lightsam.plugin import inference
+from napari_lightsam.plugin.everything import result as everything_result
+from napari_lightsam.plugin.objects.quality import Verdict
 from napari_lightsam.plugin.request import Source
 
 

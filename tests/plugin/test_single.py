@@ -11,9 +11,10 @@ import pytest
 from scipy import ndimage
 
 from napari_lightsam.engine.masks import Mask, Masks
-from napari_lightsam.plugin import results, single
-from napari_lightsam.plugin.axes import METADATA_KEY
-from napari_lightsam.plugin.layers import ours
+from napari_lightsam.plugin.objects import results
+from napari_lightsam.plugin.prompting import single
+from napari_lightsam.plugin.viewer.axes import METADATA_KEY
+from napari_lightsam.plugin.viewer.layers import ours
 
 
 def test_a_click_is_previewed_and_committed_as_one_undoable_step(desk):

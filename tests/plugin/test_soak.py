@@ -8,7 +8,7 @@ from itertools import cycle, islice
 import numpy as np
 import psutil
 
-from napari_lightsam.plugin.made import made_objects
+from napari_lightsam.plugin.objects.made import made_objects
 from napari_lightsam.plugin.worker import Lane
 
 PLACES = [(y, x) for y in (15, 45) for x in (15, 45)]

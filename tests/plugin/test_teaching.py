@@ -16,8 +16,8 @@ from skimage.segmentation import expand_labels
 from napari_lightsam.engine.local import local_models
 from napari_lightsam.engine.progress import Progress
 from napari_lightsam.errors import TrainError
-from napari_lightsam.plugin.widget import LightSamWidget
-from napari_lightsam.plugin.widget_models import describe
+from napari_lightsam.plugin.widget.dock import LightSamWidget
+from napari_lightsam.plugin.widget.models import describe
 from napari_lightsam.plugin.worker import Lane
 from napari_lightsam.train import config, held_out
 from napari_lightsam.train import finetune as training
@@ -304,8 +304,8 @@ def test_a_real_lesson_gives_a_model_that_the_chooser_offers_and_that_can_be_rep
 
 
 def test_a_layer_that_nobody_corrected_is_asked_about_before_it_is_learned_from(widget, qtbot, teacher):
-    from napari_lightsam.plugin.axes import METADATA_KEY
-    from napari_lightsam.plugin.made import Made, note_made
+    from napari_lightsam.plugin.objects.made import Made, note_made
+    from napari_lightsam.plugin.viewer.axes import METADATA_KEY
 
     _, layer = lay_out(widget, qtbot)
     layer.metadata[METADATA_KEY] = {"role": "everything"}
@@ -322,8 +322,8 @@ def test_a_layer_that_nobody_corrected_is_asked_about_before_it_is_learned_from(
 
 
 def test_a_layer_that_was_corrected_is_learned_from_at_once(widget, qtbot, teacher):
-    from napari_lightsam.plugin.axes import METADATA_KEY
-    from napari_lightsam.plugin.made import Made, note_made
+    from napari_lightsam.plugin.objects.made import Made, note_made
+    from napari_lightsam.plugin.viewer.axes import METADATA_KEY
 
     _, layer = lay_out(widget, qtbot)
     layer.metadata[METADATA_KEY] = {"role": "everything"}

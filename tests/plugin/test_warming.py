@@ -13,7 +13,7 @@ import sys, threading
 from pathlib import Path
 import numpy as np
 from napari.layers import Labels, Shapes
-from napari_lightsam.plugin.warming import warm_up
+from napari_lightsam.plugin.viewer.warming import warm_up
 
 def compiled():
     return sorted(path.name for path in Path(sys.argv[1]).rglob("*.nbc"))

@@ -12,11 +12,11 @@ from napari.components import ViewerModel
 
 from napari_lightsam.engine.progress import Progress
 from napari_lightsam.engine.warned import tell
-from napari_lightsam.plugin import widget as widget_module
-from napari_lightsam.plugin.layers import ours
-from napari_lightsam.plugin.widget import LightSamWidget
-from napari_lightsam.plugin.widget_models import describe
-from napari_lightsam.plugin.widget_parts import MainThread
+from napari_lightsam.plugin.viewer.layers import ours
+from napari_lightsam.plugin.widget import dock as widget_module
+from napari_lightsam.plugin.widget.dock import LightSamWidget
+from napari_lightsam.plugin.widget.models import describe
+from napari_lightsam.plugin.widget.parts import MainThread
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from qtpy.QtGui import QMovie
 from qtpy.QtWidgets import QDockWidget, QLabel, QMainWindow
 
 from napari_lightsam.engine.progress import Progress
-from napari_lightsam.plugin import widget_progress
-from napari_lightsam.plugin.widget_progress import Pace, ProgressRow
+from napari_lightsam.plugin.widget import progress as widget_progress
+from napari_lightsam.plugin.widget.progress import Pace, ProgressRow
 
 
 def made(qtbot):

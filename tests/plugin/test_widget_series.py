@@ -9,7 +9,7 @@ from napari.components import ViewerModel
 from qtpy.QtGui import QGuiApplication
 from qtpy.QtWidgets import QFileDialog
 
-from napari_lightsam.plugin.widget import LightSamWidget
+from napari_lightsam.plugin.widget.dock import LightSamWidget
 
 
 @pytest.fixture

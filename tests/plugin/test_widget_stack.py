@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QFileDialog
 
 from napari_lightsam.engine.masks import Mask
 from napari_lightsam.plugin import region
-from napari_lightsam.plugin.widget import LightSamWidget
+from napari_lightsam.plugin.widget.dock import LightSamWidget
 from napari_lightsam.plugin.worker import Lane
 
 

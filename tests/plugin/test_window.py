@@ -227,7 +227,7 @@ def test_the_window_may_be_closed_during_a_run(qapp, segmenter, monkeypatch):
     import napari
 
     from napari_lightsam.plugin import inference
-    from napari_lightsam.plugin.widget import LightSamWidget
+    from napari_lightsam.plugin.widget.dock import LightSamWidget
 
     monkeypatch.setattr(inference, "load", lambda name: segmenter)
     viewer = napari.Viewer(show=True)

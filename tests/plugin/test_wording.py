@@ -12,7 +12,7 @@ import pytest
 import tifffile
 
 from napari_lightsam.plugin import inference
-from napari_lightsam.plugin.sessions_script import as_python
+from napari_lightsam.plugin.sessions.script import as_python
 from napari_lightsam.session import read_document
 from napari_lightsam.session.checks import fingerprint_of
 from napari_lightsam.session.methods import methods_text

@@ -99,7 +99,7 @@ def segment_everything(viewer: napari.viewer.Viewer) -> None:
     from napari.layers import Image
 
     from napari_lightsam.plugin.messages import report_info
-    from napari_lightsam.plugin.widget import LightSamWidget
+    from napari_lightsam.plugin.widget.dock import LightSamWidget
 
     active = viewer.layers.selection.active
     widget = LightSamWidget.of(viewer)

@@ -7,31 +7,31 @@ from typing import TYPE_CHECKING, Any
 from psygnal import Signal
 
 from napari_lightsam.engine.warned import Warned
-from napari_lightsam.plugin import layers
-from napari_lightsam.plugin.annotator import Annotator
-from napari_lightsam.plugin.axes import NoPlane
-from napari_lightsam.plugin.checking import Checking
-from napari_lightsam.plugin.curating import Curating
 from napari_lightsam.plugin.downloads import Downloads, is_here
-from napari_lightsam.plugin.everything import Everything
+from napari_lightsam.plugin.everything.run import Everything
 from napari_lightsam.plugin.exporting import Exporting
 from napari_lightsam.plugin.folder import FolderBatch
-from napari_lightsam.plugin.hover import Hover
 from napari_lightsam.plugin.inference import Inference
 from napari_lightsam.plugin.messages import report_info
-from napari_lightsam.plugin.picking import Picking
+from napari_lightsam.plugin.objects.checking import Checking
+from napari_lightsam.plugin.objects.curating import Curating
+from napari_lightsam.plugin.objects.results import Results
+from napari_lightsam.plugin.objects.splitting import Splitting
+from napari_lightsam.plugin.objects.targets import Targets
+from napari_lightsam.plugin.prompting.annotator import Annotator
+from napari_lightsam.plugin.prompting.hover import Hover
+from napari_lightsam.plugin.prompting.picking import Picking
+from napari_lightsam.plugin.prompting.single import SingleObjects
+from napari_lightsam.plugin.prompting.suggested import Suggested
 from napari_lightsam.plugin.propagation import Propagation
 from napari_lightsam.plugin.region import WorkRegion
-from napari_lightsam.plugin.results import Results
 from napari_lightsam.plugin.series import Series
-from napari_lightsam.plugin.sessions import Sessions
+from napari_lightsam.plugin.sessions.saving import Sessions
 from napari_lightsam.plugin.shown import Shown
-from napari_lightsam.plugin.single import SingleObjects
-from napari_lightsam.plugin.splitting import Splitting
-from napari_lightsam.plugin.suggested import Suggested
-from napari_lightsam.plugin.targets import Targets
 from napari_lightsam.plugin.teaching import Teaching
 from napari_lightsam.plugin.typical import TypicalObject
+from napari_lightsam.plugin.viewer import layers
+from napari_lightsam.plugin.viewer.axes import NoPlane
 from napari_lightsam.plugin.worker import Lane, Worker
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from napari_lightsam.engine.progress import Progress
 from napari_lightsam.errors import ConfigError
 from napari_lightsam.formats.export import find_format
 from napari_lightsam.formats.guard import protect_inputs
-from napari_lightsam.plugin import layers
 from napari_lightsam.plugin.messages import report_error, report_info
+from napari_lightsam.plugin.viewer import layers
 from napari_lightsam.plugin.writer import WRITERS
 
 if TYPE_CHECKING:

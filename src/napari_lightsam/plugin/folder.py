@@ -9,11 +9,11 @@ from psygnal import Signal
 
 from napari_lightsam.engine.progress import Progress
 from napari_lightsam.errors import ConfigError, LightSamError
-from napari_lightsam.plugin.axes import AxisRole, NoPlane, pixel_size
 from napari_lightsam.plugin.loading import load
 from napari_lightsam.plugin.messages import report_error, report_info, report_warning, reworded
-from napari_lightsam.plugin.names import unused_name
 from napari_lightsam.plugin.scope import Scope, stack_axis
+from napari_lightsam.plugin.viewer.axes import AxisRole, NoPlane, pixel_size
+from napari_lightsam.plugin.viewer.names import unused_name
 from napari_lightsam.plugin.worker import Lane
 
 if TYPE_CHECKING:

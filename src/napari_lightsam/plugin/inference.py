@@ -10,8 +10,8 @@ import numpy as np
 
 from napari_lightsam.engine.alike import batches, predict_alike
 from napari_lightsam.engine.progress import Progress, Work
-from napari_lightsam.plugin.everything_outlines import outlined
-from napari_lightsam.plugin.everything_result import (
+from napari_lightsam.plugin.everything.outlines import outlined
+from napari_lightsam.plugin.everything.result import (
     Choice,
     Job,
     Result,
@@ -21,8 +21,8 @@ from napari_lightsam.plugin.everything_result import (
     measured,
     numbered,
 )
-from napari_lightsam.plugin.layers import warm_up
 from napari_lightsam.plugin.loading import load
+from napari_lightsam.plugin.viewer.layers import warm_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from napari_lightsam.engine.propagate import Direction, Propagation
     from napari_lightsam.engine.segmenter import Segmenter
     from napari_lightsam.engine.stack import StackSegmentation
-    from napari_lightsam.plugin.prompts import ObjectPrompt
+    from napari_lightsam.plugin.prompting.prompts import ObjectPrompt
     from napari_lightsam.plugin.request import PlaneRequest
     from napari_lightsam.plugin.whole import WholePlane
 

@@ -10,18 +10,18 @@ from psygnal import Signal
 from napari_lightsam.engine.masks import crop_mask
 from napari_lightsam.engine.progress import Progress
 from napari_lightsam.errors import LightSamError
-from napari_lightsam.plugin import layers
-from napari_lightsam.plugin.axes import AxisRole, NoPlane
-from napari_lightsam.plugin.layers import Role
-from napari_lightsam.plugin.made import Made, note_made
 from napari_lightsam.plugin.messages import report_error, report_info
-from napari_lightsam.plugin.names import unused_name
-from napari_lightsam.plugin.places import view
-from napari_lightsam.plugin.planes_step import NOTE, written_planes
+from napari_lightsam.plugin.objects.made import Made, note_made
+from napari_lightsam.plugin.objects.planes_step import NOTE, written_planes
+from napari_lightsam.plugin.objects.results import LARGEST_STEP, refusal
+from napari_lightsam.plugin.objects.undoable import write_step
 from napari_lightsam.plugin.propagation_run import Followable, Run, plan, survey
-from napari_lightsam.plugin.results import LARGEST_STEP, refusal
 from napari_lightsam.plugin.scope import stack_axis
-from napari_lightsam.plugin.undoable import write_step
+from napari_lightsam.plugin.viewer import layers
+from napari_lightsam.plugin.viewer.axes import AxisRole, NoPlane
+from napari_lightsam.plugin.viewer.layers import Role
+from napari_lightsam.plugin.viewer.names import unused_name
+from napari_lightsam.plugin.viewer.places import view
 from napari_lightsam.plugin.worker import Lane
 
 if TYPE_CHECKING:
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from napari_lightsam.engine.progress import Work
     from napari_lightsam.engine.propagate import Direction
     from napari_lightsam.engine.propagate import Propagation as Followed
-    from napari_lightsam.plugin.annotator import Annotator
-    from napari_lightsam.plugin.axes import Plane
     from napari_lightsam.plugin.inference import Inference, Settings
-    from napari_lightsam.plugin.planes_step import PlanesStep
+    from napari_lightsam.plugin.objects.planes_step import PlanesStep
+    from napari_lightsam.plugin.objects.targets import Targets
+    from napari_lightsam.plugin.prompting.annotator import Annotator
     from napari_lightsam.plugin.request import PlaneRequest
-    from napari_lightsam.plugin.targets import Targets
+    from napari_lightsam.plugin.viewer.axes import Plane
     from napari_lightsam.plugin.worker import Worker
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_lightsam.engine.progress import Progress
-from napari_lightsam.plugin.places import view
-from napari_lightsam.plugin.planes_step import PlanesStep, on_plane_number, plane_key
+from napari_lightsam.plugin.objects.planes_step import PlanesStep, on_plane_number, plane_key
+from napari_lightsam.plugin.viewer.places import view
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from napari_lightsam.engine.masks import Mask
     from napari_lightsam.engine.progress import Work
     from napari_lightsam.engine.propagate import Propagation as Followed
-    from napari_lightsam.plugin.axes import Plane
     from napari_lightsam.plugin.inference import Settings
-    from napari_lightsam.plugin.places import Place
+    from napari_lightsam.plugin.viewer.axes import Plane
+    from napari_lightsam.plugin.viewer.places import Place
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -86,7 +86,7 @@ def read_lightsam(path: str) -> list[LayerData]:
 
     found = read_lightsam(path)
     if isinstance(found, Document):
-        from napari_lightsam.plugin.sessions_layers import opened_layers
+        from napari_lightsam.plugin.sessions.layers import opened_layers
 
         return opened_layers(found, Path(path))
     return layers_of(found, origin=str(path))
@@ -106,7 +106,7 @@ def layers_of(session: Session, *, origin: str = "") -> list[LayerData]:
     import numpy as np
 
     from napari_lightsam.formats.images import read_image
-    from napari_lightsam.plugin.names import name_of
+    from napari_lightsam.plugin.viewer.names import name_of
 
     image = read_image(session.image)
     choice = session.selection

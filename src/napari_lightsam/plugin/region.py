@@ -13,13 +13,13 @@ from psygnal import Signal
 from napari_lightsam.engine.progress import Progress
 from napari_lightsam.errors import ConfigError, FileError, LightSamError
 from napari_lightsam.formats.guard import protect_inputs
-from napari_lightsam.plugin import layers
-from napari_lightsam.plugin.axes import METADATA_KEY, NoPlane, full_plane, level0
-from napari_lightsam.plugin.colours import GREEN
-from napari_lightsam.plugin.layers import Role
 from napari_lightsam.plugin.messages import report_error, report_info, reworded
-from napari_lightsam.plugin.prompts import STRETCH, Placing
+from napari_lightsam.plugin.prompting.prompts import STRETCH, Placing
 from napari_lightsam.plugin.scope import drawn_polygons, is_box, region_of, visible_region
+from napari_lightsam.plugin.viewer import layers
+from napari_lightsam.plugin.viewer.axes import METADATA_KEY, NoPlane, full_plane, level0
+from napari_lightsam.plugin.viewer.colours import GREEN
+from napari_lightsam.plugin.viewer.layers import Role
 from napari_lightsam.plugin.whole import WholePlane, begun, open_read_only
 from napari_lightsam.plugin.worker import Lane
 
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 
     from napari_lightsam.batch import SlideReport
     from napari_lightsam.engine.config import EverythingConfig
-    from napari_lightsam.plugin.annotator import Annotator
-    from napari_lightsam.plugin.axes import Plane
     from napari_lightsam.plugin.inference import Inference, Settings
+    from napari_lightsam.plugin.prompting.annotator import Annotator
     from napari_lightsam.plugin.request import PlaneRequest
     from napari_lightsam.plugin.scope import Region
+    from napari_lightsam.plugin.viewer.axes import Plane
     from napari_lightsam.plugin.worker import Worker
 
 LARGEST_PLANE = 64_000_000

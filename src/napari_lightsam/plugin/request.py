@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_lightsam.errors import ImageError
-from napari_lightsam.plugin import layers
-from napari_lightsam.plugin.axes import (
+from napari_lightsam.plugin.scope import outline_of
+from napari_lightsam.plugin.viewer import layers
+from napari_lightsam.plugin.viewer.axes import (
     AxisRole,
     NoPlane,
     Plane,
@@ -19,7 +20,6 @@ from napari_lightsam.plugin.axes import (
     level0,
     roles_of,
 )
-from napari_lightsam.plugin.scope import outline_of
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Sequence

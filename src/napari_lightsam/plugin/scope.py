@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_lightsam.plugin.axes import METADATA_KEY, AxisRole, NoPlane, Plane, level0, roles_of
-from napari_lightsam.plugin.colours import GREEN
-from napari_lightsam.plugin.layers import by_id, is_covered, on_image
-from napari_lightsam.plugin.prompts import STRETCH, Placing
+from napari_lightsam.plugin.prompting.prompts import STRETCH, Placing
+from napari_lightsam.plugin.viewer.axes import METADATA_KEY, AxisRole, NoPlane, Plane, level0, roles_of
+from napari_lightsam.plugin.viewer.colours import GREEN
+from napari_lightsam.plugin.viewer.layers import by_id, is_covered, on_image
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence

@@ -10,13 +10,13 @@ from psygnal import Signal
 
 from napari_lightsam.engine.progress import Progress
 from napari_lightsam.errors import FileError, LightSamError
-from napari_lightsam.plugin import layers
-from napari_lightsam.plugin.axes import METADATA_KEY, AxisRole, pixel_size
-from napari_lightsam.plugin.layers import Role
 from napari_lightsam.plugin.messages import report_error, report_info
 from napari_lightsam.plugin.request import sources
 from napari_lightsam.plugin.series_items import Item, find_items, move_aside, newest_of
-from napari_lightsam.plugin.sessions_document import labels_of
+from napari_lightsam.plugin.sessions.document import labels_of
+from napari_lightsam.plugin.viewer import layers
+from napari_lightsam.plugin.viewer.axes import METADATA_KEY, AxisRole, pixel_size
+from napari_lightsam.plugin.viewer.layers import Role
 from napari_lightsam.plugin.worker import Lane
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from napari_lightsam.engine.progress import Work
     from napari_lightsam.formats.objects import Objects
     from napari_lightsam.plugin.controller import Controller
-    from napari_lightsam.plugin.sessions_document import Snapshot
+    from napari_lightsam.plugin.sessions.document import Snapshot
     from napari_lightsam.session import Document, ImageRecord, LabelRecord
 
 FORMATS = ("tiff", "csv")

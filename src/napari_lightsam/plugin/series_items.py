@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from napari_lightsam.errors import FileError
 from napari_lightsam.formats.images import SUFFIXES
-from napari_lightsam.plugin.sessions_shelf import Shelf, unused
+from napari_lightsam.plugin.sessions.shelf import Shelf, unused
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

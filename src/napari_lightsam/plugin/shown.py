@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
-from napari_lightsam.plugin import layers
-from napari_lightsam.plugin.axes import NoPlane
 from napari_lightsam.plugin.downloads import is_here
 from napari_lightsam.plugin.inference import Inference, Ready, Settings
 from napari_lightsam.plugin.messages import report_error
 from napari_lightsam.plugin.request import PlaneRequest, Source, default_sources, make_request
+from napari_lightsam.plugin.viewer import layers
+from napari_lightsam.plugin.viewer.axes import NoPlane
 from napari_lightsam.plugin.worker import Lane, Worker
 
 if TYPE_CHECKING:
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from napari.layers import Image
 
     from napari_lightsam.engine.progress import Progress
-    from napari_lightsam.plugin.annotator import Annotator
-    from napari_lightsam.plugin.axes import Plane
+    from napari_lightsam.plugin.prompting.annotator import Annotator
     from napari_lightsam.plugin.region import WorkRegion
+    from napari_lightsam.plugin.viewer.axes import Plane
 
 
 class Shown:

@@ -15,16 +15,16 @@ from napari_lightsam.engine.progress import Progress, Work, drain, relay
 from napari_lightsam.engine.registry import ALIASES, MODELS, known_models
 from napari_lightsam.errors import ConfigError
 from napari_lightsam.model.spec import ObjectFrame
-from napari_lightsam.plugin import layers
-from napari_lightsam.plugin.axes import METADATA_KEY, NoPlane, Plane
-from napari_lightsam.plugin.layers import Role
 from napari_lightsam.plugin.lesson_time import LessonTime
 from napari_lightsam.plugin.loading import import_training
 from napari_lightsam.plugin.messages import report_error, report_info
-from napari_lightsam.plugin.names import unused_name
-from napari_lightsam.plugin.objects import describe, measure
-from napari_lightsam.plugin.places import view
-from napari_lightsam.plugin.prompts import read_boxes
+from napari_lightsam.plugin.objects.table import describe, measure
+from napari_lightsam.plugin.prompting.prompts import read_boxes
+from napari_lightsam.plugin.viewer import layers
+from napari_lightsam.plugin.viewer.axes import METADATA_KEY, NoPlane, Plane
+from napari_lightsam.plugin.viewer.layers import Role
+from napari_lightsam.plugin.viewer.names import unused_name
+from napari_lightsam.plugin.viewer.places import view
 from napari_lightsam.plugin.worker import Lane, Worker
 
 if TYPE_CHECKING:

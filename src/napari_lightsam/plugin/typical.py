@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from psygnal import Signal
 
-from napari_lightsam.plugin import layers, prompts
-from napari_lightsam.plugin.axes import METADATA_KEY, Plane
-from napari_lightsam.plugin.colours import PURPLE
+from napari_lightsam.plugin.prompting import prompts
+from napari_lightsam.plugin.viewer import layers
+from napari_lightsam.plugin.viewer.axes import METADATA_KEY, Plane
+from napari_lightsam.plugin.viewer.colours import PURPLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable

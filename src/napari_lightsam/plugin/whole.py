@@ -11,10 +11,10 @@ import numpy as np
 
 from napari_lightsam.engine.progress import Progress
 from napari_lightsam.errors import FileError
-from napari_lightsam.plugin import layers
-from napari_lightsam.plugin.axes import METADATA_KEY, micrometres
-from napari_lightsam.plugin.layers import Role
-from napari_lightsam.plugin.names import unused_name
+from napari_lightsam.plugin.viewer import layers
+from napari_lightsam.plugin.viewer.axes import METADATA_KEY, micrometres
+from napari_lightsam.plugin.viewer.layers import Role
+from napari_lightsam.plugin.viewer.names import unused_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from napari_lightsam.batch import SlideReport
     from napari_lightsam.engine.config import EverythingConfig
     from napari_lightsam.engine.progress import Work
-    from napari_lightsam.plugin.axes import Plane
     from napari_lightsam.plugin.request import PlaneRequest
+    from napari_lightsam.plugin.viewer.axes import Plane
 
 Result = TypeVar("Result")
 

@@ -10,7 +10,7 @@ import numpy as np
 from napari_lightsam.errors import FileError, ImageError
 from napari_lightsam.formats.export import FORMATS, write_objects
 from napari_lightsam.formats.objects import Objects
-from napari_lightsam.plugin.axes import METADATA_KEY, AxisRole, micrometres, role_from_label
+from napari_lightsam.plugin.viewer.axes import METADATA_KEY, AxisRole, micrometres, role_from_label
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
