@@ -11,12 +11,13 @@ import pandas as pd
 import pytest
 import tifffile
 from napari.components import ViewerModel
+from qtpy.QtWidgets import QFileDialog
 
-from napari_lightsam.batch import read_recipe
+from napari_lightsam.batch import BatchSettings, Recipe, read_recipe, write_recipe
 from napari_lightsam.engine.config import EverythingConfig
 from napari_lightsam.plugin import folder
-from napari_lightsam.plugin.folder import recipe_from
 from napari_lightsam.plugin.inference import Settings
+from napari_lightsam.plugin.recipes import recipe_from
 from napari_lightsam.plugin.scope import Scope
 from napari_lightsam.plugin.widget.dock import LightSamWidget
 from napari_lightsam.plugin.worker import Lane
@@ -72,6 +73,73 @@ def test_the_recipe_is_what_the_tool_would_do_with_the_image_on_display(desk, tm
     desk.control.everything.choices = replace(desk.control.everything.choices, scope=Scope.STACK)
     stacked = recipe_from(desk.control, overlay=True)
     assert (stacked.settings.link, stacked.settings.z, stacked.overlay) == (True, None, True)
+
+
+def stack_of_channels(desk):
+    desk.open(np.zeros((4, 3, 40, 40), np.uint8), axis_labels=("z", "c", "y", "x"))
+
+
+def stack_over_time(desk):
+    desk.open(np.zeros((5, 4, 40, 40), np.uint8), axis_labels=("t", "z", "y", "x"))
+
+
+@pytest.mark.parametrize(
+    ("opened", "recipe"),
+    [
+        (stack_of_channels, {"z": 3, "channel": 2, "pixel_size": (0.25, 0.25)}),
+        (stack_of_channels, {"z": 0, "channel": (0, 2)}),
+        (stack_of_channels, {"link": True, "channel": 1}),
+        (stack_over_time, {"z": 2, "time": 4}),
+        (stack_over_time, {"link": True, "time": 1}),
+    ],
+)
+def test_a_recipe_that_is_loaded_is_the_one_that_would_be_saved(desk, tmp_path, notes, opened, recipe):
+    config = EverythingConfig(object_size=18.0, mode="grid", balance=0.3, max_size=40.0, keep_border=False)
+    wanted = Recipe(BatchSettings(config, **recipe), "mobile_sam", ("overlay",))
+    write_recipe(tmp_path / "r.yaml", wanted)
+    opened(desk)
+    told = []
+    desk.control.settings_taken.connect(lambda: told.append(True))
+
+    desk.control.batch.load_recipe(tmp_path / "r.yaml")
+    assert recipe_from(desk.control, overlay=desk.control.batch.folder.overlay) == wanted
+    assert told
+    assert notes == []
+
+    write_recipe(tmp_path / "r.yaml", Recipe())
+    desk.control.batch.load_recipe(tmp_path / "r.yaml")
+    now = recipe_from(desk.control, overlay=desk.control.batch.folder.overlay)
+    assert (now.settings.config, now.model, now.outputs) == (EverythingConfig(), "lightsam", ())
+    assert not now.settings.link
+
+
+def test_what_a_recipe_says_beyond_the_image_and_the_dock_is_named(desk, tmp_path, notes):
+    settings = BatchSettings(EverythingConfig(object_size=18.0), z=9, channel="DAPI", device="cpu")
+    write_recipe(tmp_path / "r.yaml", Recipe(settings, "no/such/model.pt", ("roi", "overlay")))
+    desk.open(np.zeros((4, 40, 40), np.uint8), axis_labels=("z", "y", "x"))
+    before = desk.viewer.dims.current_step
+    desk.control.batch.load_recipe(tmp_path / "r.yaml")
+    ((kind, text),) = notes
+    assert kind == "warning"
+    said = "model: no/such/model.pt; channel: DAPI; z: 9; device: cpu; outputs: roi"
+    assert text.startswith(f"r.yaml also says {said}.")
+    assert desk.control.shown.settings == Settings("lightsam", 18.0)
+    assert desk.viewer.dims.current_step == before
+
+
+def test_a_recipe_needs_no_image_and_one_that_is_broken_changes_nothing(desk, tmp_path, notes):
+    (tmp_path / "r.yaml").write_text("object_size: 30\npixel_size: 0.5\nlink: true\n")
+    desk.control.batch.load_recipe(tmp_path / "r.yaml")
+    assert desk.control.shown.settings.object_size == 30
+    assert desk.control.everything.choices.scope is Scope.PLANE
+    assert "also says link: True; pixel_size: [0.5, 0.5]" in notes.pop()[1]
+
+    (tmp_path / "r.yaml").write_text("object_size: 20\nmode: sideways\n")
+    desk.control.batch.load_recipe(tmp_path / "r.yaml")
+    assert desk.control.shown.settings.object_size == 30
+    assert "line 2" in notes.pop()[1]
+    desk.control.batch.load_recipe(tmp_path / "none.yaml")
+    assert "cannot be read" in notes.pop()[1]
 
 
 def test_all_time_points_are_refused_as_a_batch_takes_one_of_each_file(desk, tmp_path, notes):
@@ -186,5 +254,27 @@ def test_the_section_offers_folder_progress_report_and_images(tiny, qtbot, image
     section.show_combo.setCurrentIndex(2)
     section.show_combo.activated.emit(2)
     assert "Objects in sub/b.tif" in widget.viewer.layers
+    widget.shut_down()
+    assert widget.controller.worker.join(10)
+
+
+def test_the_dock_shows_the_settings_of_a_recipe_that_was_loaded(qtbot, tmp_path, monkeypatch):
+    checkpoint = tmp_path / "ours.safetensors"
+    checkpoint.touch()
+    (tmp_path / "r.yaml").write_text(
+        "model: ours.safetensors\nobject_size: 18\nmode: grid\nmax_size: 40\npixel_size: 0.5\n"
+        "outputs: [overlay]\n"
+    )
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_: (str(tmp_path / "r.yaml"), ""))
+    viewer = ViewerModel()
+    viewer.add_image(np.zeros((40, 40), np.uint8))
+    widget = LightSamWidget(viewer)
+    qtbot.addWidget(widget)
+    widget.batch.load_button.click()
+    assert widget.models.combo.currentText() == "ours.safetensors"
+    assert (widget.size_row.pixels, widget.everything.max_size.pixels) == (18, 40)
+    assert widget.everything.mode.currentData() == "grid"
+    assert widget.pixel_box.value() == 0.5
+    assert widget.batch.overlay.isChecked()
     widget.shut_down()
     assert widget.controller.worker.join(10)

@@ -60,6 +60,8 @@ class Controller:
         Signal: something that a user interface shows has changed; see the attributes below.
     mentioned
         Signal(str): the status alone has changed.
+    settings_taken
+        Signal: settings were chosen elsewhere than in the dock: by saved work, or by a recipe.
     shown
         What is segmented now: image, plane, inputs, model and object size.
     single
@@ -104,6 +106,7 @@ class Controller:
 
     changed = Signal()
     mentioned = Signal(str)
+    settings_taken = Signal()
 
     def __init__(self, viewer: ViewerModel, deliver: Callable[[Callable[[], None]], object]) -> None:
         self.viewer = viewer

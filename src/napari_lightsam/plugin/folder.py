@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 from psygnal import Signal
 
 from napari_lightsam.engine.progress import Progress
-from napari_lightsam.errors import ConfigError, LightSamError
+from napari_lightsam.errors import LightSamError
 from napari_lightsam.plugin.loading import load
 from napari_lightsam.plugin.messages import report_error, report_info, report_warning, reworded
-from napari_lightsam.plugin.scope import Scope, stack_axis
-from napari_lightsam.plugin.viewer.axes import AxisRole, NoPlane, pixel_size
+from napari_lightsam.plugin.recipes import recipe_from, take_recipe
 from napari_lightsam.plugin.viewer.names import unused_name
 from napari_lightsam.plugin.worker import Lane
 
@@ -137,6 +136,26 @@ class FolderBatch:
         else:
             self._say(f"The recipe was written to {path}.")
 
+    def load_recipe(self, path: Path) -> None:
+        """Choose what a recipe says."""
+        from napari_lightsam.batch.recipe import ALWAYS, OVERLAY, read_recipe
+
+        try:
+            recipe = read_recipe(path)
+        except LightSamError as error:
+            report_error(error)
+            return
+        left = list(take_recipe(self._control, recipe))
+        self.choose(overlay=recipe.overlay)
+        more = [name for name in recipe.outputs if name not in (*ALWAYS, OVERLAY)]
+        left += [f"outputs: {', '.join(more)}"] if more else []
+        self._say(f"Everything that can be chosen here is set as {path.name} says.")
+        if left:
+            report_warning(
+                f"{path.name} also says {'; '.join(left)}. That has no place here: the image on display "
+                "lacks it, or only `lightsam segment --recipe` knows it."
+            )
+
     def show(self, outcome: FileOutcome) -> None:
         """Add an image and its result to the viewer."""
         from napari_lightsam.batch.subject import Subject
@@ -189,63 +208,3 @@ def _segment(source: Path, out: Path, recipe: Recipe) -> Work[BatchReport]:
     # Without the embeddings that windows keep on disk: a batch would only fill it, and is not opened again.
     segmenter = load(recipe.model, cache=False)
     return (yield from segment_many([source], out, recipe, segmenter=segmenter))
-
-
-def recipe_from(control: Controller, *, overlay: bool = False) -> Recipe:
-    """Make the recipe of what the controller would do with the image on display.
-
-    Model, object size and all settings of everything mode are taken; channel, plane, time point and linking
-    as far as an image is open. A pixel size is taken where it is not the one of the image's file.
-
-    Parameters
-    ----------
-    control
-        The controller.
-    overlay
-        Also write pictures.
-
-    Raises
-    ------
-    ConfigError
-        The settings contradict each other, or all time points are wanted.
-    """
-    from napari_lightsam.batch.recipe import Recipe
-    from napari_lightsam.batch.settings import BatchSettings
-
-    choices, settings = control.everything.choices, control.shown.settings
-    config = replace(choices.config, object_size=settings.object_size)
-    chosen = _plane(control)
-    image, size = control.annotator.image, control.pixel_size_um
-    if size is not None and image is not None and pixel_size(image)[0] != size:
-        chosen["pixel_size"] = (size, size)
-    batch = BatchSettings(config=config, **chosen)
-    return Recipe(batch, settings.model, ("overlay",) if overlay else ())
-
-
-def _plane(control: Controller) -> dict[str, Any]:
-    """Say in the terms of a batch which plane of the image is on display."""
-    image = control.annotator.image
-    try:
-        plane = None if image is None else control.annotator.plane()
-    except NoPlane:
-        plane = None
-    if image is None or plane is None:
-        return {}
-    names = {AxisRole.DEPTH: "z", AxisRole.TIME: "time", AxisRole.CHANNEL: "channel"}
-    steps = zip(plane.roles, plane.index, strict=False)
-    chosen: dict[str, Any] = {names[role]: at for role, at in steps if at is not None and role in names}
-    axis = stack_axis(image, plane) if control.everything.choices.scope is Scope.STACK else None
-    if axis is not None and plane.roles[axis] is AxisRole.TIME:
-        raise ConfigError(
-            "In this image 'all planes' are its time points, and a batch segments one of each file. Choose "
-            "'this plane' and show the time point that is wanted, or segment them one after the other: "
-            "`lightsam segment --time 0`, `--time 1`, ..., each into a folder of its own."
-        )
-    if axis is not None:
-        del chosen["z"]
-        chosen["link"] = True
-    image_id = control.annotator.image_id
-    channels = [source.channel for source in control.shown.sources if source.layer == image_id]
-    if channels and None not in channels:
-        chosen["channel"] = channels[0] if len(channels) == 1 else tuple(channels)
-    return chosen

@@ -268,6 +268,14 @@ def sources(viewer: ViewerModel, image: Image) -> list[Source]:
     return found
 
 
+def own_sources(viewer: ViewerModel, image: Image, channels: Sequence[object]) -> list[Source]:
+    """Return channels of an image as inputs of the model, by their numbers; empty when one is not there."""
+    own: dict[object, Source] = {
+        one.channel: one for one in sources(viewer, image) if one.layer == image.unique_id
+    }
+    return [own[channel] for channel in channels] if set(channels) <= set(own) else []
+
+
 def _size(layer: Image) -> tuple[int, ...]:
     return tuple(
         n

@@ -11,7 +11,7 @@ from psygnal import Signal
 from napari_lightsam.engine.progress import Progress
 from napari_lightsam.errors import FileError, LightSamError
 from napari_lightsam.plugin.messages import report_error, report_info
-from napari_lightsam.plugin.request import sources
+from napari_lightsam.plugin.request import own_sources
 from napari_lightsam.plugin.series_items import Item, find_items, move_aside, newest_of
 from napari_lightsam.plugin.sessions.document import labels_of
 from napari_lightsam.plugin.viewer import layers
@@ -242,12 +242,12 @@ class Series:
     def _go_on(self, image: Image, *, resumed: bool) -> None:
         """Work on an image as on the one before; what came back with its work goes first."""
         control, manner = self._control, self._manner
-        offered = {one.channel: one for one in sources(control.viewer, image) if one.layer == image.unique_id}
-        if manner.channels and not resumed and set(manner.channels) <= set(offered):
-            control.shown.use_sources([offered[channel] for channel in manner.channels])
+        chosen = own_sources(control.viewer, image, manner.channels)
+        if chosen and not resumed:
+            control.shown.use_sources(chosen)
         if manner.pixel_size and not (resumed and control.pixel_size_um):
             control.pixel_size_um = manner.pixel_size
-            control.sessions.resumed.emit(control.shown.settings.object_size)
+            control.settings_taken.emit()
         if manner.tool:
             control.start(manner.tool, negative=control.annotator.always_negative)
 

@@ -88,8 +88,6 @@ class Resuming:
         Is told what need not be written, and what is open here.
     say
         Shows a sentence in the status line.
-    resumed
-        Called with the object size when settings were taken up.
     """
 
     def __init__(
@@ -99,10 +97,9 @@ class Resuming:
         deliver: Callable[[Callable[[], None]], object],
         autosave: Autosave,
         say: Callable[[str], object],
-        resumed: Callable[[float | None], object],
     ) -> None:
         self._control, self._worker, self._deliver = control, worker, deliver
-        self._autosave, self._say, self._resumed = autosave, say, resumed
+        self._autosave, self._say = autosave, say
         self._opened = _Opened()
         self._left: dict[Hashable, _Left] = {}
         self._closed = False
@@ -193,7 +190,7 @@ class Resuming:
         if pixel_size:
             self._control.pixel_size_um = pixel_size
         self._take_choices(settings.get("everything"))
-        self._resumed(size)
+        self._control.settings_taken.emit()
 
     def _take_choices(self, saved: Any) -> None:
         """Choose for everything mode what was chosen; early files do not say."""

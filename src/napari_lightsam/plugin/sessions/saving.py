@@ -50,14 +50,11 @@ class Sessions:
     ----------
     changed
         Signal: `path` or `unsaved` has changed.
-    resumed
-        Signal(object): saved work was taken up; its object size.
     autosave
         Saves by itself.
     """
 
     changed = Signal()
-    resumed = Signal(object)
 
     def __init__(
         self,
@@ -69,9 +66,7 @@ class Sessions:
         self._worker = Worker(deliver)
         self._closed = self._saving = False
         self.autosave = Autosave(control, deliver, self._worker, self._tell, Hashes())
-        self._resuming = Resuming(
-            control, self._worker, deliver, self.autosave, say, lambda size: self.resumed.emit(size)
-        )
+        self._resuming = Resuming(control, self._worker, deliver, self.autosave, say)
 
     @property
     def is_busy(self) -> bool:

@@ -71,6 +71,10 @@ class BatchSection(FoldedSection):
         self.recipe_button.setToolTip(
             "Write model, settings and the plane on display as a file that `lightsam segment --recipe` takes."
         )
+        self.load_button = QPushButton("Load recipe ...")
+        self.load_button.setToolTip(
+            "Choose model and settings as a file says that was saved here, or written for `lightsam segment`."
+        )
         self.overlay = QCheckBox("Pictures of the outlines")
         self.overlay.setToolTip("Also write a picture of every image with its objects outlined.")
         self.where = QLabel()
@@ -79,10 +83,11 @@ class BatchSection(FoldedSection):
         grid = QGridLayout()
         grid.addWidget(self.folder_button, 0, 0)
         grid.addWidget(self.list_button, 0, 1)
-        grid.addWidget(self.out_button, 1, 0)
-        grid.addWidget(self.recipe_button, 1, 1)
+        grid.addWidget(self.out_button, 1, 0, 1, 2)
         grid.addWidget(self.where, 2, 0, 1, 2)
-        grid.addWidget(self.overlay, 3, 0, 1, 2)
+        grid.addWidget(self.load_button, 3, 0)
+        grid.addWidget(self.recipe_button, 3, 1)
+        grid.addWidget(self.overlay, 4, 0, 1, 2)
         return grid
 
     def _build_result(self) -> QWidget:
@@ -108,6 +113,7 @@ class BatchSection(FoldedSection):
         self.folder_button.clicked.connect(self._choose_folder)
         self.list_button.clicked.connect(self._choose_list)
         self.out_button.clicked.connect(self._choose_out)
+        self.load_button.clicked.connect(self._load_recipe)
         self.recipe_button.clicked.connect(self._save_recipe)
         self.overlay.toggled.connect(lambda wanted: batch.choose(overlay=wanted))
         self.button.clicked.connect(lambda: batch.start())
@@ -143,6 +149,11 @@ class BatchSection(FoldedSection):
         if path:
             self._batch.save_recipe(Path(path))
 
+    def _load_recipe(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "Load recipe", "", "Recipe (*.yaml *.yml)")
+        if path:
+            self._batch.load_recipe(Path(path))
+
     def _open_report(self) -> None:
         report = self._batch.report
         if report is not None and report.tables:
@@ -159,6 +170,7 @@ class BatchSection(FoldedSection):
         """Bring the section in step with the batch."""
         batch, report = self._batch, self._batch.report
         folder = batch.folder
+        self.overlay.setChecked(folder.overlay)
         self.where.setText("" if folder.source is None else f"{folder.source}\nResults: {folder.results}")
         self.where.setVisible(folder.source is not None)
         why_not = "" if folder.source is not None else "Choose the folder of images first."

@@ -196,7 +196,7 @@ class LightSamWidget(QWidget):
         self.size_row.unit_changed.connect(self._show_unit)
         self.teach.used.connect(self.models.refresh)
         control.series.opened.connect(self.choose_image)
-        control.sessions.resumed.connect(self._show_resumed)
+        control.settings_taken.connect(self._show_taken)
         self.pixel_box.valueChanged.connect(self._use_pixel_size)
         events = self.viewer.layers.events
         for emitter in (events.inserted, events.removed, events.reordered, events.renamed):
@@ -282,11 +282,11 @@ class LightSamWidget(QWidget):
         shown.use_settings(replace(shown.settings, object_size=self.size_row.pixels))
         self._refresh()
 
-    def _show_resumed(self, object_size: float | None) -> None:
+    def _show_taken(self) -> None:
         self.models.refresh()
         self.pixel_box.setValue(self.controller.pixel_size_um or 0)
         self.everything.show_choices()
-        self.size_row.box.set_pixels(object_size)
+        self.size_row.box.set_pixels(self.controller.shown.settings.object_size)
 
     # --- what is shown -------------------------------------------------------------------------------
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import html
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QComboBox, QFileDialog, QPushButton, QVBoxLayout, QWidget
 
 from napari_lightsam.engine.download import list_models
-from napari_lightsam.engine.registry import find_model, known_models
+from napari_lightsam.engine.registry import ALIASES, find_model, known_models
 from napari_lightsam.plugin.widget.parts import show_if, wide
 from napari_lightsam.plugin.widget.progress import ProgressRow
 
@@ -59,6 +60,7 @@ class ModelChooser(QWidget):
     def refresh(self) -> None:
         """Show which models there are, and which are on this computer."""
         name = self._controller.shown.settings.model
+        self._offer_file(name)
         status = {model.name: model for model in list_models()}
         self._offer(status)
         for i in range(self.combo.count()):
@@ -76,6 +78,11 @@ class ModelChooser(QWidget):
         if chosen is not None and not chosen.available:
             self.download_button.setText(f"Download ({_megabytes(chosen.size)})")
             self.download_button.setToolTip(_terms(chosen))
+
+    def _offer_file(self, name: str) -> None:
+        """Add a checkpoint that is in use."""
+        if name not in {*known_models(), *ALIASES} and self.combo.findData(name) < 0:
+            self.combo.insertItem(self.combo.count() - 1, Path(name).name, name)
 
     def _offer(self, names: Iterable[str]) -> None:
         """Add models that are new, such as one that was taught a moment ago; drop those that are gone."""
@@ -96,8 +103,6 @@ class ModelChooser(QWidget):
                 self, "Choose a checkpoint", "", "Checkpoints (*.pt *.pth *.safetensors)"
             )
             choice = path or self._controller.shown.settings.model
-            if path and path not in [self.combo.itemData(i) for i in range(self.combo.count())]:
-                self.combo.insertItem(self.combo.count() - 1, path.rsplit("/", 1)[-1], path)
         self._controller.shown.use_settings(replace(self._controller.shown.settings, model=choice))
         self.refresh()
 
