@@ -1,4 +1,4 @@
-"""A model for tests of the plumbing; in a module of its own, since it does not need torch."""
+"""A model for tests of the plumbing, and images for it; in a module that does not need torch."""
 
 from __future__ import annotations
 
@@ -7,14 +7,30 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import tifffile
 from skimage.measure import label as label_objects
 
 from napari_lightsam.engine.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+    from pathlib import Path
 
     from napari_lightsam.engine.config import EverythingConfig
+
+
+def discs(radius: int = 10, n: int = 3) -> np.ndarray:
+    """Draw n x n bright discs of one radius."""
+    y, x = np.mgrid[: n * 50, : n * 50]
+    inside = (y % 50 - 25) ** 2 + (x % 50 - 25) ** 2 <= radius**2
+    return np.where(inside, 1000, 0).astype(np.uint16)
+
+
+def write(path: Path, data: np.ndarray | None = None, **options: object) -> Path:
+    """Write an image, of discs by default, and the folders it lies in."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tifffile.imwrite(path, discs() if data is None else data, **options)
+    return path
 
 
 @dataclass

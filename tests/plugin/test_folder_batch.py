@@ -21,7 +21,7 @@ from napari_lightsam.plugin.recipes import recipe_from
 from napari_lightsam.plugin.scope import Scope
 from napari_lightsam.plugin.widget.dock import LightSamWidget
 from napari_lightsam.plugin.worker import Lane
-from test_batch import Thresholder, write
+from thresholder import Thresholder, write
 
 if TYPE_CHECKING:
     from pathlib import Path

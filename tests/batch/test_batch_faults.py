@@ -21,6 +21,7 @@ import tifffile
 import zarr
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from test_batch import run, tree
 from typer.testing import CliRunner
 
 from napari_lightsam.batch import BatchSettings, segment_many
@@ -37,7 +38,7 @@ from napari_lightsam.errors import ConfigError, FileError, LightSamError
 from napari_lightsam.formats.convert import read_objects
 from napari_lightsam.formats.images import read_image
 from napari_lightsam.formats.tables import measure_objects
-from test_batch import Thresholder, discs, run, tree, write
+from thresholder import Thresholder, discs, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -32,23 +32,10 @@ from napari_lightsam.formats.convert import read_objects
 from napari_lightsam.formats.export import FORMATS
 from napari_lightsam.formats.images import read_image
 from napari_lightsam.formats.sidecar import hash_file, read_record, write_record
-from thresholder import Thresholder
+from thresholder import Thresholder, discs, write
 
 SAMPLES = Path(napari_lightsam.__file__).parent / "samples"
 SUFFIXES = ("_labels.tif", "_objects.csv", "_labels.json")
-
-
-def discs(radius: int = 10, n: int = 3) -> np.ndarray:
-    """Draw n x n bright discs of one radius."""
-    y, x = np.mgrid[: n * 50, : n * 50]
-    inside = (y % 50 - 25) ** 2 + (x % 50 - 25) ** 2 <= radius**2
-    return np.where(inside, 1000, 0).astype(np.uint16)
-
-
-def write(path: Path, data: np.ndarray | None = None, **options: object) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tifffile.imwrite(path, discs() if data is None else data, **options)
-    return path
 
 
 def run(

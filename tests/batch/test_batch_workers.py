@@ -28,7 +28,7 @@ from napari_lightsam.engine.segmenter import load_segmenter
 from napari_lightsam.engine.stopping import check_stopped, stoppable
 from napari_lightsam.engine.warned import LightSamWarning, Warned, hearing, tell
 from napari_lightsam.errors import FileError
-from test_batch import Thresholder, discs, write
+from thresholder import Thresholder, discs, write
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -38,7 +38,7 @@ from napari_lightsam.formats.atomic import WriteError
 from napari_lightsam.formats.images import read_image
 
 SAMPLES = Path(napari_lightsam.__file__).parent / "samples"
-TRUTH = Path(__file__).parent / "data" / "samples"
+TRUTH = Path(__file__).parents[1] / "data" / "samples"
 SUFFIXES = ("_labels.tif", "_objects.csv", "_labels.json")
 HEAVY = ("torch", "timm", "napari", "qtpy", "pandas", "skimage", "scipy")
 

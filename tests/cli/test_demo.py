@@ -21,7 +21,7 @@ from napari_lightsam.cli import app
 from napari_lightsam.cli import demo as demo_command
 
 SAMPLES = Path(napari_lightsam.__file__).parent / "samples"
-TRUTH = Path(__file__).parent / "data" / "samples"
+TRUTH = Path(__file__).parents[1] / "data" / "samples"
 
 
 @pytest.fixture(scope="module")

@@ -297,7 +297,7 @@ def test_a_run_that_is_stopped_and_killed_again_and_again_ends_with_the_same_fil
     for name, before_name, after_name in STOPS:
         number = getattr(signal, name)
         code = STOPPED.format(
-            tests=str(Path(__file__).parent), before=before_name, after=after_name, data=str(folder),
+            tests=str(Path(__file__).parents[1]), before=before_name, after=after_name, data=str(folder),
             out=str(tmp_path / "out"), recipe=str(tmp_path / "recipe.yaml"), signal=int(number),
         )  # fmt: skip
         ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
