@@ -159,6 +159,17 @@ def test_only_the_dock_widget_imports_graphical_packages_at_module_level():
     assert broken == []
 
 
+def test_the_viewer_room_of_the_plugin_knows_none_of_its_features():
+    broken = [
+        str(found)
+        for found in ALL_IMPORTS
+        if found.file.parent == PACKAGE / "plugin" / "viewer"
+        and found.name.startswith("napari_lightsam.plugin.")
+        and not found.name.startswith("napari_lightsam.plugin.viewer.")
+    ]
+    assert broken == []
+
+
 def test_relative_aliased_nested_and_type_only_imports_are_seen():
     code = (
         "from ..plugin import widget as w\n"

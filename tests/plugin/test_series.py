@@ -179,3 +179,42 @@ def test_n_goes_on_from_the_layer_that_everything_was_segmented_into(desk, folde
     settle(desk)
     assert desk.control.series.done == 1
     assert desk.control.series.current.source.name == "cell2.tif"
+
+
+def test_what_two_people_make_of_one_image_is_both_kept(new_desk, folder, notes):
+    first, second = new_desk(), new_desk()
+    for desk in (first, second):
+        begin(desk, folder)
+    annotate(first, (30, 20))
+    annotate(second, (45, 45), (10, 10))
+    go_on(first)
+    out = folder.with_name("images_annotated")
+    theirs = {name: (out / name).read_bytes() for name in ("cell1.lightsam", "cell1_labels.tif")}
+    go_on(second)
+
+    assert tifffile.imread(out / "cell1_labels.tif").max() == 2
+    (aside,) = out.glob("before *")
+    assert {name: (aside / name).read_bytes() for name in theirs} == theirs
+    (warning,) = [text for kind, text in notes if kind == "warning"]
+    assert "cell1.tif was annotated elsewhere, too" in warning
+    assert str(aside) in warning
+    # each goes on with what nobody has done
+    assert first.control.series.current.source.name == "cell2.tif"
+    annotate(second, (30, 20))
+    go_on(second)
+    assert len(list(out.glob("before *"))) == 1
+    assert first.control.series.done == 2
+
+
+def test_an_image_that_is_saved_again_in_one_window_was_annotated_by_nobody_else(desk, folder, notes):
+    begin(desk, folder)
+    annotate(desk, (30, 20))
+    go_on(desk)
+    series = desk.control.series
+    assert series.show(series.items[0])
+    settle(desk)
+    annotate(desk, (45, 45))
+    go_on(desk)
+    assert tifffile.imread(series.out / "cell1_labels.tif").max() == 2
+    assert not list(series.out.glob("before *"))
+    assert notes == []

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_lightsam.plugin import region, series
+from napari_lightsam.plugin import region
 from napari_lightsam.plugin.request import sources
+from napari_lightsam.plugin.series import annotating
 from napari_lightsam.plugin.viewer.layers import ours
 from napari_lightsam.session import read_document
 
@@ -101,15 +102,15 @@ def test_open_prompts_of_a_skipped_image_come_back_with_and_without_objects(desk
 
 def test_objects_saved_while_an_image_is_written_are_among_its_results(desk, folder, monkeypatch):
     gate = threading.Event()
-    write = series._write
+    write = annotating.write_item
 
-    def slowly(item, snapshot):
-        work = write(item, snapshot)
+    def slowly(*given):
+        work = write(*given)
         yield next(work)
         assert gate.wait(10)
-        yield from work
+        return (yield from work)
 
-    monkeypatch.setattr(series, "_write", slowly)
+    monkeypatch.setattr(annotating, "write_item", slowly)
     images = begin(desk, folder)
     annotate(desk, (10, 10))
     item = images.current
@@ -121,6 +122,7 @@ def test_objects_saved_while_an_image_is_written_are_among_its_results(desk, fol
     assert (images.done, images.current.source.name) == (1, "cell2.tif")
     assert set(read_document(item.session).labels[0].objects) == {1, 2}
     assert tifffile.imread(item.base.with_name("cell1_labels.tif")).max() == 2
+    assert not list(images.out.glob("before *"))
 
 
 def test_saving_elsewhere_leaves_the_files_of_the_series(desk, folder, tmp_path):

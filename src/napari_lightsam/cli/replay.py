@@ -41,7 +41,7 @@ def replay(
     from napari_lightsam.errors import ConfigError, DeviceError, WeightsError
     from napari_lightsam.formats.export import find_format, write_objects
     from napari_lightsam.formats.guard import protect_inputs, refuse_existing
-    from napari_lightsam.plugin.series import objects_of
+    from napari_lightsam.plugin.series.results import objects_of
     from napari_lightsam.plugin.sessions.replay import replay as run
     from napari_lightsam.plugin.sessions.replay import with_labels
     from napari_lightsam.session import read_document

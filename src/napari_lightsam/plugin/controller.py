@@ -25,7 +25,7 @@ from napari_lightsam.plugin.prompting.single import SingleObjects
 from napari_lightsam.plugin.prompting.suggested import Suggested
 from napari_lightsam.plugin.propagation import Propagation
 from napari_lightsam.plugin.region import WorkRegion
-from napari_lightsam.plugin.series import Series
+from napari_lightsam.plugin.series.annotating import Series
 from napari_lightsam.plugin.sessions.saving import Sessions
 from napari_lightsam.plugin.shown import Shown
 from napari_lightsam.plugin.teaching import Teaching

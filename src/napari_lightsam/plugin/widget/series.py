@@ -27,7 +27,7 @@ from napari_lightsam.plugin.widget.parts import enable, fill, show_if, wide
 
 if TYPE_CHECKING:
     from napari_lightsam.plugin.controller import Controller
-    from napari_lightsam.plugin.series_items import Item
+    from napari_lightsam.plugin.series.items import Item
 
 _TITLE = "Annotate a folder"
 _SAVE = (

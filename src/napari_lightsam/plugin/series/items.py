@@ -44,6 +44,15 @@ class Item:
         return Shelf(self.base.parent / "autosave", self.base.name)
 
     @property
+    def stamp(self) -> object:
+        """What the saved work has another one of when it is written again; None where there is none."""
+        try:
+            status = self.session.stat()
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_size
+
+    @property
     def is_done(self) -> bool:
         """The image was annotated."""
         return self.session.is_file()

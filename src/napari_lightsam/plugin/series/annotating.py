@@ -2,39 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from psygnal import Signal
 
-from napari_lightsam.engine.progress import Progress
 from napari_lightsam.errors import FileError, LightSamError
-from napari_lightsam.plugin.messages import report_error, report_info
+from napari_lightsam.plugin.messages import report_error, report_info, report_warning
 from napari_lightsam.plugin.request import own_sources
-from napari_lightsam.plugin.series_items import Item, find_items, move_aside, newest_of
+from napari_lightsam.plugin.series.items import Item, find_items, move_aside, newest_of
+from napari_lightsam.plugin.series.results import CHECKS, files_of, write_item
 from napari_lightsam.plugin.sessions.document import labels_of
 from napari_lightsam.plugin.viewer import layers
-from napari_lightsam.plugin.viewer.axes import METADATA_KEY, AxisRole, pixel_size
+from napari_lightsam.plugin.viewer.axes import pixel_size
 from napari_lightsam.plugin.viewer.layers import Role
 from napari_lightsam.plugin.worker import Lane
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Sequence
     from pathlib import Path
 
     from napari.layers import Image
 
-    from napari_lightsam.engine.progress import Work
-    from napari_lightsam.formats.objects import Objects
     from napari_lightsam.plugin.controller import Controller
-    from napari_lightsam.plugin.sessions.document import Snapshot
-    from napari_lightsam.session import Document, ImageRecord, LabelRecord
-
-FORMATS = ("tiff", "csv")
-"""What is written of every image, besides the session."""
-CHECKS = "checks.csv"
-"""A table of the quality checks of all images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +81,7 @@ class Series:
         self._image: Hashable | None = None
         self._manner = _Manner()
         self._refused: set[Path] = set()
+        self._seen: object = None
         control.viewer.layers.events.inserted.connect(self._on_inserted)
 
     def close(self) -> None:
@@ -187,6 +178,7 @@ class Series:
         if saved is not None and not resumed:  # why not, was said: nothing must be written over it
             aside = self._move_aside([item])
             report_info(f"The work on {item.source.name} was moved to {aside}, and the image is not done.")
+        self._seen = item.stamp
         self._go_on(image, resumed=resumed)
         number = self.items.index(item) + 1
         self._say(f"Image {number} of {self.total}: {item.source.name}. {self.done} done.")
@@ -280,10 +272,16 @@ class Series:
         if snapshot is None:
             return
 
-        def saved(_: None) -> None:
+        def saved(aside: Path | None) -> None:
             self.changed.emit()
+            if aside is not None:
+                report_warning(
+                    f"{item.source.name} was annotated elsewhere, too, while it was open here. What is here "
+                    f"was saved, and the other results were moved to {aside}."
+                )
             if self.current is not item:
                 return
+            self._seen = item.stamp
             if sessions.version(image) != version:
                 self.next()  # what was done meanwhile is in no file yet
                 return
@@ -291,7 +289,7 @@ class Series:
             item.shelf.remove()
             self._open_next()
 
-        sessions.write(_write(item, snapshot), saved)
+        sessions.write(write_item(item, snapshot, self._seen), saved)
 
     def skip(self) -> None:
         """Open the next image without finishing this one; its work is kept for later."""
@@ -329,67 +327,8 @@ class Series:
         assert self.out is not None  # there are images
         written = [self.out / CHECKS] if len(items) == len(self.items) else []
         for item in items:
-            written += [item.session, *(item.base.with_name(item.base.name + end) for end in _endings())]
-            written += item.shelf.files()
+            written += [*files_of(item), *item.shelf.files()]
         return move_aside(written, self.out)
-
-
-def _endings() -> Iterable[str]:
-    from napari_lightsam.formats.export import FORMATS as ALL
-
-    return tuple(ALL[name].ending for name in FORMATS)
-
-
-def _write(item: Item, snapshot: Snapshot) -> Work[None]:
-    """Write the outputs of an image, the session last: where it is, the image counts as done."""
-    from napari_lightsam.formats.export import export_objects
-    from napari_lightsam.session import write_document
-    from napari_lightsam.session.checks import note_check
-
-    yield Progress("saving", 0, 1)
-    document = snapshot.finished()
-    export_objects(item.base, _described(objects_of(document), document.main), FORMATS)
-    note_check(item.session.with_name(CHECKS), item.source.name, document.main)
-    write_document(item.session, document)
-
-
-def objects_of(document: Document) -> Objects:
-    """Return the objects that files hold: those of the layer that was worked on, else of the topmost one."""
-    from napari_lightsam.plugin.writer import layer_objects
-
-    record = document.main
-    name = document.image.name
-    if record is None:
-        data, place = _nothing_found(document.image), document.image.layer
-        return layer_objects(data, _spatial(place) | {"name": name})
-    meta = _spatial(record.layer) | {"name": name, "metadata": {METADATA_KEY: record.note}}
-    return layer_objects(record.data, meta)
-
-
-def _described(objects: Objects, record: LabelRecord | None) -> Objects:
-    """Add to the measurements of objects how each was made, and how sure the model was."""
-    if record is None:
-        return objects
-    table = objects.measured()
-    automatic = dict(zip(record.features.get("index", ()), record.features.get("score", ()), strict=False))
-    made = [record.objects.get(int(label), {}) for label in table["label"]]
-    scores = [
-        automatic.get(label) if how.get("score") is None else how["score"]
-        for label, how in zip(table["label"], made, strict=True)
-    ]
-    kinds = ["edited" if how.get("edited") else how.get("source", "manual") for how in made]
-    return replace(objects, table=table.assign(score=np.array(scores, float), source=kinds))
-
-
-def _spatial(place: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: place.get(key) for key in ("axis_labels", "units", "scale")}
-
-
-def _nothing_found(image: ImageRecord) -> Any:
-    """Return empty labels of an image's size: one that holds no object is annotated as well."""
-    shape = image.shape[:-1] if image.layer.get("rgb") else image.shape
-    channels = [int(axis) for axis, role in image.axes.items() if role == AxisRole.CHANNEL]
-    return np.zeros([1 if axis in channels else n for axis, n in enumerate(shape)], np.int32)
 
 
 def _read(path: Path) -> tuple[Any, bool] | None:
