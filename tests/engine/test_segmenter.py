@@ -140,6 +140,15 @@ def test_many_objects_together_answer_like_each_alone(segmenter, fluorescence):
         assert np.count_nonzero(alone.to_array()[0] ^ together.to_array()[i]) <= 2
 
 
+def test_an_objects_points_answer_like_alone_whatever_their_order(segmenter, fluorescence):
+    (first,), (second,) = fluorescence.points[1:3]
+    points, labels = [[first, second], [first, second]], [[1, 0], [0, 1]]
+    together = segmenter.predict(fluorescence.embedding, points=points, point_labels=labels)
+    for i in range(2):
+        alone = segmenter.predict(fluorescence.embedding, points=points[i], point_labels=labels[i])
+        assert np.count_nonzero(alone.to_array()[0] ^ together.to_array()[i]) <= 2
+
+
 def test_an_earlier_result_is_a_prompt(segmenter, fluorescence):
     first = segmenter.predict(fluorescence.embedding, points=fluorescence.points)
     again = segmenter.predict(fluorescence.embedding, points=fluorescence.points, mask=first)

@@ -54,8 +54,12 @@ def _first_alone(prompts: Prompts, corrected: NDArray[np.bool_]) -> Prompts:
     inside = prompts.labels == POSITIVE
     first = inside & (np.cumsum(inside, axis=1) == 1)
     labels = np.where(corrected[:, None] & ~first, PAD, prompts.labels)
-    used = (labels != PAD).any(axis=0)  # padding is not nothing to the decoder
-    return replace(prompts, points=prompts.points[:, used], labels=labels[:, used])
+    # Padding is not nothing to the decoder: what is kept moves to the front, and columns of it are dropped.
+    order = np.argsort(labels == PAD, axis=1, kind="stable")
+    labels = np.take_along_axis(labels, order, axis=1)
+    points = np.take_along_axis(prompts.points, order[..., None], axis=1)
+    used = (labels != PAD).any(axis=0)
+    return replace(prompts, points=points[:, used], labels=labels[:, used])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
