@@ -194,6 +194,11 @@ def test_a_size_larger_than_the_image_is_tolerated(segmenter, small, mode):
     check(result.labels, len(result.scores))
 
 
+def test_the_least_size_that_is_filled_in_is_never_above_the_largest_given(segmenter, small):
+    result = drain(segmenter.everything(small[0], EverythingConfig(object_size=60, max_size=15)))
+    assert result.config.min_size == 15
+
+
 def test_the_size_is_estimated_and_reported_when_it_is_not_given(segmenter, small):
     result = drain(segmenter.everything(small[0], EverythingConfig(mode="hierarchical")))
     assert result.object_size_estimated

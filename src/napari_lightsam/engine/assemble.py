@@ -73,7 +73,9 @@ def fill_defaults(config: EverythingConfig, spec: ModelSpec, size: float | None)
     missing: dict[str, Any] = {name: getattr(own, name) for name in names if getattr(config, name) is None}
     if config.mode == "auto":
         missing["mode"] = "object-aware" if isinstance(spec.frame, ObjectFrame) else "hierarchical"
-    least = config.min_size if config.min_size is not None else (size or 0) / 3
+    least = config.min_size
+    if least is None:
+        least = min((size or 0) / 3, config.max_size if config.max_size is not None else np.inf)
     return replace(config, object_size=size, min_size=least, **missing)
 
 
