@@ -49,6 +49,12 @@ def test_a_nucleus_lies_inside_its_cell_and_its_neighbours_outside(labels):
     assert len(from_nuclei(np.zeros((5, 5), int))) == 0
 
 
+def test_an_id_beyond_what_labels_can_hold_is_refused_in_words(labels):
+    far = np.where(labels == 9, 2**63 + 5, labels.astype(np.uint64))
+    with pytest.raises(PromptError, match="between 1 and"):
+        from_labels(far)
+
+
 def test_what_is_no_label_image_is_refused(labels):
     with pytest.raises(PromptError, match="integers"):
         from_labels(labels.astype(float))

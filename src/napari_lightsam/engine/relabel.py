@@ -124,7 +124,7 @@ def _objects(labels: ArrayLike) -> tuple[NDArray[np.intp], list[Mask]]:
         y0, x0, y1, x1 = boxes[name]
         part = np.asarray(labels[y0:y1, x0:x1]) == name
         masks.append(crop_mask(clean_object(part), (y0, x0)))
-    return check_ids(np.array(ids, np.int64)), masks
+    return check_ids(np.array(ids, dtype)), masks
 
 
 def _boxes(labels: ArrayLike) -> Iterator[tuple[list[int], list[tuple[int, int, int, int]]]]:
