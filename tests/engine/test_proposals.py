@@ -106,6 +106,11 @@ def test_boxes_that_reach_past_the_plane_are_cut_there():
     assert as_proposals(np.array([(-5, 50, 20, 300)]), PLANE).boxes.tolist() == [[0, 50, 20, 100]]
 
 
+def test_no_objects_have_no_ids():
+    assert from_boxes([], ids=[]).ids.tolist() == []
+    assert len(from_points(np.zeros((0, 2)), objects=[])) == 0
+
+
 REFUSED = {
     "a point outside": (np.array([(5, 500)]), "outside the image"),
     "a box outside": (np.array([(90, 0, 99, 9)]), "outside the image"),

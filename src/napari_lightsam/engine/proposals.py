@@ -285,7 +285,7 @@ def check_ids(ids: ArrayLike, count: int | None = None) -> NDArray[np.intp]:
         If they are not, or are not `count`.
     """
     given = np.asarray(ids)
-    whole = given.dtype.kind in "ui" and given.ndim == 1
+    whole = (given.dtype.kind in "ui" or not given.size) and given.ndim == 1
     if not whole or (count is not None and len(given) != count):
         raise PromptError(f"Ids must be whole numbers, one for each object; got {given.dtype} {given.shape}.")
     if len(given) and (given.min() < 1 or given.max() > _LARGEST_ID):
