@@ -72,11 +72,12 @@ def keep_inside(
     >>> left.tolist(), ids.tolist(), scores.tolist()
     ([[0, 0, 0, 1]], [1], [0.9])
     """
-    size = int(ids.max(initial=0)) + 1
-    whole = np.bincount(labels.ravel(), minlength=size)
-    kept = 2 * np.bincount(labels[inside], minlength=size)[ids] >= whole[ids]
+    # Places among the ids stand for these, so that large ids cost nothing; 0 is the background.
+    places = np.searchsorted(ids, labels, side="right")
+    whole = np.bincount(places.ravel(), minlength=len(ids) + 1)[1:]
+    kept = 2 * np.bincount(places[inside], minlength=len(ids) + 1)[1:] >= whole
     numbered = np.array_equal(ids, np.arange(1, len(ids) + 1))
     new = np.arange(1, np.count_nonzero(kept) + 1) if numbered else ids[kept]
-    table = np.zeros(size, np.int32)
-    table[ids[kept]] = new
-    return table[labels], new, scores[kept]
+    table = np.zeros(len(ids) + 1, np.int32)
+    table[1:][kept] = new
+    return table[places], new, scores[kept]
