@@ -109,3 +109,5 @@ def test_what_cannot_be_followed_is_refused_with_the_reason(discs, change, error
         drain(propagate(np.zeros((3, 96, 96), np.uint8), given["start"], given["mask"], model=discs))
     with pytest.raises(ConfigError):
         PropagateConfig(min_score=2)
+    with pytest.raises(ConfigError, match="direction must be"):
+        next(propagate(np.zeros((3, 96, 96)), 1, disc((48, 48), 9), direction="up", model=discs))

@@ -15,7 +15,7 @@ from napari_lightsam.engine.level import Embedding
 from napari_lightsam.engine.masks import Mask, clean_object, crop_mask
 from napari_lightsam.engine.progress import Progress
 from napari_lightsam.engine.stack import Planes
-from napari_lightsam.errors import ImageError, PromptError
+from napari_lightsam.errors import ConfigError, ImageError, PromptError
 from napari_lightsam.model.spec import ObjectFrame
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from napari_lightsam.engine.segmenter import Segmenter
 
 Direction = Literal["forward", "backward", "both"]
+_WAYS: dict[str, tuple[int, ...]] = {"forward": (1,), "backward": (-1,), "both": (1, -1)}
 
 _LEAST_AREA = 4  # pixels; of less nothing can be followed
 _BAND = 0.15  # of the diameter: how far the model may move the edge away from where it was carried to
@@ -191,6 +192,8 @@ def propagate(
         The array is no stack, has no plane `start`, or a plane cannot be read; the message names it.
     PromptError
         The mask is empty or of another shape.
+    ConfigError
+        There is no such direction.
 
     Notes
     -----
@@ -215,6 +218,9 @@ def propagate(
     """
     from napari_lightsam.engine.segmenter import load_segmenter
 
+    ways = _WAYS.get(direction)
+    if ways is None:
+        raise ConfigError(f"direction must be {', '.join(_WAYS)}; got {direction!r}.")
     planes = Planes.of(stack, axis, rgb)
     given = _check_mask(planes, start, mask)
     if object_size is not None and not (np.isfinite(object_size) and object_size > 0):
@@ -225,7 +231,7 @@ def propagate(
     yield Progress("looking at the object", 0, 0)
     run.trust = run.trust_in_model(start, given)
     endings = {}
-    for way in {"forward": (1,), "backward": (-1,), "both": (1, -1)}[direction]:
+    for way in ways:
         endings[way] = yield from run.go(start, given, way)
     return Propagation(start, run.masks, run.scores, endings, run.trust)
 
