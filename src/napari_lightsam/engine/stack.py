@@ -58,7 +58,8 @@ class StackSegmentation:
     planes_done
         Planes that were segmented to their end.
     complete
-        False when the run was stopped: the planes until then are here, the others are background.
+        False when the run was stopped: the planes until then are here, the others are background, or as
+        they were in `out`.
     advice
         Empty, or a likely cause of a strange result and what to change.
     """
