@@ -136,8 +136,10 @@ def test_a_run_is_cancelled_within_a_second_and_leaves_the_window_alive(window, 
     widget.everything.mode.setCurrentIndex(widget.everything.mode.findData("grid"))  # the longest run
     steps = []
     widget.controller.everything.progress.connect(steps.append)
+    place = widget.everything.slider.y()
     widget.everything.button.click()
     pump(qapp, lambda: any(step is not None and step.total > 0 for step in steps))
+    assert widget.everything.slider.y() == place  # nothing moves below the button
     bar = next(x for x in qapp.topLevelWidgets() if isinstance(x, QMainWindow)).statusBar()
     (sign,) = [label.movie() for label in bar.findChildren(QLabel) if label.movie()]
     pump(qapp, lambda: sign.speed() < 100)  # each of its pictures has the whole window composed

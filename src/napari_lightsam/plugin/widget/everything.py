@@ -35,6 +35,8 @@ from napari_lightsam.plugin.widget.progress import ProgressRow
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from qtpy.QtGui import QShowEvent
+
     from napari_lightsam.plugin.controller import Controller
 
 _DRAW = "draw"
@@ -100,7 +102,7 @@ class EverythingSection(QWidget):
         self.row = ProgressRow(
             "LightSAM", self._everything.stop, tip="Stop now. What was found until then is kept."
         )
-        self._start = QStackedWidget()
+        self._start = _Pages()
         self._start.addWidget(self.button)
         self._start.addWidget(self.row)
         return self._start
@@ -349,6 +351,17 @@ class EverythingSection(QWidget):
     def finish(self) -> None:
         """Leave the activity dock."""
         self.row.finish()
+
+
+class _Pages(QStackedWidget):
+    """Parts of which one is shown in the place of another, none higher than it was when all were hidden."""
+
+    def showEvent(self, event: QShowEvent | None) -> None:
+        """Show each for no time: what was never shown has no style yet, and grows when it gets one."""
+        here = self.currentIndex()
+        for page in (*range(self.count()), here):
+            self.setCurrentIndex(page)
+        super().showEvent(event)
 
 
 def _form(parent: QWidget | None = None) -> QFormLayout:

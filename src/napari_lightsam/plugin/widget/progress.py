@@ -60,7 +60,7 @@ class ProgressRow(QWidget):
         self.bar.setTextVisible(False)
         self.bar.setMaximumHeight(12)
         self.bar.setAccessibleName(title)
-        self.text = QLabel()
+        self.text = QLabel("Starting ...")
         self.text.setWordWrap(True)
         self.cancel_button = QPushButton("Cancel")
         self.cancel_button.setToolTip(tip)
