@@ -25,6 +25,21 @@ def test_an_image_is_embedded_in_the_background_when_it_is_chosen(desk, tiny):
     assert desk.control.shown.ready.model == "Tiny model"
 
 
+def test_when_the_image_is_ready_the_status_says_what_the_next_click_does(desk):
+    desk.open(np.zeros((60, 60)))
+    assert desk.control.status == "Ready. Press 'Object' and click one, or segment everything."
+    desk.control.start("points")
+    desk.control.shown.look(anew=True)
+    desk.finish()
+    assert desk.control.status == "Ready. Click an object, or segment everything."
+    desk.click(30, 20)
+    outlined = desk.control.status
+    desk.control.shown.prepare()  # as where saved clicks were answered first
+    assert desk.control.status == "Preparing the image ..."
+    desk.finish()
+    assert desk.control.status == outlined
+
+
 def test_the_keys_work_on_our_prompt_layers_and_only_there(desk):
     desk.open(np.zeros((60, 60)))
     desk.click(30, 20)

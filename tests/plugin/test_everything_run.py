@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from napari_lightsam.plugin import scope
 from napari_lightsam.plugin.everything.choices import Choices
 from napari_lightsam.plugin.inference import Settings
 from napari_lightsam.plugin.scope import Scope, add_region, visible_region
@@ -233,6 +234,36 @@ def test_a_second_run_hides_the_first_result_unless_it_was_worked_on(desk):
     second.paint((50, 50), 7)
     run(desk)
     assert second.visible
+
+
+def test_every_earlier_result_is_hidden_that_a_new_one_covers_by_half(desk, monkeypatch):
+    desk.open(np.zeros((60, 60)))
+
+    def run_in(*part):
+        monkeypatch.setattr(scope, "visible_region", lambda image, plane: part)
+        return run(desk, scope=Scope.VIEW)
+
+    whole = run_in(0, 0, 60, 60)
+    corner = run_in(0, 0, 40, 20)
+    beside = run_in(0, 15, 40, 40)
+    assert (whole.visible, corner.visible, beside.visible) == (True, True, True)
+    again = run_in(5, 0, 40, 20)
+    assert (whole.visible, corner.visible, beside.visible) == (True, False, True)
+    last = run(desk, scope=Scope.PLANE)
+    assert [layer.visible for layer in (whole, corner, beside, again, last)] == [False] * 4 + [True]
+
+
+def test_results_of_two_planes_hide_each_other_only_as_parts_of_a_stack(desk):
+    desk.open(np.zeros((3, 60, 60)), axis_labels=("z", "y", "x"))
+    desk.viewer.dims.set_current_step(0, 0)
+    first = run(desk)
+    desk.viewer.dims.set_current_step(0, 2)
+    second = run(desk)
+    assert (first.visible, second.visible) == (True, True)
+    stack = run(desk, scope=Scope.STACK)
+    assert (first.visible, second.visible, stack.visible) == (False, False, True)
+    run(desk, scope=Scope.PLANE)
+    assert stack.visible  # of which this is one plane of three
 
 
 def test_what_needs_a_new_run_is_said(desk):

@@ -299,6 +299,33 @@ def test_doubtful_objects_are_reviewed_first_by_keys(section, qtbot):
     qtbot.waitUntil(lambda: bool(section._control.single.answer.masks()), timeout=10_000)  # taken up again
 
 
+def test_an_object_is_outlined_anew_or_split_without_leaving_the_table(section, qtbot):
+    view, control, layer = section.view, section._control, section._control.viewer.layers["theirs"]
+    view.setCurrentIndex(section.model.index(0, 0))
+    qtbot.keyClick(view, Qt.Key.Key_C)  # there is nothing to save: no message, and no layer gets the key
+    before = layer.data.copy()
+    for key, modifier, chosen in (
+        (Qt.Key.Key_R, Qt.KeyboardModifier.NoModifier, 0),
+        (Qt.Key.Key_Q, Qt.KeyboardModifier.NoModifier, 1),
+        (Qt.Key.Key_Q, Qt.KeyboardModifier.ShiftModifier, 0),
+        (Qt.Key.Key_Q, Qt.KeyboardModifier.NoModifier, 1),
+    ):
+        qtbot.keyClick(view, key, modifier)
+        qtbot.waitUntil(lambda: bool(control.single.answer.masks()), timeout=10_000)
+        assert control.single.answer.chosen == [chosen]
+    qtbot.keyClick(view, Qt.Key.Key_C)
+    assert "Object 1 replaced" in control.status
+    assert (layer.data != before).any()
+    qtbot.keyClick(view, Qt.Key.Key_R)
+    qtbot.waitUntil(lambda: bool(control.single.answer.masks()), timeout=10_000)
+    qtbot.keyClick(view, Qt.Key.Key_C, Qt.KeyboardModifier.ShiftModifier)
+    assert not control.annotator.has_prompts
+    section.split_button.click()
+    qtbot.keyClick(view, Qt.Key.Key_Q)
+    qtbot.keyClick(view, Qt.Key.Key_C, Qt.KeyboardModifier.ShiftModifier)
+    assert "was not split" in control.status
+
+
 def test_buttons_say_what_to_select_and_fit_a_narrow_dock(section):
     from qtpy.QtWidgets import QComboBox, QPushButton, QSpinBox
 
@@ -381,6 +408,44 @@ def test_the_status_tells_of_an_edit_that_was_taken_back_by_whatever_key(stack_d
     assert desk.control.status == "Taken back: Object 2 deleted."
     layer.redo()
     assert desk.control.status == "Object 2 deleted. Ctrl+Z takes it back."
+
+
+def test_the_status_names_each_of_several_edits_that_are_taken_back(stack_desk):
+    desk, curating = stack_desk, stack_desk.curating
+    desk.viewer.dims.set_point(0, 6)
+    desk.finish(Lane.MEASURE)
+    curating.select([2, 3])
+    curating.repairs.merge()
+    curating.repairs.delete()
+    merged = "Objects 2, 3 merged into 2. They do not touch."
+    for go, said in (
+        (curating.undo, "Taken back: Object 2 deleted."),
+        (curating.undo, f"Taken back: {merged}"),
+        (curating.undo, "There is nothing more to take back."),
+        (curating.redo, f"{merged} Ctrl+Z takes it back."),
+        (curating.redo, "Object 2 deleted. Ctrl+Z takes it back."),
+        (curating.redo, "There is nothing more to repeat."),
+    ):
+        go()
+        assert desk.control.status == said
+    layer = desk.viewer.layers["stack"]
+    layer.paint((0, 30, 30), 9)
+    curating.undo()
+    assert desk.control.status == "The last step in 'stack' was taken back."
+
+
+def test_an_object_that_comes_back_is_accepted_as_before(stack_desk):
+    desk, curating = stack_desk, stack_desk.curating
+    desk.viewer.dims.set_point(0, 6)
+    desk.finish(Lane.MEASURE)
+    curating.accept([2])
+    curating.select([2])
+    curating.repairs.delete()
+    assert not curating.accepted
+    curating.undo()
+    assert curating.accepted == {2}
+    curating.redo()
+    assert not curating.accepted
 
 
 def test_objects_that_do_not_touch_are_merged_with_a_word_about_it(stack_desk):

@@ -337,6 +337,17 @@ def test_ctrl_z_takes_steps_back_in_the_order_in_which_they_were_done(desk):
     np.testing.assert_array_equal(labels.data, one)
 
 
+def test_at_either_end_of_what_was_done_the_status_says_so(desk):
+    desk.open(np.zeros((60, 80)))
+    desk.click(30, 20)
+    desk.commit()
+    single = desk.control.single
+    for go, end in ((single.redo, "nothing more to repeat"), (single.undo, "nothing more to take back")):
+        go()
+        go()
+        assert end in desk.control.status
+
+
 def test_ctrl_z_takes_strokes_of_the_brush_back_in_their_order(desk):
     desk.open(np.zeros((60, 80)))
     theirs = desk.viewer.add_labels(np.zeros((60, 80), np.int32), name="theirs")

@@ -39,3 +39,18 @@ def test_each_image_brings_its_labels_layer_back_as_long_as_both_exist(desk):
     desk.finish()
     gc.collect()
     assert [one() for one in kept] == [None, None]
+
+
+def test_a_dock_that_is_closed_and_opened_again_saves_on_into_the_same_layer(desk, new_desk):
+    image = desk.open(np.zeros((60, 60)))
+    desk.viewer.add_labels(np.zeros((60, 60), np.int32), name="theirs")
+    desk.click(30, 20)
+    layer = desk.commit().layer
+    desk.control.close()
+    again = new_desk(desk.viewer)
+    again.control.shown.use_image(image)
+    assert again.control.results.target == layer
+    again.control.results.target = None
+    again.open(np.ones((60, 60)), name="B")
+    again.control.shown.use_image(image)
+    assert again.control.results.target is None  # as it was chosen since

@@ -246,6 +246,58 @@ def test_scopes_and_prompt_layers_are_offered_where_they_exist(widget, viewer, q
     qtbot.waitUntil(lambda: widget.controller.everything.choices.prompts_from is None)
 
 
+def test_a_look_at_the_stack_in_3d_changes_no_choice(widget, viewer, qtbot):
+    viewer.add_image(np.zeros((7, 60, 60)), name="stack", axis_labels=("z", "y", "x"))
+    viewer.add_labels(np.ones((7, 60, 60), int), name="theirs")
+    ready(qtbot, widget)
+    section, everything = widget.everything, widget.controller.everything
+    for combo, row in ((section.scope, 2), (section.prompts, 1), (widget.click.target_combo, 1)):
+        combo.setCurrentIndex(row)
+        combo.activated.emit(row)
+    before = everything.choices
+    for ndisplay in (3, 2):
+        viewer.dims.ndisplay = ndisplay
+        qtbot.waitUntil(lambda shown=ndisplay: section.button.isEnabled() == (shown == 2))
+        assert section.scope.currentText() == "all 7 planes, linked"
+        assert section.prompts.currentText() == widget.click.target_combo.currentText() == "theirs"
+        assert everything.choices == before
+
+
+def test_the_tick_that_takes_pixels_of_others_over_does_so_and_shows_it(widget, viewer, qtbot):
+    viewer.add_image(np.zeros((60, 60)), name="cells")
+    viewer.add_labels(np.ones((60, 60), np.int32), name="theirs")
+    ready(qtbot, widget)
+    click, control = widget.click, widget.controller
+    click.target_combo.setCurrentIndex(1)
+    click.target_combo.activated.emit(1)
+    click.replace_box.click()
+    click.object_button.click()
+    control.annotator.points.add([30, 30])
+    qtbot.waitUntil(click.commit_button.isEnabled, timeout=10_000)
+    click.commit_button.click()
+    assert viewer.layers["theirs"].data[30, 30] == 2
+    control.single.replace_others = False
+    widget._refresh()
+    assert not click.replace_box.isChecked()
+
+
+def test_another_outline_is_offered_only_where_there_is_one(widget, viewer, qtbot):
+    viewer.add_image(np.zeros((60, 60)), name="cells")
+    ready(qtbot, widget)
+    click, control, annotator = widget.click, widget.controller, widget.controller.annotator
+    click.object_button.click()
+    annotator.points.add([30, 30])
+    qtbot.waitUntil(click.next_button.isEnabled, timeout=10_000)
+    annotator.clear()
+    click.box_button.click()
+    annotator.boxes.add_rectangles([[10, 10], [10, 20], [20, 20], [20, 10]])
+    qtbot.waitUntil(lambda: len(control.single.answer.mine) == 1, timeout=10_000)
+    widget._refresh()
+    assert click.commit_button.isEnabled()
+    assert not click.next_button.isEnabled()
+    assert "one outline only" in click.next_button.toolTip()
+
+
 def test_a_warning_of_the_engine_is_shown_once_and_readable(widget, viewer, qtbot, tiny, monkeypatch):
     original = tiny.embed
 

@@ -31,7 +31,7 @@ from napari_lightsam.plugin.shown import Shown
 from napari_lightsam.plugin.teaching import Teaching
 from napari_lightsam.plugin.typical import TypicalObject
 from napari_lightsam.plugin.viewer import layers
-from napari_lightsam.plugin.viewer.axes import NoPlane
+from napari_lightsam.plugin.viewer.axes import NoPlane, resting_plane
 from napari_lightsam.plugin.worker import Lane, Worker
 
 if TYPE_CHECKING:
@@ -192,9 +192,12 @@ class Controller:
         self.propagation.show_plane()
 
     def _on_prepared(self) -> None:
-        if not self.single.answer.candidates:
+        if self.single.answer.candidates:
+            self.single.tell()  # whose outline was there before its image was ready
+        elif self.annotator.is_clicking:
             self._say("Ready. Click an object, or segment everything.")
-        self.changed.emit()
+        else:
+            self._say("Ready. Press 'Object' and click one, or segment everything.")
 
     def _on_inserted(self, event: Any) -> None:
         layers.own_note(event.value, self.viewer.layers)
@@ -263,12 +266,12 @@ class Controller:
     # --- everything ----------------------------------------------------------------------------------
 
     def targets(self) -> list[Labels]:
-        """Return the Labels layers that objects of the displayed plane can be saved into."""
+        """Return the Labels layers that objects of the displayed plane can be saved into.
+
+        In the 3-D view, of the plane that the 2-D view comes back to.
+        """
         image = self.annotator.image
-        try:
-            return [] if image is None else self.results.targets(image, self.annotator.plane())
-        except NoPlane:
-            return []
+        return [] if image is None else self.results.targets(image, resting_plane(image, self.viewer))
 
     def propagate(self, direction: Direction) -> bool:
         """Follow the selected object through the stack; tells whether that could be started."""

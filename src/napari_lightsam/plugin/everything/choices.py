@@ -128,6 +128,7 @@ class LastResult:
         self._shown, self._viewer, self._worker, self._inference = shown, shown.viewer, worker, inference
         self._targets, self._say = targets, say
         self._kept: _Kept | None = None
+        self._earlier: dict[Hashable, list[Written]] = {}  # on display, of each image
         self._wanted: Choices | None = None
         self._waiting = False
         shown.plane_changed.connect(self._on_plane)
@@ -195,9 +196,9 @@ class LastResult:
         except LightSamError as error:
             report_error(error)
             return None
-        former = self._kept
-        if former is not None and former.asked.plane.key == asked.plane.key:
-            hide_covered(self._viewer, former.written, written)
+        of_image = self._earlier.setdefault(asked.plane.layer, [])
+        of_image[:] = [one for one in of_image if not hide_covered(self._viewer, one, written)]
+        of_image.append(written)
         self._kept = _Kept(asked, found, written, shown, scale)
         self._targets.set(asked.plane.layer, written.layer)
         self.changed.emit()
@@ -252,6 +253,9 @@ class LastResult:
 
     def _on_removed(self, event: Any) -> None:
         gone, kept = event.value.unique_id, self._kept
+        self._earlier.pop(gone, None)
+        for of_image in self._earlier.values():
+            of_image[:] = [one for one in of_image if one.layer != gone]
         if kept is not None and gone in (kept.written.layer, kept.asked.plane.layer):
             self._kept = None  # with candidates that take more memory than the image
             self.changed.emit()

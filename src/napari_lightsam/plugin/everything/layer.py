@@ -10,6 +10,7 @@ import numpy as np
 from napari_lightsam.errors import LightSamError
 from napari_lightsam.plugin.objects.made import Made, note_run
 from napari_lightsam.plugin.viewer import layers
+from napari_lightsam.plugin.viewer.axes import AxisRole, level0
 from napari_lightsam.plugin.viewer.names import unused_name
 
 if TYPE_CHECKING:
@@ -17,11 +18,14 @@ if TYPE_CHECKING:
 
     import pandas as pd
     from napari.components import ViewerModel
-    from napari.layers import Labels
+    from napari.layers import Image, Labels
 
     from napari_lightsam.plugin.everything.result import Objects
     from napari_lightsam.plugin.scope import Region
     from napari_lightsam.plugin.viewer.axes import Plane
+
+_COVERED = 0.5
+"""Part of an earlier result that a new one covers before it is hidden: one on the other cannot be read."""
 
 
 @dataclass(eq=False)  # no slots: napari refers weakly to who listens
@@ -32,6 +36,8 @@ class Written:
     ----------
     layer
         `unique_id` of the Labels layer.
+    extent
+        The pixels of the image that the run covers, along every axis.
     index
         The part of its array that belongs to the run.
     objects
@@ -41,6 +47,7 @@ class Written:
     """
 
     layer: Hashable
+    extent: tuple[range, ...]
     index: tuple[int | slice, ...]
     objects: Objects
     touched: bool = field(default=False)
@@ -86,7 +93,8 @@ def write(
     layer = layers.make_labels(image, plane, name, {**note, "role": "everything", "largest": 0})
     place = layers.place_in(layer, image, plane)
     assert place is not None  # a layer that we just made lies on the image
-    written = Written(layer.unique_id, _index(place, region, axis), objects)
+    extent = _extent(image, plane, region, axis)
+    written = Written(layer.unique_id, extent, _index(place, region, axis), objects)
     _fill(layer, written)  # before the viewer has it, so that it is painted once
     layer.events.paint.connect(written.on_paint)
     active = viewer.layers.selection.active
@@ -123,11 +131,25 @@ def is_touched(layer: Labels, written: Written) -> bool:
     return written.touched
 
 
-def hide_covered(viewer: ViewerModel, former: Written, written: Written) -> None:
-    """Hide an earlier result that a new one of the same place covers, unless it was worked on."""
+def hide_covered(viewer: ViewerModel, former: Written, written: Written) -> bool:
+    """Hide an earlier result that a new one covers by half or more, unless it was worked on.
+
+    Returns
+    -------
+    bool
+        It is hidden, or was worked on or deleted: later results need not look at it any more.
+    """
     layer = layers.by_id(viewer, former.layer)
-    if layer is not None and former.index == written.index and not is_touched(layer, former):
-        layer.visible = False
+    if layer is None or is_touched(layer, former):
+        return True
+    shared = [
+        len(range(max(a.start, b.start), min(a.stop, b.stop))) / max(1, len(a))
+        for a, b in zip(former.extent, written.extent, strict=True)
+    ]
+    if np.prod(shared) < _COVERED:
+        return False
+    layer.visible = False
+    return True
 
 
 def _fill(layer: Labels, written: Written) -> None:
@@ -156,6 +178,20 @@ def _note_made(layer: Labels, written: Written) -> None:
     )
     scores = objects.scores if len(objects.scores) == len(objects.ids) else None
     note_run(layer, objects.ids, scores, objects.areas, made)
+
+
+def _extent(image: Image, plane: Plane, region: Region, axis: int | None) -> tuple[range, ...]:
+    """Return the pixels of an image that a run covers; objects are the same in all channels."""
+    shape, (y0, x0, y1, x1), (top, left) = level0(image).shape, region, plane.origin
+    of_plane = iter((range(top + y0, top + y1), range(left + x0, left + x1)))
+    return tuple(
+        next(of_plane)
+        if step is None
+        else range(shape[i])
+        if i == axis or plane.roles[i] is AxisRole.CHANNEL
+        else range(step, step + 1)
+        for i, step in enumerate(plane.index)
+    )
 
 
 def _index(place: tuple[int | None, ...], region: Region, axis: int | None) -> tuple[int | slice, ...]:

@@ -22,6 +22,7 @@ from napari_lightsam.plugin.objects.table import (
     shown_place,
 )
 from napari_lightsam.plugin.objects.timeline import Step
+from napari_lightsam.plugin.objects.undoable import go
 from napari_lightsam.plugin.viewer import layers
 from napari_lightsam.plugin.viewer.camera import centre_on, look_closely, show_plane, zoom_in_on
 from napari_lightsam.plugin.viewer.clicks import Frames, clicked
@@ -351,16 +352,24 @@ class Curating:
     def undo(self) -> None:
         """Take back the last step in the layer, on napari's own timeline."""
         labels = self.layer
-        if labels is not None:
-            labels.undo()
+        if labels is None:
+            return
+        self.say(f"The last step in {labels.name!r} was taken back.")  # what is known of it is said then
+        if go(labels, labels.undo):
             self.results.timeline.take_back(Step(self.layer_id))
+        else:
+            self.say("There is nothing more to take back.")
 
     def redo(self) -> None:
         """Repeat the last step that was taken back."""
         labels = self.layer
-        if labels is not None:
-            labels.redo()
+        if labels is None:
+            return
+        self.say(f"A step in {labels.name!r} was repeated.")
+        if go(labels, labels.redo):
             self.results.timeline.repeat(Step(self.layer_id))
+        else:
+            self.say("There is nothing more to repeat.")
 
     # --- beginning and end ---------------------------------------------------------------------------
 

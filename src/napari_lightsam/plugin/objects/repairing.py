@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from napari_lightsam.errors import LightSamError
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from napari_lightsam.plugin.objects.curating import Curating
     from napari_lightsam.plugin.viewer.places import Place
 
+_LIMIT = 100  # steps that napari keeps
+
 
 class Repairing:
     """Edits of the layer of a `Curating`, and what is said of them.
@@ -30,7 +32,7 @@ class Repairing:
 
     def __init__(self, curating: Curating) -> None:
         self._curating = curating
-        self._last: _Last | None = None
+        self._edits: list[_Made] = []  # in their order; those that were taken back are last
 
     def merge(self) -> None:
         """Make one object of those selected."""
@@ -103,32 +105,43 @@ class Repairing:
         if not done.changed:
             self._curating.say("Nothing had to be changed.")
             return
+        accepted = self._curating.accepted.intersection(ids)
         self._curating.accept(ids, accepted=False)
         if done.sample is not None:
-            self._last = _Last(self._curating.layer_id, sentence, *done.sample)
+            made = _Made(self._curating.layer_id, sentence, accepted, *done.sample)
+            self._edits = [*(edit for edit in self._edits if edit.stands), made][-_LIMIT:]
         self._curating.say(f"{sentence} Ctrl+Z takes it back.")
         self._curating.selected = done.ids
         self._curating.mark_outdated()
 
     def look_again(self) -> None:
-        """Say so when the last edit was taken back or repeated, by whatever key of napari's."""
-        last, labels = self._last, self._curating.layer
-        if last is None or labels is None or last.layer != labels.unique_id:
+        """Say so when an edit was taken back or repeated, by whatever key of napari's."""
+        labels = self._curating.layer
+        if labels is None:
             return
-        now = int(labels.data[last.at])
-        if now == (last.before if last.stands else last.after):
-            self._last = replace(last, stands=not last.stands)
-            self._curating.say(
-                f"Taken back: {last.sentence}" if last.stands else f"{last.sentence} Ctrl+Z takes it back."
-            )
+        mine = [edit for edit in self._edits if edit.layer == labels.unique_id]
+        back, forth = [edit for edit in mine if edit.stands], [edit for edit in mine if not edit.stands]
+        for edit in (*back[-1:], *forth[:1]):
+            if int(labels.data[edit.at]) == (edit.before if edit.stands else edit.after):
+                self._turn(edit)
+                return
+
+    def _turn(self, edit: _Made) -> None:
+        """Take note that an edit was taken back, or repeated; what was accepted before it goes along."""
+        edit.stands = not edit.stands
+        self._curating.accept(edit.accepted, accepted=not edit.stands)
+        self._curating.say(
+            f"{edit.sentence} Ctrl+Z takes it back." if edit.stands else f"Taken back: {edit.sentence}"
+        )
 
 
-@dataclass(frozen=True, slots=True)
-class _Last:
-    """The last edit: of which layer, what was said of it, and a pixel that tells whether it stands."""
+@dataclass(slots=True, eq=False)
+class _Made:
+    """An edit: of which layer, what was said of it, and a pixel that tells whether it stands."""
 
     layer: Hashable
     sentence: str
+    accepted: frozenset[int]
     at: tuple[int, ...]
     before: int
     after: int

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from napari_lightsam.plugin.viewer import layers
+
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
@@ -45,14 +47,24 @@ class Targets:
     def __init__(self, results: Results) -> None:
         self.results = results
         self._image: Hashable | None = None
-        self._others: dict[Hashable, Hashable] = {}
+        self._others: dict[Hashable, Hashable | None] = {}
 
     def use_image(self, image: Image | None) -> None:
         """Keep the target of the former image, and bring that of another one back."""
-        if self._image is not None and self.results.target is not None:
+        if self._image is not None:
             self._others[self._image] = self.results.target
         self._image = None if image is None else image.unique_id
-        self.results.target = self._others.pop(self._image, None)
+        known = image is None or self._image in self._others
+        self.results.target = self._others.pop(self._image, None) if known else self._made_before(image)
+
+    def _made_before(self, image: Image) -> Hashable | None:
+        """Return the uppermost Labels layer that was made of an image before anybody took note of it."""
+        found = [
+            labels.unique_id
+            for labels in layers.user_labels(self.results.viewer)
+            if layers.ours(labels).get("image") == str(image.unique_id)
+        ]
+        return found[-1] if found else None
 
     def set(self, image: Hashable, labels: Hashable) -> None:
         """Let the objects of an image go into a layer, now or when the image is used again."""

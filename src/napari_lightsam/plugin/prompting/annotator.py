@@ -201,6 +201,13 @@ class Annotator:
         """There are points or boxes, on whatever plane."""
         return any(layer is not None and len(layer.data) for layer in (self.points, self.boxes))
 
+    @property
+    def is_clicking(self) -> bool:
+        """One of our prompt layers is active: a click of the mouse is a prompt."""
+        active = layers.active_id(self.viewer)
+        held = (layer.unique_id for layer in (self.points, self.boxes) if layer is not None)
+        return active is not None and active in held
+
     def count_outside(self) -> int:
         """Return how many points lie beside the image and are ignored."""
         image, plane = self.image_and_plane()

@@ -185,7 +185,7 @@ class SingleObjects:
 
     def _show_answer(self) -> None:
         self._outline()
-        self._tell()
+        self.tell()
 
     def _outline(self) -> None:
         """Preview the answer, and find the saved object that it is another version of."""
@@ -196,7 +196,7 @@ class SingleObjects:
         alone = len(masks) == 1 and correction is None and image is not None
         answer.same = self._results.same_object(image, answer.plane, masks[0]) if alone and image else None
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
         """Say what is outlined, and what a commit would do."""
         answer, masks, correction = self.answer, self.answer.masks(), self._annotator.correction
         if not masks:
@@ -357,7 +357,11 @@ class SingleObjects:
         """Repeat what `undo` took back last."""
         annotator = self._annotator
         step, labels = self._go(annotator.timeline.forward, annotator.redo, lambda layer: layer.redo)
-        if step != PROMPTS and labels is not None and not (step is not None and step.new):
+        if step == PROMPTS:
+            return
+        if labels is None:
+            self._say("There is nothing more to repeat.")
+        elif not (step is not None and step.new):
             self._say(f"A step in {labels.name!r} was repeated.")
 
     def _go(

@@ -135,7 +135,7 @@ class ClickSection(QWidget):
         self.clear_button.clicked.connect(lambda: control.annotator.clear())
         self.next_button.clicked.connect(lambda: control.single.cycle(1))
         self.target_combo.activated.connect(self._choose_target)
-        self.replace_box.toggled.connect(lambda on: setattr(control, "replace_others", on))
+        self.replace_box.toggled.connect(self._choose_others)
 
     def _start(self, tool: str, *, negative: bool = False) -> None:
         self._control.start(tool, negative=negative)
@@ -144,6 +144,9 @@ class ClickSection(QWidget):
     def _choose_same(self, replace: bool) -> None:
         self._control.single.replace_same = replace
         self._name_commit()
+
+    def _choose_others(self, replace: bool) -> None:
+        self._control.single.replace_others = replace
 
     def _offer_prompts(self) -> None:
         """List what holds points or boxes now."""
@@ -198,7 +201,13 @@ class ClickSection(QWidget):
         _set_quietly(self.each_box, control.annotator.each)
         self._ask_whether_same()
         enable(self.commit_button, nothing, "Save the outlined objects into the Labels layer below.")
-        enable(self.next_button, nothing, "Show another outline of the same click: part, object or cluster.")
+        several = len(control.single.answer.mine) > 1
+        alone = "" if several else "There is one outline only; a click changes it."
+        enable(
+            self.next_button,
+            nothing or alone,
+            "Show another outline of the same click: part, object or cluster.",
+        )
         annotator = control.annotator
         prompted = any(x is not None and len(x.data) for x in (annotator.points, annotator.boxes))
         enable(
@@ -206,6 +215,7 @@ class ClickSection(QWidget):
             "" if prompted else "There are no clicks or boxes to remove.",
             "Remove clicks and boxes without saving.",
         )
+        _set_quietly(self.replace_box, control.single.replace_others)
         items = [(_NEW_LAYER, None), *((layer.name, layer.unique_id) for layer in control.targets())]
         fill(self.target_combo, items, control.results.target)
         self._show_refused()

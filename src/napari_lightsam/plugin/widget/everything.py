@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import Field, fields, replace
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -26,7 +25,7 @@ from napari_lightsam.engine.config import EverythingConfig, Mode
 from napari_lightsam.plugin.everything import proposals
 from napari_lightsam.plugin.prompting import sources as prompt_sources
 from napari_lightsam.plugin.scope import Scope, add_region, name_of_plane, stack_axis
-from napari_lightsam.plugin.viewer.axes import AxisRole, NoPlane, level0, roles_of
+from napari_lightsam.plugin.viewer.axes import AxisRole, NoPlane, level0, resting_plane, roles_of
 from napari_lightsam.plugin.widget.folded import FoldedSection
 from napari_lightsam.plugin.widget.lengths import LengthBox
 from napari_lightsam.plugin.widget.parts import fill, heading, rest_focus, wide
@@ -281,10 +280,9 @@ class EverythingSection(QWidget):
             "How much is segmented. Of a large image, what the window shows is a quick trial. All planes are "
             "segmented slice by slice; this is no 3-D model."
         )
-        with suppress(NoPlane):
-            if image is not None:
-                plane = self._control.annotator.plane()
-                axis, here = stack_axis(image, plane), name_of_plane(image, plane)
+        if image is not None:
+            plane = resting_plane(image, self._control.viewer)  # a look at it in 3-D changes no choice
+            axis, here = stack_axis(image, plane), name_of_plane(image, plane)
         items: list[tuple[str, Any]] = [(here, Scope.PLANE), ("what the window shows", Scope.VIEW)]
         if axis is not None and image is not None:
             depth = roles_of(image)[axis] is AxisRole.DEPTH
@@ -306,14 +304,11 @@ class EverythingSection(QWidget):
             self._choose()
 
     def _offer_prompts(self) -> None:
-        image = self._control.annotator.image
+        image, viewer = self._control.annotator.image, self._control.viewer
         items: list[tuple[str, Any]] = [("no layer", None)]
-        try:
-            plane = self._control.annotator.plane()
-            found = [] if image is None else proposals.sources(self._control.viewer, image, plane)
-        except NoPlane:
-            found = []
-        items += [(layer.name, layer.unique_id) for layer in found]
+        if image is not None:
+            found = proposals.sources(viewer, image, resting_plane(image, viewer))
+            items += [(layer.name, layer.unique_id) for layer in found]
         chosen = self._everything.choices.prompts_from
         fill(self.prompts, items, chosen)
         if self.prompts.currentData() != chosen:

@@ -137,6 +137,7 @@ class ObjectsSection(FoldedSection):
         self.view.deleted.connect(self.delete)
         self.view.undone.connect(curating.undo)
         self.view.repeated.connect(curating.redo)
+        self.view.prompted.connect(self._prompt)
         repairs = curating.repairs
         for button, repair in (
             (self.accept_button, self.accept),
@@ -369,6 +370,14 @@ class ObjectsSection(FoldedSection):
         if labels is not None and len(ids) == 1:
             self._curating.go_to(ids[0])
             self._control.suggested.correct(labels, ids[0])
+
+    def _prompt(self, name: str) -> None:
+        """Do what a key does on the layer of clicks, where the hand need not go for it."""
+        control, splitting = self._control, self._splitting
+        if splitting.is_active:
+            {"commit": splitting.apply, "clear": splitting.give_up}.get(name, splitting.changed.emit)()
+        elif control.single.answer.candidates or control.annotator.has_prompts:
+            control.annotator.prompt_layers.keys.emit(name)
 
     def split(self) -> None:
         """Begin to split the current object, or split it at what was clicked."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from napari_lightsam.plugin.objects.table import empty_table
 if TYPE_CHECKING:
     from napari_lightsam.plugin.objects.table import ObjectTable
 
+# what they do alone, and with Shift
+_PROMPT_KEYS = {Qt.Key.Key_C: ("commit", "clear"), Qt.Key.Key_Q: ("next", "previous")}
 _COLUMNS = ("id", "area", "score", "source", "✓")
 _TIPS = (
     "Label of the object.",
@@ -136,10 +139,14 @@ class ObjectView(QTableView):
     ----------
     accepted, redone, deleted, undone, repeated
         Signals: a key was pressed.
+    prompted
+        Signal(str): a key of the prompt layers was pressed, by what it does: "commit", "clear", "next" or
+        "previous".
     """
 
     accepted, redone, deleted = Signal(), Signal(), Signal()
     undone, repeated = Signal(), Signal()
+    prompted = Signal(str)
 
     def __init__(self, model: ObjectModel) -> None:
         super().__init__()
@@ -181,7 +188,7 @@ class ObjectView(QTableView):
             return
         action = self._action(event)
         if action is not None:
-            action.emit()
+            action()
             event.accept()
         elif event.text().isdigit():
             event.ignore()  # the section around may be asking for a verdict
@@ -192,15 +199,20 @@ class ObjectView(QTableView):
 
     def _action(self, event: Any) -> Any:
         if event.matches(QKeySequence.StandardKey.Undo):
-            return self.undone
+            return self.undone.emit
         if event.matches(QKeySequence.StandardKey.Redo):
-            return self.repeated
-        if event.modifiers() & ~Qt.KeyboardModifier.KeypadModifier:
+            return self.repeated.emit
+        held = event.modifiers() & ~Qt.KeyboardModifier.KeypadModifier
+        shift = held == Qt.KeyboardModifier.ShiftModifier
+        if held and not shift:
             return None
-        return {
-            Qt.Key.Key_A: self.accepted,
-            Qt.Key.Key_R: self.redone,
-            Qt.Key.Key_D: self.deleted,
-            Qt.Key.Key_Delete: self.deleted,
-            Qt.Key.Key_Backspace: self.deleted,
-        }.get(event.key())
+        if event.key() in _PROMPT_KEYS:
+            return partial(self.prompted.emit, _PROMPT_KEYS[event.key()][shift])
+        actions = {
+            Qt.Key.Key_A: self.accepted.emit,
+            Qt.Key.Key_R: self.redone.emit,
+            Qt.Key.Key_D: self.deleted.emit,
+            Qt.Key.Key_Delete: self.deleted.emit,
+            Qt.Key.Key_Backspace: self.deleted.emit,
+        }
+        return None if shift else actions.get(event.key())
