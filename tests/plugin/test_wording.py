@@ -101,3 +101,15 @@ def test_the_methods_text_names_all_that_repeats_the_work(saved, segmenter):
         "@software{napari_lightsam", "@inproceedings{kirillov2023segment",
     ):  # fmt: skip
         assert part in text, part
+
+
+def test_the_methods_text_names_the_channels_that_the_model_saw(saved):
+    document = read_document(saved)
+    record = document.main
+    assert "channel" not in methods_text(document)
+    one = next(value for value, how in record.objects.items() if how["source"] == "prompt")
+    how = record.objects[one] | {"inputs": [[0, 1], [0, 0]], "edited": True}
+    alone = replace(record, data=np.where(record.data == one, one, 0), objects={one: how})
+    text = methods_text(replace(document, labels=(alone,), target=0))
+    assert "The model saw channel 1 of 'n' with channel 0 of 'n'" in text
+    assert "There is 1 object: 1 outlined from clicks and boxes (1 point, 0 boxes). 1 of them was" in text

@@ -10,7 +10,7 @@ from napari_lightsam.session.citations import cite
 from napari_lightsam.session.document import areas_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from napari_lightsam.session.document import Document, LabelRecord
 
@@ -57,6 +57,7 @@ def methods_text(document: Document) -> str:
     sentences = [
         _image(document),
         _model(document),
+        *_channels(document),
         *([] if record is None else [*_objects(record), *_settings(record), *_quality(record)]),
     ]
     models = _models(document)
@@ -82,7 +83,7 @@ def _model(document: Document) -> str:
     backend = {"torch": "PyTorch", "openvino": "OpenVINO"}.get(run.runtime, run.runtime)
     number = run.packages.get(run.runtime, "")
     how = f" in {run.precision} by {backend} {number}".rstrip() + f" on {run.device}" if run.device else ""
-    threads = f" ({run.threads} threads)" if run.threads and run.device == "cpu" else ""
+    threads = f" ({_counted(run.threads, 'thread')})" if run.threads and run.device == "cpu" else ""
     size = document.settings.get("object_size")
     typical = f" A typical object diameter of {size:g} px was set." if size else ""
     title = _models(document)[run.model].title if run.model in _models(document) else run.model
@@ -102,9 +103,54 @@ def _objects(record: LabelRecord) -> list[str]:
     edited = sum(bool(how.get("edited")) for how in made.values())
     points = sum(len((how.get("prompt") or {}).get("points") or ()) for how in made.values())
     boxes = sum(bool((how.get("prompt") or {}).get("box")) for how in made.values())
-    said = f" ({points} points, {boxes} boxes)" if points or boxes else ""
-    corrected = f" {edited} of them were corrected by hand afterwards." if edited else ""
-    return [f"There are {len(areas)} objects: {', '.join(parts)}{said}.{corrected}"]
+    said = f" ({_counted(points, 'point')}, {_counted(boxes, 'box')})" if points or boxes else ""
+    were = "was" if edited == 1 else "were"
+    corrected = f" {edited} of them {were} corrected by hand afterwards." if edited else ""
+    are = "is" if len(areas) == 1 else "are"
+    return [f"There {are} {_counted(len(areas), 'object')}: {', '.join(parts)}{said}.{corrected}"]
+
+
+def _channels(document: Document) -> list[str]:
+    """Say which channels the model saw, where an image has several or several images were put together."""
+    record = document.main
+    made = [] if record is None else [how for how in record.objects.values() if how.get("model")]
+    seen = {
+        tuple(map(tuple, document.inputs if how.get("inputs") is None else how["inputs"])) for how in made
+    }
+    told = [_inputs(document, inputs) for inputs in sorted(seen, key=str) if inputs]
+    if not any(len(inputs) > 1 or channel is not None for inputs in seen for _, channel in inputs):
+        return []
+    return [f"The model saw {'; for other objects '.join(told)} (channels are counted from 0)."]
+
+
+def _inputs(document: Document, inputs: Sequence[tuple[int, int | None]]) -> str:
+    """Name what the model saw at once.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from napari_lightsam.session import Document, ImageRecord
+    >>> images = [ImageRecord(name=name, shape=(2, 4, 5), dtype="uint8") for name in ("cells", "stain")]
+    >>> _inputs(Document(images=tuple(images)), [(0, 1), (0, 0), (1, None)])
+    "channel 1 of 'cells' with channel 0 of 'cells' with 'stain'"
+    """
+    names = [document.images[number].name for number, _ in inputs]
+    return " with ".join(
+        repr(name) if channel is None else f"channel {channel} of {name!r}"
+        for name, (_, channel) in zip(names, inputs, strict=True)
+    )
+
+
+def _counted(count: int, what: str) -> str:
+    """Say how many there are.
+
+    Examples
+    --------
+    >>> _counted(1, "point"), _counted(2, "box")
+    ('1 point', '2 boxes')
+    """
+    plural = f"{what}es" if what.endswith("x") else f"{what}s"
+    return f"{count} {what if count == 1 else plural}"
 
 
 def _settings(record: LabelRecord) -> list[str]:
