@@ -349,6 +349,14 @@ def test_a_wrong_list_is_refused_with_its_line(data: Path, tmp_path: Path, text:
     assert not (tmp_path / "out").exists()
 
 
+def test_subfolders_are_kept_however_the_list_itself_is_named(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "list.csv").write_text("image\nA/1.tif\n../B/2.tif\nA/../C/3.tif\n")
+
+    rows = read_list(tmp_path / "here" / ".." / "list.csv")
+    assert [row.place for row in rows] == [Path("A"), Path(), Path()]
+
+
 @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.binary(max_size=60) | st.text('image,path;\t"\n\r\0../\\:a1é', max_size=60).map(str.encode))
 @example(b".,")  # the folder of the list itself

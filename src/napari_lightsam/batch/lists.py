@@ -137,5 +137,6 @@ def _listed(path: Path, header: Sequence[str], at: int, line: int, cells: Sequen
         return Listed(given.rstrip("/"), Path(), facts, line)
     windows = "\\" in given and "/" not in given
     source = path.parent / (Path(*PureWindowsPath(given).parts) if windows else Path(given))
-    inside = source.parent.is_relative_to(path.parent) and ".." not in source.parts
-    return Listed(source, source.parent.relative_to(path.parent) if inside else Path(), facts, line)
+    inside = source.parent.is_relative_to(path.parent)
+    place = source.parent.relative_to(path.parent) if inside else Path()
+    return Listed(source, Path() if ".." in place.parts else place, facts, line)
