@@ -330,7 +330,7 @@ def test_a_given_pixel_size_replaces_that_of_the_file(tmp_path: Path) -> None:
     assert read_record(tmp_path / "out" / "a_labels.json").pixel_size_source == "given"
 
 
-@pytest.mark.parametrize("size", [(0.0, 1.0), (1.0,), (float("nan"), 1.0)], ids=str)
+@pytest.mark.parametrize("size", [(0.0, 1.0), (1.0,), (float("nan"), 1.0), 0.5], ids=str)
 def test_an_impossible_pixel_size_is_refused(size: tuple[float, ...]) -> None:
     with pytest.raises(ConfigError, match="pixel size"):
         BatchSettings(pixel_size=size)

@@ -130,8 +130,9 @@ def _is_axes(value: Any) -> bool:
 
 
 def _is_size(value: Any) -> bool:
-    numbers = [v for v in value if isinstance(v, int | float) and not isinstance(v, bool)]
-    return len(value) == len(numbers) == 2 and all(0 < v <= sys.float_info.max for v in numbers)
+    given = value if isinstance(value, tuple | list) else ()
+    numbers = [v for v in given if isinstance(v, int | float) and not isinstance(v, bool)]
+    return len(given) == len(numbers) == 2 and all(0 < v <= sys.float_info.max for v in numbers)
 
 
 @dataclass(frozen=True, slots=True)
