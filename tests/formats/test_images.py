@@ -20,6 +20,7 @@ from PIL import Image
 import napari_lightsam
 from napari_lightsam.engine.warned import LightSamWarning
 from napari_lightsam.errors import FileError
+from napari_lightsam.formats.convert import read_objects
 from napari_lightsam.formats.images import ImageFile, read_image, read_info, read_pixel_size
 from napari_lightsam.formats.zarrs import find_zarr_labels, read_levels
 
@@ -656,6 +657,37 @@ def test_chunks_that_reach_far_beyond_their_image_are_refused_before_they_are_un
     whole = declare(tmp_path / "whole.zarr", [30_000, 30_000], [30_000, 30_000])
     assert read_image(small).plane()[0].shape == (64, 64)
     assert read_info(whole).shape == (30_000, 30_000)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_damage_in_a_chunk_is_an_error_of_ours(tmp_path: Path, version: int) -> None:
+    zarr.save_array(str(tmp_path / "a.zarr"), ramp(64, 64), zarr_format=version)
+    chunk = tmp_path / "a.zarr" / ("0.0" if version == 2 else "c/0/0")
+    chunk.write_bytes(chunk.read_bytes()[:20])
+
+    for read in (lambda path: read_image(path).plane(), read_objects):
+        with pytest.raises(FileError, match=r"a\.zarr cannot be read \(RuntimeError: Zstd"):
+            read(tmp_path / "a.zarr")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"dtype": "|O", "filters": [{"id": "vlen-utf8"}], "fill_value": ""}, "values of the type"),
+        ({"dtype": "<c8", "fill_value": None}, "complex numbers"),
+        ({"filters": [{"id": "pickle"}]}, "pickle"),
+        ({"compressor": {"id": "pickle"}}, "pickle"),
+    ],
+    ids=["text", "complex", "a filter that runs programs", "a compressor that runs programs"],
+)
+def test_an_array_of_anything_but_plain_numbers_is_refused(tmp_path: Path, changes: dict, says: str) -> None:
+    path = declare(tmp_path / "a.zarr", [64, 64], [64, 64])
+    about = json.loads((path / ".zarray").read_text())
+    (path / ".zarray").write_text(json.dumps({**about, **changes}))
+
+    for read in (read_image, read_info, read_levels, read_objects):
+        with pytest.raises(FileError, match=says):
+            read(path)
 
 
 @pytest.mark.parametrize(

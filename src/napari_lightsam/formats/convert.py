@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from napari_lightsam.engine.progress import Progress
 from napari_lightsam.engine.warned import tell
@@ -20,6 +17,7 @@ from napari_lightsam.formats.objects import Objects
 from napari_lightsam.formats.sidecar import read_record
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable
 
     from napari_lightsam.engine.progress import Work
@@ -54,10 +52,6 @@ def read_objects(path: str | os.PathLike[str]) -> Objects:
         from napari_lightsam.formats.geojson import read_geojson
 
         return replace(read_geojson(path), name=_image_name(path))
-    if os.path.isdir(path):
-        from napari_lightsam.formats.zarrs import read_zarr
-
-        return _from_image(read_zarr(path))
     from napari_lightsam.formats.images import read_image
 
     return _from_image(read_image(path))
@@ -73,7 +67,7 @@ def _from_image(image: ImageFile) -> Objects:
         raise FileError(
             f"{image.path} has {math.prod(image.shape):,} pixels; at most {MOST_PIXELS:,} are read."
         )
-    data = np.asarray(image.data[...]).reshape([image.shape[i] for i in keep])
+    data = image.read().reshape([image.shape[i] for i in keep])
     return Objects(data, axes, image.pixel_size, image.z_step, name=_image_name(Path(image.path)))
 
 

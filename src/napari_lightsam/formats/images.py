@@ -23,6 +23,7 @@ __all__ = [
     "ImageInfo",
     "PlaneSelection",
     "check_series",
+    "check_values",
     "read_image",
     "read_info",
     "read_pixel_size",
@@ -144,6 +145,21 @@ class ImageFile(ImageInfo):
             return {tint: data[..., s] for s, tint in enumerate(COLOURS)}
         return {name: data[..., i] for i, name in enumerate(names)} if n > 1 else {(names or [""])[0]: data}
 
+    def read(self, index: Any = ...) -> Plane:
+        """Take a part out of the array as it is.
+
+        Raises
+        ------
+        FileError
+            Pixels that are read only now are damaged, or out of reach.
+        """
+        try:
+            return np.asarray(self.data[index])
+        except (FileError, MemoryError):
+            raise
+        except Exception as error:  # stores and codecs raise many kinds
+            raise FileError(f"{self.path} cannot be read ({type(error).__name__}: {error}).") from error
+
     def take(self, selection: PlaneSelection) -> Plane:
         """Take a plane, or with shorter slices in `selection.index` a part of it, as `plane` returns it."""
         return np.ascontiguousarray(self._take(selection, depth=False)[0])
@@ -156,7 +172,7 @@ class ImageFile(ImageInfo):
         data = self.data
         if not isinstance(data, np.ndarray):  # read only now
             check_fits(self.path, math.prod(n for _, n in kept) * self.dtype.itemsize)
-        data = np.asarray(data[selection.index])
+        data = self.read(selection.index)
         if "Z" in roles and not depth:
             axis = roles.index("Z")
             # What could not be measured in one plane may be known from another.
@@ -208,7 +224,8 @@ def read_image(path: str | os.PathLike[str], series: int | None = None, *, lazil
     >>> plane.shape, rgb
     ((8, 9), False)
     """
-    image = _checked(_read(path, pixels=True, series=series, lazily=lazily))
+    image = _read(path, pixels=True, series=series, lazily=lazily)
+    check_values(image.path, image.dtype)
     for note in image.notes:
         tell(f"{image.path}: {note}", stacklevel=2)
     assert isinstance(image, ImageFile)
@@ -223,7 +240,9 @@ def read_info(path: str | os.PathLike[str], series: int | None = None) -> ImageI
     FileError
         As `read_image`; damage inside compressed pixels is not noticed.
     """
-    return _checked(_read(path, pixels=False, series=series))
+    image = _read(path, pixels=False, series=series)
+    check_values(image.path, image.dtype)
+    return image
 
 
 def read_pixel_size(path: str | os.PathLike[str]) -> tuple[tuple[float, float] | None, float | None, str]:
@@ -247,11 +266,17 @@ def read_pixel_size(path: str | os.PathLike[str]) -> tuple[tuple[float, float] |
     return info.pixel_size, info.z_step, info.pixel_size_source
 
 
-def _checked(image: ImageInfo) -> ImageInfo:
-    if image.dtype.kind not in "buif":
-        what = "complex numbers" if image.dtype.kind == "c" else f"values of the type {image.dtype}"
-        raise FileError(f"{image.path} holds {what}. Save one real number a pixel, such as the magnitude.")
-    return image
+def check_values(path: Path | str, dtype: np.dtype[Any]) -> None:
+    """Refuse what is no real number.
+
+    Raises
+    ------
+    FileError
+        The values are of another type.
+    """
+    if dtype.kind not in "buif":
+        what = "complex numbers" if dtype.kind == "c" else f"values of the type {dtype}"
+        raise FileError(f"{path} holds {what}. Save one real number a pixel, such as the magnitude.")
 
 
 def _read(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_lightsam.errors import FileError
 from napari_lightsam.formats.axes import SAMPLES
-from napari_lightsam.formats.images import ImageFile
+from napari_lightsam.formats.images import ImageFile, check_values
 from napari_lightsam.formats.memory import check_fits
 from napari_lightsam.formats.units import to_micrometres
 
@@ -91,7 +91,7 @@ def read_zarr(path: str | os.PathLike[str]) -> ImageFile:
             ) from error
     else:
         array, axes = opened, _named_axes(opened)
-    _check_chunks(path, array)
+    _check_array(path, array)
     shape = tuple(array.shape)
     axes = axes or _guessed_axes(path, shape, str(array.dtype))
     if len(axes) != len(shape) or "Y" not in axes or "X" not in axes:
@@ -124,7 +124,7 @@ def read_levels(path: Path) -> list[Any]:
     """
     opened = _open(path)
     if not hasattr(opened, "keys"):
-        _check_chunks(path, opened)
+        _check_array(path, opened)
         return [opened]
     try:
         scales = _ome(opened).get("multiscales")
@@ -135,7 +135,7 @@ def read_levels(path: Path) -> list[Any]:
     if not found or any(hasattr(one, "keys") for one in found):
         raise FileError(f"{path} is a zarr group without an image; give the array inside it.")
     for one in found:
-        _check_chunks(path, one)
+        _check_array(path, one)
     return found
 
 
@@ -250,8 +250,15 @@ def _open(path: Path | str) -> Any:
         raise FileError(f"{path} cannot be read as zarr ({type(error).__name__}: {error}).") from error
 
 
-def _check_chunks(path: Path | str, array: Any) -> None:
-    """Refuse chunks that reach far beyond their array: they are unpacked whole to read a pixel of it."""
+def _check_array(path: Path | str, array: Any) -> None:
+    """Refuse what is no image, codecs that run programs, and chunks that reach far beyond their array.
+
+    Chunks are unpacked whole to read a pixel of them.
+    """
+    check_values(path, array.dtype)
+    codecs = (*(getattr(array, "filters", None) or ()), *(getattr(array, "compressors", None) or ()))
+    if any(getattr(codec, "codec_id", "") == "pickle" for codec in codecs):
+        raise FileError(f"{path} is packed with pickle, which can run any program. Export it again.")
     size = array.dtype.itemsize
     chunk = math.prod(array.chunks) * size
     inside = math.prod(map(min, array.chunks, array.shape)) * size

@@ -27,13 +27,13 @@ from napari_lightsam.engine.warned import tell
 from napari_lightsam.errors import ConfigError, FileError
 from napari_lightsam.formats.images import read_image, read_info
 from napari_lightsam.formats.zarrs import SUFFIX as ZARR
-from napari_lightsam.formats.zarrs import find_zarr_labels, is_zarr, read_zarr
+from napari_lightsam.formats.zarrs import find_zarr_labels
 from napari_lightsam.train.splits import Part, split_set
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from napari_lightsam.formats.images import ImageFile, ImageInfo
+    from napari_lightsam.formats.images import ImageFile
 
 SUFFIXES = (".png", ".tif", ".tiff")
 
@@ -200,7 +200,7 @@ def read_planes(files: Iterable[LabelledFile]) -> Iterator[LabelledImage]:
     paths: tuple[Path, Path] | None = None
     for file in files:
         if paths != (file.image, file.labels):
-            image, labels = _open(file.image), _open(file.labels)
+            image, labels = read_image(file.image), read_image(file.labels)
             paths = file.image, file.labels
         yield _read_plane(file, image, labels)
 
@@ -225,10 +225,6 @@ def _read_plane(file: LabelledFile, stored: ImageFile, truth: ImageFile) -> Labe
             "image and labels must have the same height and width."
         )
     return LabelledImage(image, rgb if image.ndim == 3 else None, labels.astype(np.int32))
-
-
-def _open(path: Path) -> ImageFile:
-    return read_zarr(path) if is_zarr(path) else read_image(path)
 
 
 def _in_split(part: Part, split: Split) -> bool:
@@ -313,7 +309,7 @@ def _slices(pairs: Iterable[_Pair], dataset: str) -> Iterable[LabelledFile]:
 
 def _count_planes(labels: Path) -> tuple[int | None, bool]:
     """Slices or frames of a label file, from its header only (`None` for a plane), and whether frames."""
-    info: ImageInfo = read_zarr(labels) if is_zarr(labels) else read_info(labels)
+    info = read_info(labels)
     depths = [
         (n, axis == "T") for axis, n in zip(info.axes, info.shape, strict=True) if axis in "ZQT" and n > 1
     ]
