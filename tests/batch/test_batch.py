@@ -652,6 +652,12 @@ def test_an_unknown_format_is_refused_before_any_work(data: Path, tmp_path: Path
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("kind", [str, Path])
+def test_one_folder_may_be_given_by_itself(data: Path, kind: type) -> None:
+    given, listed = find_jobs(kind(data), data / "out"), find_jobs([data], data / "out")
+    assert given == listed
+
+
 def test_label_images_of_every_kind_in_the_input_folder_are_no_inputs(data: Path) -> None:
     run([data / "a.tif"], data, outputs=("ome-tiff", "ome-zarr"))
 

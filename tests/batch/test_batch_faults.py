@@ -357,6 +357,30 @@ def test_subfolders_are_kept_however_the_list_itself_is_named(tmp_path: Path) ->
     assert [row.place for row in rows] == [Path("A"), Path(), Path()]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("sep=;\r\nimage;well\r\na.tif;A1\r\n", id="the separator told"),
+        pytest.param('"sep=,"\nimage,well\na.tif,A1\n', id="the separator told, quoted"),
+        pytest.param("image;well;;\r\na.tif;A1;;\r\n;;;\r\n", id="empty columns and rows at the end"),
+        pytest.param("image;well\na.tif;A1; ;\n", id="empty cells at the end of a row"),
+    ],
+)
+def test_a_list_may_be_as_spreadsheets_leave_it(data: Path, text: str) -> None:
+    (data / "list.csv").write_text(text, newline="")
+
+    assert [(row.source.name, row.facts) for row in read_list(data / "list.csv")] == [
+        ("a.tif", (("well", "A1"),))
+    ]
+
+
+def test_an_empty_column_between_others_is_refused_still(data: Path) -> None:
+    (data / "list.csv").write_text("image,,well\na.tif,,A1\n")
+
+    with pytest.raises(ConfigError, match="line 1: a column '' has no name"):
+        read_list(data / "list.csv")
+
+
 @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.binary(max_size=60) | st.text('image,path;\t"\n\r\0../\\:a1é', max_size=60).map(str.encode))
 @example(b".,")  # the folder of the list itself

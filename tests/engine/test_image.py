@@ -1,7 +1,11 @@
 import warnings
+from pathlib import Path
 
+import dask.array as da
 import numpy as np
 import pytest
+import torch
+import zarr
 
 from napari_lightsam.engine import image as image_module
 from napari_lightsam.engine.image import SAMPLE_PIXELS, prepare_plane
@@ -125,6 +129,13 @@ REFUSED = {
     "no rows": (np.ones((0, 5)), "empty"),
     "no samples": (np.ones((5, 5, 0)), "empty"),
     "a list": ([[1, 2], [3, 4]], "array is needed; got list"),
+    "a path": (Path("cells.tif"), r"got the path 'cells.tif'. Read it first, .* read_image"),
+    "a group of arrays": (zarr.group(), "got Group. Choose one of its arrays"),
+    "a tensor elsewhere": (
+        torch.zeros(4, 4, device="meta"),
+        r"Tensor of torch.float32.*detach\(\).cpu\(\)",
+    ),
+    "an unknown shape": (da.ones((8, 8))[da.ones(8) > 0], r"compute_chunk_sizes\(\)"),
 }
 
 
@@ -132,6 +143,20 @@ REFUSED = {
 def test_what_is_no_image_plane_is_refused_in_words(image, words):
     with pytest.raises(ImageError, match=words):
         prepare_plane(image)
+
+
+@pytest.mark.parametrize("shape", [(), (5,)], ids=str)
+def test_no_plane_can_be_chosen_of_less_than_a_plane(shape):
+    with pytest.raises(ImageError) as raised:
+        prepare_plane(np.ones(shape))
+    assert "image[0]" not in str(raised.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64])
+def test_a_tensor_is_read_as_the_array_that_it_is(dtype):
+    image = discs().astype(np.uint8)
+    given, usual = prepare_plane(torch.from_numpy(image).to(dtype)), prepare_plane(image)
+    assert np.array_equal(read(given), read(usual))
 
 
 @pytest.mark.parametrize("shape", [(9, 9), (9, 9, 1), (9, 9, 2)], ids=str)

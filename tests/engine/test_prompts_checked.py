@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,6 +25,7 @@ BAD = {
     "point of nan": ({"points": [(np.nan, 1)]}, "finite"),
     "point of text": ({"points": [("a", "b")]}, "numbers"),
     "ragged points": ({"points": [[(1, 1)], [(1, 1), (2, 2)]]}, "numbers"),
+    "points with a gradient": ({"points": torch.ones(1, 2, requires_grad=True)}, "numbers; got tensor.*grad"),
     "labels alone": ({"point_labels": [1], "boxes": (0, 0, 5, 5)}, "without points"),
     "too few labels": ({"points": [(1, 1), (2, 2)], "point_labels": [1]}, r"\(1, 2\)"),
     "unknown label": ({"points": [(1, 1)], "point_labels": [2]}, "1, 0 or -1"),

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from napari_lightsam.engine.level import Block, make_level
 from napari_lightsam.engine.proposals import as_proposals, from_boxes, from_head, from_points, propose, within
@@ -89,6 +90,8 @@ GIVEN = {
     "a function of points": (lambda plane: np.argwhere(plane == 0)[:3], 3, None),
     "a function of labels": (lambda plane: labelled() + plane, 2, [7, 300]),
     "a function of proposals": (lambda plane: propose(boxes=np.array([(1.0, 2, 30, 40)])), 1, None),
+    "a tensor of points": (torch.tensor([(5.0, 5.0), (9.0, 90.0)]), 2, None),
+    "a tensor of labels": (torch.from_numpy(labelled().astype(np.int64)), 2, [7, 300]),
     "nothing": ([], 0, None),
     "no points": (np.zeros((0, 2)), 0, None),
     "no labels": (np.zeros(PLANE.shape, np.int32), 0, []),

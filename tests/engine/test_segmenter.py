@@ -2,16 +2,18 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import ndimage
 from skimage.transform import resize
 
-from napari_lightsam import load_segmenter
+from napari_lightsam import load_segmenter, segment_everything
 from napari_lightsam.engine.segmenter import Segmenter
 from napari_lightsam.engine.warned import LightSamWarning
-from napari_lightsam.errors import ImageError, LightSamError, PromptError, WeightsError
+from napari_lightsam.errors import ConfigError, ImageError, LightSamError, PromptError, WeightsError
 from napari_lightsam.model.spec import FixedFrame, ModelSpec
 
 CROPS = {  # corner, diameter, least mean IoU of click, box, click and mask; the model reaches 0.07-0.15 more
@@ -306,10 +308,25 @@ def test_an_embedding_of_another_model_is_refused(segmenter, fluorescence):
         other.predict(fluorescence.embedding, points=[(3, 3)])
 
 
-@pytest.mark.parametrize("size", [0, -3, np.nan, np.inf], ids=str)
+@pytest.mark.parametrize("size", [0, -3, np.nan, np.inf, "26", "26 um", [26]], ids=str)
 def test_an_object_size_that_is_none_is_refused(segmenter, size):
     with pytest.raises(LightSamError, match="object_size"):
         segmenter.embed(np.ones((9, 9)), object_size=size)
+
+
+def test_an_image_is_no_embedding(segmenter):
+    with pytest.raises(PromptError, match=r"made by embed\(image\); got ndarray"):
+        segmenter.predict(np.ones((9, 9)), points=[(3, 3)])
+
+
+def test_a_checkpoint_may_be_given_by_its_path_wherever_a_model_is_named():
+    weights = files("napari_lightsam") / "weights" / "lightsam.safetensors"
+    image = np.zeros((64, 64), np.uint8)
+    assert segment_everything(image, model=weights, object_size=26).max() == 0
+    with pytest.raises(WeightsError, match="no_such_file"):
+        segment_everything(image, model=Path("no_such_file.pt"))
+    with pytest.raises(ConfigError, match="what load_segmenter returns; got NoneType"):
+        segment_everything(image, model=None)
 
 
 def test_what_does_not_fit_is_refused_at_the_front_door(segmenter, fluorescence):

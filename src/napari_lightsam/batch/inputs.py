@@ -145,7 +145,7 @@ class Found:
 
 
 def find_jobs(
-    inputs: Iterable[str | os.PathLike[str]],
+    inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     out: Path,
     series: int | Literal["all"] | None = None,
     reserved: Iterable[str] = (),
@@ -159,7 +159,7 @@ def find_jobs(
     ----------
     inputs
         Files, folders, patterns (`*`, `?`, `[...]`, `**`), lists (see `lists.read_list`), zarr folders and
-        addresses.
+        addresses; or one of them.
     out
         Output folder.
     series
@@ -179,7 +179,7 @@ def find_jobs(
     given_lists: list[Path] = []
     facts: dict[str, None] = {}
     unreadable: list[OSError] = []
-    for given in inputs:
+    for given in (inputs,) if isinstance(inputs, str | os.PathLike) else inputs:
         text = os.fspath(given)
         if text.casefold().endswith(lists.SUFFIXES) and os.path.isfile(text):
             given_lists.append(Path(text))
@@ -354,8 +354,8 @@ def _guard(found: Found, out: Path, lists_given: Iterable[Path]) -> None:
     """Refuse outputs that clash or are an input; earlier results may be replaced."""
     refuse_clashes(
         ((job.source, job.labels) for job in found.jobs),
-        "Rename one, or give their common folder (its subfolders are kept), or segment them into different "
-        "folders.",
+        "Rename one, choose by a pattern in quotes such as '*.tif', give their common folder (its subfolders "
+        "are kept), or segment them into different folders.",
     )
     guarded = [*lists_given, *(job.source for job in found.jobs if isinstance(job.source, Path))]
     guarded += [path for path in found.ignored if not has_record(path)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ SUFFIXES = (".csv", ".tsv")
 COLUMNS = ("image", "path")
 """The column that holds the images is called one of these."""
 
+_SEPARATOR = re.compile(r'"?sep=([,;\t])"?[\r\n]', re.IGNORECASE)  # the first line of files for Excel
 _LARGEST_FILE = 100_000_000  # bytes; a row takes about a hundred
 
 
@@ -51,8 +53,9 @@ def read_list(path: Path, reserved: Iterable[str] = ()) -> tuple[Listed, ...]:
     Parameters
     ----------
     path
-        Text with a line of column names, separated by commas, semicolons or tabs. One column is called
-        `image` or `path`: files relative to the list, absolute ones, or addresses.
+        Text with a line of column names, separated by commas, semicolons or tabs; a line such as `sep=;` may
+        stand before it. One column is called `image` or `path`: files relative to the list, absolute ones, or
+        addresses. Columns with neither name nor value, as spreadsheets leave them at the end, do not count.
     reserved
         Names that further columns must not have.
 
@@ -77,11 +80,13 @@ def read_list(path: Path, reserved: Iterable[str] = ()) -> tuple[Listed, ...]:
     if not rows:
         raise ConfigError(f"{path} is empty. Its first line names the columns, one of them {COLUMNS[0]}.")
     header = [name.strip() for name in rows[0][1]]
+    width = _named(header, rows)
+    header = header[:width]
     at = _image_column(path, header)
     _check_names(path, [name for i, name in enumerate(header) if i != at], reserved)
     found: dict[str, Listed] = {}
     for line, cells in rows[1:]:
-        if len(cells) != len(header):
+        if len(cells) < width or any(cell.strip() for cell in cells[width:]):
             raise ConfigError(f"{path}, line {line}: {len(cells)} values for {len(header)} columns.")
         listed = _listed(path, header, at, line, cells)
         first = found.setdefault(str(listed.source), listed)
@@ -98,16 +103,26 @@ def _read_rows(path: Path) -> list[tuple[int, list[str]]]:
             raise FileError(f"{path} is too large for a list of images.")
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        raise FileError(f"{path} is no list of images: save it as CSV in UTF-8.") from None
+        raise FileError(
+            f"{path} is no list of images: save it as CSV in UTF-8 (Excel calls it CSV UTF-8)."
+        ) from None
     except OSError as error:
         raise FileError(f"{path} cannot be read: {error.strerror or error}.") from error
+    told = _SEPARATOR.match(text)
     first = next((line for line in text.splitlines() if line.strip()), "")
-    delimiter = max(",;\t", key=first.count)
+    delimiter = told[1] if told else max(",;\t", key=first.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
-        return [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+        rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+        return rows[1:] if told else rows
     except csv.Error as error:
         raise ConfigError(f"{path}, line {reader.line_num}: {error}.") from None
+
+
+def _named(header: Sequence[str], rows: Sequence[tuple[int, Sequence[str]]]) -> int:
+    """Count the columns, without those at the end that hold nothing at all."""
+    used = (k for _, row in rows for k, cell in enumerate(row, 1) if cell.strip())
+    return min(max(used, default=0), len(header))
 
 
 def _image_column(path: Path, header: Sequence[str]) -> int:

@@ -52,7 +52,7 @@ class _Size:
 
 
 def segment_many(
-    sources: Iterable[str | os.PathLike[str]],
+    sources: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     out: str | os.PathLike[str],
     recipe: Recipe | str | os.PathLike[str] | None = None,
     *,
@@ -72,7 +72,8 @@ def segment_many(
     Parameters
     ----------
     sources
-        Files, folders, patterns, lists as CSV, zarr folders and addresses; see `batch.inputs.find_jobs`.
+        Files, folders, patterns, lists as CSV, zarr folders and addresses, or one of them; see
+        `batch.inputs.find_jobs`.
     out
         Output folder; made where missing. One run at a time may use it.
     recipe

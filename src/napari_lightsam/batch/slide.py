@@ -24,6 +24,7 @@ from napari_lightsam.batch.slide_seams import count_left
 from napari_lightsam.batch.slide_source import SlidePlane, describe_state
 from napari_lightsam.batch.slide_stages import compare_blocks, draw_labels, make_copies, segment_blocks
 from napari_lightsam.batch.worker_model import WorkerModel
+from napari_lightsam.engine.given import as_array
 from napari_lightsam.engine.progress import Progress
 from napari_lightsam.errors import ConfigError, FileError
 from napari_lightsam.formats.atomic import check_writable
@@ -85,7 +86,7 @@ def segment_slide(
     out: str | os.PathLike[str],
     settings: BatchSettings | None = None,
     *,
-    model: str | Segmenter = "lightsam",
+    model: str | os.PathLike[str] | Segmenter = "lightsam",
     scheduler: Any = "threads",
     workers: int | None = None,
     threads: int | None = None,
@@ -160,11 +161,13 @@ def segment_slide(
     (True, ())
     """
     settings = settings or BatchSettings()
+    if isinstance(model, os.PathLike):  # a file, whatever names of models there are
+        model = str(Path(model).expanduser().absolute())
     _check(settings, block, chunk, threads, scheduler)
     check_scheduler(scheduler)
     out = Path(out)
     yield Progress("opening the image", 0, 0)
-    plane = SlidePlane(image, settings) if isinstance(image, str | os.PathLike) else image
+    plane = SlidePlane(image, settings) if isinstance(image, str | os.PathLike) else as_array(image)
     place = SlidePlace(out)
     if isinstance(plane, SlidePlane) and isinstance(plane.path, Path):
         protect_inputs([plane.path], [place.out, place.parts])

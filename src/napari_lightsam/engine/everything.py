@@ -15,6 +15,7 @@ from napari_lightsam.engine.assemble import (
 )
 from napari_lightsam.engine.candidates import Candidates, concatenate
 from napari_lightsam.engine.config import EverythingConfig, Mode, config_from
+from napari_lightsam.engine.given import as_segmenter
 from napari_lightsam.engine.kept import keep_ids
 from napari_lightsam.engine.larger import ask_larger, ask_proposals
 from napari_lightsam.engine.merge import check_out
@@ -26,6 +27,7 @@ from napari_lightsam.engine.walk import Walk
 from napari_lightsam.model.spec import ObjectFrame
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Generator
 
     import numpy as np
@@ -56,7 +58,7 @@ def segment_everything(
     image: ArrayLike,
     *,
     mode: Mode = "auto",
-    model: str | Segmenter = "lightsam",
+    model: str | os.PathLike[str] | Segmenter = "lightsam",
     object_size: float | None = None,
     rgb: bool | None = None,
     proposals: Source | None = None,
@@ -74,7 +76,7 @@ def segment_everything(
         were found already), `grid`, or `auto`: object-aware for models that follow object size, else
         hierarchical.
     model
-        A name, or a loaded `Segmenter`, which saves loading it again.
+        A name, the path of a checkpoint, or a loaded `Segmenter`, which saves loading it again.
     object_size
         Typical diameter `2 * sqrt(area / pi)` in pixels; estimated when not given.
     rgb
@@ -109,10 +111,8 @@ def segment_everything(
     >>> labels.shape, labels.dtype
     ((256, 256), dtype('int32'))
     """
-    from napari_lightsam.engine.segmenter import load_segmenter
-
     config = config_from({"mode": mode, "object_size": object_size, **settings})
-    segmenter = load_segmenter(model) if isinstance(model, str) else model
+    segmenter = as_segmenter(model)
     return drain(segmenter.everything(image, config, rgb=rgb, proposals=proposals, out=out)).labels
 
 

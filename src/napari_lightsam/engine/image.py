@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from napari_lightsam.engine.given import as_array
 from napari_lightsam.engine.resample import AxisWeights, apply_weights
 from napari_lightsam.engine.warned import tell
 from napari_lightsam.errors import ImageError
@@ -193,6 +194,7 @@ def prepare_plane(image: ArrayLike, *, rgb: bool | None = None, limits: Limits |
     that a few bright cells in a large dark field are normalised like many; a plane without signal is not
     stretched. One normalisation serves the whole plane, never a tile.
     """
+    image = as_array(image)
     channels, colour = _check(image, rgb)
     if isinstance(image, np.ma.MaskedArray):
         values = np.asarray(image.data).astype(np.float32)
@@ -225,15 +227,14 @@ def _check_limits(limits: Limits, channels: int) -> None:
 
 def _check(image: ArrayLike, rgb: bool | None) -> tuple[int, bool]:
     """Return the number of used samples (0 without such an axis) and whether they are colour."""
-    if not hasattr(image, "shape") or not hasattr(image, "dtype"):
-        raise ImageError(f"An array is needed; got {type(image).__name__}. Use numpy.asarray(...) on it.")
     shape, dtype = tuple(image.shape), np.dtype(image.dtype)
     if dtype.kind not in "buif":
         raise ImageError(f"An image of {dtype} cannot be segmented; give integers, floats or bool.")
     if len(shape) not in (2, 3):
+        advice = " Choose a plane of it first, such as image[0]." if len(shape) > 3 else ""
         raise ImageError(
             f"One plane is needed, (height, width) or (height, width, channels); this array has "
-            f"{len(shape)} axes, {shape}. Choose a plane of it first, such as image[0]."
+            f"{len(shape)} axes, {shape}.{advice}"
         )
     if min(shape) == 0:
         raise ImageError(f"The image is empty: its shape is {shape}.")

@@ -213,8 +213,8 @@ def _check_labels(points: FloatArray64, labels: ArrayLike | None) -> NDArray[np.
 def _numbers(values: ArrayLike, what: str) -> FloatArray64:
     try:
         array = np.asarray(values, np.float64)
-    except (TypeError, ValueError):
-        raise PromptError(f"{what} must be numbers; got {values!r}.") from None
+    except (TypeError, ValueError, RuntimeError) as error:  # the last of tensors that have a gradient
+        raise PromptError(f"{what} must be numbers; got {values!r} ({error}).") from None
     if not np.isfinite(array).all():
         raise PromptError(f"{what} must be finite numbers.")
     return array

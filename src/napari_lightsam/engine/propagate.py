@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from napari_lightsam.engine.carry import carry
 from napari_lightsam.engine.config import check_ranges, ranged
+from napari_lightsam.engine.given import as_segmenter, check_size
 from napari_lightsam.engine.level import Embedding
 from napari_lightsam.engine.masks import Mask, clean_object, crop_mask
 from napari_lightsam.engine.progress import Progress
@@ -19,6 +20,7 @@ from napari_lightsam.errors import ConfigError, ImageError, PromptError
 from napari_lightsam.model.spec import ObjectFrame
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Mapping
 
     from numpy.typing import ArrayLike
@@ -141,7 +143,7 @@ def propagate(
     axis: int = 0,
     direction: Direction = "both",
     within: tuple[int, int] | None = None,
-    model: str | Segmenter = "lightsam",
+    model: str | os.PathLike[str] | Segmenter = "lightsam",
     object_size: float | None = None,
     rgb: bool | None = None,
     config: PropagateConfig | None = None,
@@ -167,7 +169,7 @@ def propagate(
     within
         First plane, and one past the last, that the object may be followed to; None: all.
     model
-        A name, or a loaded `Segmenter`.
+        A name, the path of a checkpoint, or a loaded `Segmenter`.
     object_size
         As for `Segmenter.embed`.
     rgb
@@ -216,16 +218,13 @@ def propagate(
     >>> sorted(found.masks), found.endings[1]
     ([0, 2], (3, <Ending.EDGE: 'the stack ends'>))
     """
-    from napari_lightsam.engine.segmenter import load_segmenter
-
     ways = _WAYS.get(direction)
     if ways is None:
         raise ConfigError(f"direction must be {', '.join(_WAYS)}; got {direction!r}.")
     planes = Planes.of(stack, axis, rgb)
     given = _check_mask(planes, start, mask)
-    if object_size is not None and not (np.isfinite(object_size) and object_size > 0):
-        raise PromptError(f"object_size must be a positive number of pixels; got {object_size}.")
-    segmenter = load_segmenter(model) if isinstance(model, str) else model
+    check_size(object_size)
+    segmenter = as_segmenter(model)
     limits = (0, len(planes)) if within is None else (max(0, within[0]), min(len(planes), within[1]))
     run = _Run(segmenter, planes, object_size, config or PropagateConfig(), limits, stop)
     yield Progress("looking at the object", 0, 0)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from scipy import ndimage
 
+from napari_lightsam.engine.given import as_array
 from napari_lightsam.engine.prompts import NEGATIVE, PAD, POSITIVE, Prompts, check_prompts
 from napari_lightsam.engine.select import box_nms
 from napari_lightsam.errors import PromptError
@@ -245,7 +246,9 @@ def as_proposals(given: Source, image: ImageArray) -> Proposals:
         given = given(image)
     if isinstance(given, Proposals):
         return _fitted(given, shape)
-    values: Any = given if hasattr(given, "shape") and hasattr(given, "dtype") else np.asarray(given)
+    values: Any = as_array(
+        given if hasattr(given, "shape") and hasattr(given, "dtype") else np.asarray(given)
+    )
     kind = np.dtype(values.dtype).kind
     if tuple(values.shape) == shape and kind in "ui":
         return from_labels(values)

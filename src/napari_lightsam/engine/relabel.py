@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from scipy import ndimage, spatial
 
+from napari_lightsam.engine.given import as_array
 from napari_lightsam.engine.masks import Mask, clean_object, crop_mask
 from napari_lightsam.engine.prompts import NEGATIVE, PAD, POSITIVE
 from napari_lightsam.engine.proposals import Proposals, check_ids, propose
@@ -108,6 +109,7 @@ def from_nuclei(nuclei: ArrayLike, neighbours: int = 0) -> Proposals:
 
 def _objects(labels: ArrayLike) -> tuple[NDArray[np.intp], list[Mask]]:
     """Return the ids of a label image, rising, and the largest part of each object."""
+    labels = as_array(labels)
     dtype, shape = np.dtype(labels.dtype), tuple(labels.shape)
     if dtype.kind not in "ui" or len(shape) != 2:
         raise PromptError(f"A label image holds integers (height, width); got {dtype} of shape {shape}.")

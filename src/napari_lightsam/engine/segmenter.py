@@ -6,10 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from napari_lightsam.engine.answer import answer
 from napari_lightsam.engine.decode import encode_block
+from napari_lightsam.engine.given import check_size
 from napari_lightsam.engine.image import ArrayLike as ImageArray
 from napari_lightsam.engine.image import Limits, prepare_plane
 from napari_lightsam.engine.level import BLOCK, Block, BlockCache, Embedding, Level, make_level
@@ -136,8 +135,7 @@ class Segmenter:
         normalization: Limits | None = None,
     ) -> Embedding:
         """Check and normalise a plane as `embed` does, but encode nothing yet."""
-        if object_size is not None and not (np.isfinite(object_size) and object_size > 0):
-            raise PromptError(f"object_size must be a positive number of pixels; got {object_size}.")
+        check_size(object_size)
         plane = prepare_plane(image, rgb=rgb, limits=normalization)
         size = object_size if isinstance(self.spec.frame, ObjectFrame) else None
         return Embedding(plane, size, self.weights_hash)
@@ -272,6 +270,10 @@ class Segmenter:
         return estimate_size(self, image)
 
     def _check_embedding(self, embedding: Embedding) -> None:
+        if not isinstance(embedding, Embedding):
+            raise PromptError(
+                f"An embedding is needed, made by embed(image); got {type(embedding).__name__}."
+            )
         if embedding.model != self.weights_hash:
             raise PromptError(
                 f"This embedding was made with other weights than {self.spec.name!r}; embed the image with "

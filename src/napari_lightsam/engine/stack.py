@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_lightsam.engine.config import EverythingConfig
+from napari_lightsam.engine.given import as_array, as_segmenter
 from napari_lightsam.engine.image import ArrayLike, Limits, Plane, prepare_plane
 from napari_lightsam.engine.level import BlockCache, Embedding
 from napari_lightsam.engine.linking import PlaneLinker
@@ -19,6 +20,7 @@ from napari_lightsam.errors import ConfigError, ImageError
 from napari_lightsam.model.spec import ObjectFrame
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Generator
 
     import pandas as pd
@@ -80,7 +82,7 @@ def segment_stack(
     *,
     axis: int = 0,
     config: EverythingConfig | None = None,
-    model: str | Segmenter = "lightsam",
+    model: str | os.PathLike[str] | Segmenter = "lightsam",
     link: bool = True,
     rgb: bool | None = None,
     out: Any = None,
@@ -101,7 +103,7 @@ def segment_stack(
         Settings of everything mode; None means the defaults. Without an object size, one is estimated for
         all planes.
     model
-        A name, or a loaded `Segmenter`.
+        A name, the path of a checkpoint, or a loaded `Segmenter`.
     link
         Along depth. False for time frames, whose objects move: each is then numbered by itself.
     rgb
@@ -133,12 +135,10 @@ def segment_stack(
     >>> result.labels.shape, bool((result.table["n_planes"] == 2).all())
     ((2, 128, 128), True)
     """
-    from napari_lightsam.engine.segmenter import load_segmenter
-
     config = config or EverythingConfig()
     planes = Planes.of(stack, axis, rgb)
     _check_out(out, planes.shape)
-    segmenter = load_segmenter(model) if isinstance(model, str) else model
+    segmenter = as_segmenter(model)
     yield Progress("looking at the stack", 0, len(planes))
     shared = _Shared.of(planes)
     size = config.object_size
@@ -216,8 +216,7 @@ class Planes:
     @classmethod
     def of(cls, stack: ArrayLike, axis: int, rgb: bool | None) -> Planes:
         """Check that an array is a stack."""
-        if not hasattr(stack, "shape") or not hasattr(stack, "dtype"):
-            raise ImageError(f"An array is needed; got {type(stack).__name__}. Use numpy.asarray(...) on it.")
+        stack = as_array(stack)
         shape = tuple(int(n) for n in stack.shape)
         if len(shape) not in (3, 4) or (rgb and len(shape) == 3):
             raise ImageError(
