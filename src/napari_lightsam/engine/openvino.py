@@ -10,9 +10,7 @@ the processor's cores. Where OpenVINO is used, `engine.starting` decides.
 
 from __future__ import annotations
 
-import importlib
 import os
-import sys
 import threading
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +29,7 @@ from napari_lightsam.engine.quantized import NOT_QUANTIZED, encoder_identity, fi
 from napari_lightsam.engine.runtime import Device, waves
 from napari_lightsam.engine.stopping import Stopped, check_stopped
 from napari_lightsam.errors import ConfigError, DeviceError, LightSamError
+from napari_lightsam.model.importing import import_without
 from napari_lightsam.model.sam import PromptTensors, Sam
 from napari_lightsam.model.spec import TINY_VIT_WIDTHS
 
@@ -63,7 +62,6 @@ _KEPT = 4  # compiled sizes of the decoding window
 
 _CAPABILITIES = "OPTIMIZATION_CAPABILITIES"
 
-_importing = threading.Lock()
 _making = threading.Lock()
 _core: list[Any] = []
 
@@ -76,17 +74,8 @@ def load_silently(name: str) -> Any:
     ImportError
         The package is not installed or does not start.
     """
-    with _importing:
-        before = sys.modules.get(_TELEMETRY)
-        # None makes the import fail, upon which these packages take their own do-nothing stand-ins.
-        sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
-        try:
-            return importlib.import_module(name)
-        finally:
-            if before is None:
-                del sys.modules[_TELEMETRY]
-            else:
-                sys.modules[_TELEMETRY] = before
+    # upon which these packages take their own do-nothing stand-ins
+    return import_without(_TELEMETRY, name)
 
 
 def load_openvino() -> Any:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from napari_lightsam.model.importing import import_timm
 from napari_lightsam.model.layers import neck
 from napari_lightsam.model.spec import TINY_VIT_WIDTHS
-from napari_lightsam.model.without_triton import import_timm
 
 timm = import_timm()
 

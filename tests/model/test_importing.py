@@ -8,34 +8,47 @@ from types import ModuleType
 
 import pytest
 
-from napari_lightsam.model import without_triton
+from napari_lightsam.model import importing
 
 
-@pytest.mark.parametrize("beside_a_window", [True, False])
-def test_triton_cannot_be_imported_beside_a_window_while_a_model_is_loaded(monkeypatch, beside_a_window):
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """Stands in for timm: it says whether it could import triton."""
+    (tmp_path / "timm.py").write_text(
+        "try:\n    import triton\nexcept ImportError:\n    triton = None\n", encoding="utf-8"
+    )
+    (tmp_path / "triton.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("timm", "triton", "vispy"):
+        monkeypatch.setitem(sys.modules, name, None)  # so that what is imported now goes again
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.delitem(sys.modules, "triton", raising=False)
+
+
+@pytest.mark.usefixtures("package")
+@pytest.mark.parametrize("beside_a_window", [True, False])
+def test_triton_is_not_imported_beside_a_window(monkeypatch, beside_a_window):
     if beside_a_window:
         monkeypatch.setitem(sys.modules, "vispy", ModuleType("vispy"))
-    else:
-        monkeypatch.delitem(sys.modules, "vispy", raising=False)
-    with without_triton._no_triton():
-        blocked = "triton" in sys.modules
-        if blocked:
-            with pytest.raises(ImportError):
-                importlib.import_module("triton")
-    assert blocked == beside_a_window
-    assert "triton" not in sys.modules
+    assert (importing.import_timm().triton is None) == beside_a_window
+    importlib.import_module("triton")  # by others, it can be imported again
 
 
+@pytest.mark.usefixtures("package")
 def test_a_triton_that_is_loaded_already_stays(monkeypatch):
-    monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setitem(sys.modules, "vispy", ModuleType("vispy"))
     there = ModuleType("triton")
     monkeypatch.setitem(sys.modules, "triton", there)
-    with without_triton._no_triton():
-        assert sys.modules["triton"] is there
+    assert importing.import_timm().triton is there
     assert sys.modules["triton"] is there
+
+
+def test_what_is_hidden_while_another_package_is_imported_is_there_again_after_it_failed(monkeypatch):
+    there = ModuleType("hidden_one")
+    monkeypatch.setitem(sys.modules, "hidden_one", there)
+    with pytest.raises(ImportError):
+        importing.import_without("hidden_one", "no_such_package")
+    assert sys.modules["hidden_one"] is there
 
 
 SCRIPT = """
