@@ -30,12 +30,13 @@ def plugins():
     npe2.PluginManager.instance().discover()
 
 
-def disc(centre, radius):
-    """A round mask; pixels left of the first row or column are cut off."""
+def disc(centre, radius, shape):
+    """A round mask; pixels beside a plane of this shape are cut off."""
     y, x = (round(float(v)) for v in centre)
     grid = np.hypot(*np.ogrid[-radius : radius + 1, -radius : radius + 1]) <= radius + 0.3
     top, left = max(0, radius - y), max(0, radius - x)
-    return Mask((y - radius + top, x - radius + left), grid[top:, left:], iou=0.9, stability=0.9)
+    bottom, right = (radius + length - at for length, at in zip(shape, (y, x), strict=True))
+    return Mask((y - radius + top, x - radius + left), grid[top:bottom, left:right], iou=0.9, stability=0.9)
 
 
 SCORES = np.array([0.9, 0.8, 0.7, 0.6], np.float32)
@@ -77,7 +78,8 @@ class TinySegmenter:
             ]
             return Masks(embedding.shape, tuple(found))
         firsts = np.array(points, float).reshape(-1, *np.shape(points)[-2:])[:, 0]
-        return Masks(embedding.shape, tuple(tuple(disc(at, radius) for radius in (4, 6, 9)) for at in firsts))
+        shape = embedding.shape
+        return Masks(shape, tuple(tuple(disc(at, radius, shape) for radius in (4, 6, 9)) for at in firsts))
 
     def everything(self, image, config, *, rgb=None, proposals=None, stop=None, out=None):
         self.runs.append((image, config, proposals))

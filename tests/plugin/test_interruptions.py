@@ -51,6 +51,21 @@ def test_ids_stay_unique_when_others_write_into_the_layer(desk):
     assert desk.commit().ids == (201,)
 
 
+def test_ids_that_were_painted_or_erased_before_anything_was_saved_are_used_up(desk):
+    desk.open(np.zeros((60, 60)))
+    theirs = np.zeros((60, 60), np.int32)
+    theirs[5:10, 5:10] = 9
+    labels = desk.viewer.add_labels(theirs)
+    desk.control.results.target = labels.unique_id
+    desk.control.curating.use_layer(labels)
+    desk.control.curating.select([9])
+    desk.control.curating.repairs.delete()
+    labels.paint((50, 50), 12)
+    labels.undo()
+    desk.click(30, 20)
+    assert desk.commit().ids == (13,)
+
+
 def test_a_commit_replaces_only_what_it_said_it_would(desk):
     desk.open(np.zeros((60, 60)))
     other = desk.viewer.add_labels(np.zeros((60, 60), np.int32))

@@ -84,10 +84,10 @@ class Results:
         self.viewer = viewer
         self.timeline = timeline or Timeline()
         self.target: Hashable | None = None
-        self._watched: set[Hashable] = set()
+        self._looked: set[Hashable] = set()
         viewer.layers.events.inserted.connect(self._on_inserted)
         for layer in layers.user_labels(viewer):
-            layer.events.paint.connect(self._on_step)
+            self._watch(layer)
 
     def targets(self, image: Image, plane: Plane) -> list[Labels]:
         """Return the Labels layers that commits of a plane can go into."""
@@ -266,27 +266,26 @@ class Results:
 
     def next_id(self, labels: Labels) -> int:
         """Return 1 + the largest label ever used in a layer, deleted and undone ones included."""
-        new = labels.unique_id not in self._watched
+        new = labels.unique_id not in self._looked
         if new or labels.data.size <= _LOOKED_THROUGH:  # scripts write into arrays without telling anybody
+            self._looked.add(labels.unique_id)
             self._note_largest(labels, int(labels.data.max(initial=0)))
-        if new:
-            self._watched.add(labels.unique_id)
-            labels.events.paint.connect(self._on_paint)
-            labels.events.data.connect(self._on_data)
         return int(layers.ours(labels)["largest"]) + 1
 
     def _on_inserted(self, event: Any) -> None:
         if layers.holds_objects(event.value):
-            event.value.events.paint.connect(self._on_step)
+            self._watch(event.value)
 
-    def _on_step(self, event: Any) -> None:
-        """Take down a step that napari can take back: a stroke of its brush, or what a tool of ours wrote."""
-        self.timeline.note(Step(event.source.unique_id))
+    def _watch(self, labels: Labels) -> None:
+        labels.events.paint.connect(self._on_paint)
+        labels.events.data.connect(self._on_data)
 
     def _on_paint(self, event: Any) -> None:
-        # a step of other tools may hold labels that were never selected
-        written = [int(np.max(atom[-1])) for atom in event.value if isinstance(atom, tuple)]
-        self._note_largest(event.source, max([int(event.source.selected_label), *written]))
+        """Take down a step that napari can take back: a stroke of its brush, or what a tool of ours wrote."""
+        self.timeline.note(Step(event.source.unique_id))
+        # the values before and after: those that a step erases or takes back may be nowhere else
+        seen = [int(np.max(values)) for atom in event.value if isinstance(atom, tuple) for values in atom[-2:]]
+        self._note_largest(event.source, max([int(event.source.selected_label), *seen]))
 
     def _on_data(self, event: Any) -> None:
         labels = event.source
