@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tifffile
+from napari.components import ViewerModel
 from napari.layers import Labels
 from scipy import ndimage
 
@@ -170,6 +174,46 @@ def test_a_closed_tool_leaves_neither_mouse_nor_preview_nor_work_behind(new_desk
     status = desk.control.status
     image.data = np.ones((3, 60, 60))
     assert desk.control.status == status
+
+
+def callbacks(viewer, *of_layers):
+    """Count who listens to a viewer and to some of its layers."""
+    groups = [viewer.events, viewer.dims.events, viewer.layers.events, viewer.layers.selection.events]
+    groups += [viewer.scene.camera.events, *(layer.events for layer in of_layers)]
+    return [[len(emitter.callbacks) for emitter in group.emitters.values()] for group in groups]
+
+
+def test_a_closed_tool_listens_to_nothing_and_is_let_go_of(tiny, make_desk, tmp_path):
+    viewer = ViewerModel()
+    image = viewer.add_image(np.zeros((60, 60)))
+    theirs = viewer.add_labels(np.zeros((60, 60), np.int32))
+    before = callbacks(viewer, image, theirs)
+    desk = make_desk(viewer)
+    control = desk.control
+    control.shown.use_image(image)
+    desk.click(30, 20)
+    desk.commit()
+    control.hover.on = True
+    assert control.segment_everything()
+    desk.finish()
+    control.curating.use_layer(theirs)
+    theirs.paint((30, 30), 5)
+    control.curating.measure()
+    desk.finish()
+    control.curating.select([5])
+    control.splitting.start()
+    tifffile.imwrite(tmp_path / "cells.tif", np.arange(3600, dtype="uint16").reshape(60, 60))
+    assert control.series.open(tmp_path, tmp_path / "out")
+    desk.click(30, 30)
+    desk.commit()
+    control.close()
+    control.annotator.remove_prompts()
+    assert control.worker.join(10)
+    assert callbacks(viewer, image, theirs) == before
+    tool = weakref.ref(control)
+    del control, desk
+    gc.collect()
+    assert tool() is None  # with its models
 
 
 def test_the_preview_of_a_stack_goes_when_another_run_takes_its_place(desk, tiny):

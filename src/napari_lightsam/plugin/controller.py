@@ -170,8 +170,9 @@ class Controller:
         self.annotator.prompt_layers.keys.connect(self._on_key)
         self.downloads.finished.connect(self._on_new_model)
         self.teaching.taught.connect(self._on_new_model)
-        for number, layer in enumerate(self.viewer.layers):
-            layers.own_note(layer, self.viewer.layers[:number])
+        present = list(self.viewer.layers)  # a part of napari's own list would listen to all its layers
+        for number, layer in enumerate(present):
+            layers.own_note(layer, present[:number])
         self.viewer.layers.events.inserted.connect(self._on_inserted)
         self.viewer.layers.events.removed.connect(self._on_removed)
 
@@ -357,6 +358,7 @@ class Controller:
             part.close()
         self.worker.close()
         self.shown.close()
+        self.results.close()
         self.viewer.layers.events.inserted.disconnect(self._on_inserted)
         self.viewer.layers.events.removed.disconnect(self._on_removed)
         self.annotator.close()

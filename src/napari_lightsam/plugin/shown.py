@@ -224,3 +224,5 @@ class Shown:
         for emitter in self._emitters():
             emitter.disconnect(self._on_event)
         self.viewer.layers.events.removed.disconnect(self._on_removed)
+        for image in layers.images(self.viewer):
+            image.events.data.disconnect(self._on_data)

@@ -263,6 +263,7 @@ class LastResult:
     def close(self) -> None:
         """Let go of the viewer; the layer stays."""
         self._viewer.layers.events.removed.disconnect(self._on_removed)
+        self._kept = None
 
 
 def _with(config: EverythingConfig, other: EverythingConfig, names: tuple[str, ...]) -> EverythingConfig:

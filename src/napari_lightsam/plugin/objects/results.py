@@ -284,13 +284,21 @@ class Results:
         """Take down a step that napari can take back: a stroke of its brush, or what a tool of ours wrote."""
         self.timeline.note(Step(event.source.unique_id))
         # the values before and after: those that a step erases or takes back may be nowhere else
-        seen = [int(np.max(values)) for atom in event.value if isinstance(atom, tuple) for values in atom[-2:]]
+        steps = [atom for atom in event.value if isinstance(atom, tuple)]
+        seen = [int(np.max(values)) for *_, before, after in steps for values in (before, after)]
         self._note_largest(event.source, max([int(event.source.selected_label), *seen]))
 
     def _on_data(self, event: Any) -> None:
         labels = event.source
         if isinstance(labels.data, np.ndarray):  # another array was put in the place of the old one
             self._note_largest(labels, int(labels.data.max(initial=0)))
+
+    def close(self) -> None:
+        """Let go of the viewer; layers stay."""
+        self.viewer.layers.events.inserted.disconnect(self._on_inserted)
+        for layer in layers.user_labels(self.viewer):
+            layer.events.paint.disconnect(self._on_paint)
+            layer.events.data.disconnect(self._on_data)
 
     @staticmethod
     def _note_largest(labels: Labels, value: int) -> None:

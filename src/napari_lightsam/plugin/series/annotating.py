@@ -82,18 +82,24 @@ class Series:
         self._manner = _Manner()
         self._refused: set[Path] = set()
         self._seen: object = None
+        self._bound: set[Hashable] = set()  # layers with our key
         control.viewer.layers.events.inserted.connect(self._on_inserted)
 
     def close(self) -> None:
         """Let go of the viewer; an image that is being saved is followed by no other one."""
         self.changed.block()
         self.current = None
-        self._control.viewer.layers.events.inserted.disconnect(self._on_inserted)
+        viewer = self._control.viewer
+        viewer.layers.events.inserted.disconnect(self._on_inserted)
+        for layer in viewer.layers:
+            if layer.unique_id in self._bound:
+                layer.bind_key("N", None)  # it would keep all of the tool, with its models
 
     def _on_inserted(self, event: Any) -> None:
         """Let N go on with a layer of results selected, too: *Segment everything* makes it the active one."""
         if self.items and layers.ours(event.value).get("role") in (Role.OBJECTS, Role.EVERYTHING):
-            event.value.bind_key("N", lambda _: self.next())
+            event.value.bind_key("N", lambda _: self.next(), overwrite=True)  # it may have been here before
+            self._bound.add(event.value.unique_id)
 
     @property
     def done(self) -> int:

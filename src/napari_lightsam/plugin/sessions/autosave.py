@@ -271,6 +271,7 @@ class Autosave:
     def close(self) -> None:
         """Let go of the viewer; whoever closes it calls `flush` afterwards, when nothing else writes."""
         self._closed = True
+        self._changes.close()
         events = self._control.viewer.layers.events
         events.inserted.disconnect(self._on_inserted)
         events.removing.disconnect(self._on_removing)

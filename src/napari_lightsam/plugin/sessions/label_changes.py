@@ -68,6 +68,14 @@ class LabelChanges:
         """Watch a layer no more."""
         del self._seen[layer.unique_id]
 
+    def close(self) -> None:
+        """Let go of the viewer."""
+        for layer in self._viewer.layers:
+            if layer in self:
+                layer.events.paint.disconnect(self._on_paint)
+                layer.events.set_data.disconnect(self._on_set_data)
+                layer.events.visible.disconnect(self._on_visible)
+
     def note(self, layer: Labels) -> None:
         """Take note of a change, and tell of it."""
         if layer in self:

@@ -119,6 +119,8 @@ class Clicks:
         layer = self.layer
         if layer is None:
             return
+        for key in self._keys:
+            layer.bind_key(key, None)  # napari keeps the layer, and it would keep all of the tool
         layers.remove(self._viewer, layer)
         layers.activate(self._viewer, self._former)
 
