@@ -7,6 +7,7 @@ import errno
 import io
 import json
 import os
+import subprocess
 import sys
 import threading
 from functools import partial
@@ -303,6 +304,22 @@ def test_a_name_that_is_no_text_is_segmented_too(tmp_path: Path) -> None:
 
     assert run([tmp_path / "data"], tmp_path / "out").exit_code == 0
     assert list(pd.read_csv(tmp_path / "out" / "images.csv")["image"]) == ["\ufffd.tif"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the letters of file names are chosen elsewhere")
+def test_names_are_written_whole_where_the_system_knows_few_letters(tmp_path: Path) -> None:
+    write(tmp_path / "data" / "Zellkern é 日本.tif")
+    code = (
+        "import sys; from pathlib import Path; from napari_lightsam.batch.inputs import find_jobs; "
+        "job, = find_jobs([sys.argv[1]], Path('out')).jobs; print(ascii(job.image), ascii(job.name))"
+    )
+    few = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "data"],
+        env=os.environ | few, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    name = ascii("Zellkern é 日本.tif")
+    assert done.stdout.split(" '") == [f"{name}", f"{name[1:]}\n"]
 
 
 # --- lists

@@ -6,6 +6,7 @@ import glob
 import hashlib
 import os
 import re
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -306,12 +307,13 @@ def _stem(source: Path | str) -> str:
     kinds = (".tif", ".tiff", ZARR)
     if stem.casefold().endswith(".ome") and path.suffix.casefold() in kinds:
         stem = stem[:-4]
-    encoded = os.fsencode(stem)
+    encoded = _encoded(stem)
     # A file of this computer has a name that it can have; the last part of an address may be anything.
     safe = stem if isinstance(source, Path) else _UNSAFE.sub("_", stem)
     if len(encoded) <= _LONGEST and printable(stem) == safe == stem and not _is_reserved(source, stem):
         return stem
-    kept = os.fsencode(safe)[: _LONGEST - 9].decode("utf-8", "ignore")
+    kept = _encoded(safe)[: _LONGEST - 9].decode("utf-8", "ignore")
+    kept = kept.encode(sys.getfilesystemencoding(), "ignore").decode(sys.getfilesystemencoding())
     return f"{kept or 'image'}~{hashlib.sha256(encoded).hexdigest()[:8]}"
 
 
@@ -321,8 +323,15 @@ def _is_reserved(source: Path | str, stem: str) -> bool:
 
 
 def printable(text: str) -> str:
-    """Replace what no text file can hold: names are bytes on some systems."""
-    return os.fsencode(text).decode("utf-8", "replace")
+    """Replace what no text file can hold: names are bytes on some systems, and halves of letters on Windows.
+
+    Text that can be held stays as it is, whatever letters the system knows.
+    """
+    return _encoded(text).decode("utf-8", "replace")
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass" if sys.platform == "win32" else "surrogateescape")
 
 
 def _is_own_result(source: Path, out: Path, chosen: Path | None) -> bool:

@@ -24,6 +24,7 @@ from napari_lightsam.batch.slide_seams import count_left
 from napari_lightsam.batch.slide_source import SlidePlane, describe_state
 from napari_lightsam.batch.slide_stages import compare_blocks, draw_labels, make_copies, segment_blocks
 from napari_lightsam.batch.worker_model import WorkerModel
+from napari_lightsam.engine.folders import expanded
 from napari_lightsam.engine.given import as_array
 from napari_lightsam.engine.progress import Progress
 from napari_lightsam.errors import ConfigError, FileError
@@ -162,7 +163,7 @@ def segment_slide(
     """
     settings = settings or BatchSettings()
     if isinstance(model, os.PathLike):  # a file, whatever names of models there are
-        model = str(Path(model).expanduser().absolute())
+        model = str(expanded(model).absolute())
     _check(settings, block, chunk, threads, scheduler)
     check_scheduler(scheduler)
     out = Path(out)

@@ -7,7 +7,6 @@ import json
 import os
 from contextlib import closing
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import napari_lightsam
@@ -16,6 +15,7 @@ from napari_lightsam.batch.slide_blocks import SlidePlan
 from napari_lightsam.batch.slide_record import NORMALISED, recall_plane, recall_size
 from napari_lightsam.batch.slide_source import Forgiving, describe_state
 from napari_lightsam.batch.worker_model import WorkerModel
+from napari_lightsam.engine.folders import expanded
 from napari_lightsam.engine.progress import Progress, drain
 from napari_lightsam.engine.registry import find_model
 from napari_lightsam.engine.stopping import Stopped, stoppable
@@ -155,7 +155,7 @@ def _absolute(model: str) -> str:
     try:
         find_model(model)
     except WeightsError:  # a file, or nothing, which the worker says
-        path = Path(model).expanduser().absolute()
+        path = expanded(model).absolute()
         return str(path) if os.path.exists(path) else model
     return model
 

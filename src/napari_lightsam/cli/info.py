@@ -4,12 +4,14 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import typer
 
 from napari_lightsam.cli.report import reported
+from napari_lightsam.errors import ConfigError
 
 _PACKAGES = (
     "napari-lightsam", "torch", "timm", "openvino", "napari", "numpy", "scikit-image", "tifffile",
@@ -108,17 +110,27 @@ def opengl_renderer() -> str:
     return last if named else "none (this display has no OpenGL)"
 
 
+def _folder(find: Callable[[], Path]) -> Path | str:
+    """Return a folder of the user, or in words why there is none."""
+    try:
+        return find()
+    except ConfigError as error:
+        return f"none. {error}"
+
+
 def _models() -> Iterator[tuple[str, str]]:
     from napari_lightsam.engine.download import cache_folder, list_models, search_folders
     from napari_lightsam.engine.local import local_folder
 
-    cache = cache_folder()
+    cache, own = _folder(cache_folder), _folder(local_folder)
     for folder in search_folders():
         kind = "cache, downloads go here" if folder == cache else "LIGHTSAM_MODEL_PATH, searched first"
         there = "" if os.path.isdir(folder) else ", not there yet"
         yield "Model folder", f"{folder} ({kind}{there})"
-    own = local_folder()
-    yield "Your own models", f"{own}{'' if os.path.isdir(own) else ' (not there yet)'}"
+    if isinstance(cache, str):
+        yield "Model folder", cache
+    there = "" if isinstance(own, str) or os.path.isdir(own) else " (not there yet)"
+    yield "Your own models", f"{own}{there}"
     for model in list_models():
         where = "in the package" if model.embedded else "available" if model.available else "not downloaded"
         yield f"  {model.name}", f"{where}{'. ' + model.problem if model.problem else ''}"

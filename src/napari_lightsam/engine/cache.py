@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from napari_lightsam.engine.folders import expanded, user_folder
 from napari_lightsam.engine.registry import MODELS
 from napari_lightsam.engine.transfer import explain, part_file
 from napari_lightsam.engine.verify import has_hash
-from napari_lightsam.errors import DownloadError, WeightsError
+from napari_lightsam.errors import ConfigError, DownloadError, WeightsError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from napari_lightsam.engine.registry import RemoteFile
 
 __all__ = [
@@ -35,19 +38,29 @@ _PIN_SUFFIX = ".pinned.json"
 
 
 def cache_folder() -> Path:
-    """Folder that downloads go to: `LIGHTSAM_CACHE`, else the user's cache; it need not exist yet."""
-    named = os.environ.get("LIGHTSAM_CACHE", "").strip()
-    if named:
-        return Path(named).expanduser().absolute()
-    import pooch
+    """Folder that downloads go to: `LIGHTSAM_CACHE`, else the user's cache; it need not exist yet.
 
-    return Path(pooch.os_cache("napari-lightsam"))
+    Raises
+    ------
+    ConfigError
+        There is none: the account has no home folder.
+    """
+    import platformdirs
+
+    return user_folder("LIGHTSAM_CACHE", lambda: platformdirs.user_cache_dir("napari-lightsam"))
 
 
 def search_folders() -> tuple[Path, ...]:
-    """Folders searched for checkpoints, in order: `LIGHTSAM_MODEL_PATH`, then the cache folder."""
+    """Folders searched for checkpoints, in order: `LIGHTSAM_MODEL_PATH`, then the cache folder if any."""
     named = [folder.strip() for folder in os.environ.get("LIGHTSAM_MODEL_PATH", "").split(os.pathsep)]
-    return (*(Path(folder).expanduser().absolute() for folder in named if folder), cache_folder())
+    return (*(expanded(folder).absolute() for folder in named if folder), *_cache_folders())
+
+
+def _cache_folders() -> tuple[Path, ...]:
+    """Return the cache folder, or nothing where there is none to search."""
+    with suppress(ConfigError):
+        return (cache_folder(),)
+    return ()
 
 
 def find_file(file: RemoteFile) -> Path | None:
@@ -111,11 +124,11 @@ def pin_path(file: RemoteFile, folder: Path) -> Path:
     return folder / (file.name + _PIN_SUFFIX)
 
 
-def known_hash(file: RemoteFile, folder: Path) -> str | None:
+def known_hash(file: RemoteFile, folder: Path | None = None) -> str | None:
     """Return the published hash, else the one pinned in the cache folder or beside the file in `folder`."""
     if file.hash is not None:
         return file.hash
-    for place in (cache_folder(), folder):
+    for place in (*_cache_folders(), *([] if folder is None else [folder])):
         pin = pin_path(file, place)
         if os.path.isfile(pin):
             try:

@@ -25,6 +25,7 @@ from napari_lightsam.engine.cache import (
     search_folders,
     write_pin,
 )
+from napari_lightsam.engine.folders import expanded
 from napari_lightsam.engine.registry import MODELS, find_model, known_models
 from napari_lightsam.engine.transfer import Meter, explain, fetch_url, in_background, part_file
 from napari_lightsam.engine.verify import file_hash
@@ -210,7 +211,7 @@ def import_weights(path: str | Path, name: str | None = None) -> Path:
     WeightsError
         It is no file of a known model, or cannot be copied.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     if not os.path.isfile(path):
         raise WeightsError(f"There is no file {path}.")
     file = _file_of(path, name)
@@ -261,8 +262,7 @@ def _status(name: str, entry: ModelEntry, verify: bool) -> ModelStatus:
         problems.extend(problem for _, problem in checked if problem and not good)
     available = len(paths) == max(1, len(entry.files))
     size = sum(path.stat().st_size for path in paths) if available else entry.download_size
-    cache = cache_folder()
-    consent = not available and any(known_hash(file, cache) is None for file in entry.files)
+    consent = not available and any(known_hash(file) is None for file in entry.files)
     spec = entry.spec
     return ModelStatus(
         name=name,

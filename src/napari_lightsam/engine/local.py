@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_lightsam.engine.folders import user_folder
 from napari_lightsam.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -58,17 +58,22 @@ class LocalModel:
 def local_folder() -> Path:
     """Folder of the user's own models: `LIGHTSAM_LOCAL_MODELS`, else in the user's data; it need not exist.
 
+    Raises
+    ------
+    ConfigError
+        There is none: the account has no home folder.
+
     Examples
     --------
     >>> local_folder().is_absolute()
     True
     """
-    named = os.environ.get("LIGHTSAM_LOCAL_MODELS", "").strip()
-    if named:
-        return Path(named).expanduser().absolute()
     import platformdirs
 
-    return Path(platformdirs.user_data_dir("napari-lightsam", appauthor=False)) / "models"
+    return user_folder(
+        "LIGHTSAM_LOCAL_MODELS",
+        lambda: Path(platformdirs.user_data_dir("napari-lightsam", appauthor=False)) / "models",
+    )
 
 
 def local_models() -> tuple[LocalModel, ...]:
@@ -76,7 +81,7 @@ def local_models() -> tuple[LocalModel, ...]:
     found = []
     try:
         files = sorted(local_folder().glob(f"*{SUFFIX}"))
-    except OSError:
+    except (OSError, ConfigError):
         return ()
     for path in files:
         if not _NAME.fullmatch(path.stem):

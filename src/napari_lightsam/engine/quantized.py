@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from napari_lightsam.engine.cache import cache_folder
 from napari_lightsam.engine.verify import file_hash
+from napari_lightsam.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,11 +45,11 @@ def quantized_folder(weights_hash: str) -> Path:
 
 def find_quantized(weights_hash: str) -> Path | None:
     """Return the file of a model's int8 encoder; None where there is none, or not what was stored."""
-    folder = quantized_folder(weights_hash)
     try:
+        folder = quantized_folder(weights_hash)
         hashes = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
         whole = all(file_hash(folder / Path(name).name, "sha256") == value for name, value in hashes.items())
-    except (OSError, ValueError, AttributeError, TypeError):
+    except (OSError, ValueError, AttributeError, TypeError, ConfigError):  # the last: there is no such folder
         return None
     return folder / FILE if whole and FILE in hashes else None
 

@@ -12,7 +12,6 @@ import math
 import os
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,12 +19,15 @@ import torch
 import xxhash
 
 from napari_lightsam.engine.cache import cache_folder
+from napari_lightsam.engine.folders import expanded
 from napari_lightsam.engine.runtime import ForwardingRuntime
 from napari_lightsam.engine.transfer import part_file
 from napari_lightsam.engine.warned import tell
 from napari_lightsam.errors import ConfigError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -43,7 +45,13 @@ _ABANDONED = 24 * 3600.0  # seconds after which half a file is nobody's any more
 
 
 def embeddings_folder() -> Path:
-    """Folder of the embeddings, in the cache folder; it need not exist yet."""
+    """Folder of the embeddings, in the cache folder; it need not exist yet.
+
+    Raises
+    ------
+    ConfigError
+        There is no cache folder.
+    """
     return cache_folder() / "embeddings"
 
 
@@ -95,7 +103,7 @@ class EmbeddingStore:
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None = None, limit: int | None = None) -> None:
-        self.folder = embeddings_folder() if folder is None else Path(folder).expanduser().absolute()
+        self.folder = embeddings_folder() if folder is None else expanded(folder).absolute()
         self.limit = embeddings_limit() if limit is None else limit
         self._unmeasured = self.limit  # the first write measures the folder
         self._writable = True
@@ -222,7 +230,13 @@ def with_store(runtime: Runtime, cache: bool | str | os.PathLike[str], weights_h
     """Give a runtime a store, as the `cache` of `load_segmenter` says."""
     if cache is False or cache is None:
         return runtime
-    return StoredRuntime(runtime, EmbeddingStore(None if cache is True else cache), weights_hash)
+    if cache is True:
+        try:
+            cache = embeddings_folder()
+        except ConfigError as error:
+            tell(f"Embeddings are not kept. {error}", stacklevel=3)
+            return runtime
+    return StoredRuntime(runtime, EmbeddingStore(cache), weights_hash)
 
 
 def signature(frame: FloatArray, weights_hash: str, device: Device) -> str:

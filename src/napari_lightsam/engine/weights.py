@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from napari_lightsam.engine.checkpoint import Checkpoint, read_checkpoint
 from napari_lightsam.engine.download import find_weights, identify
+from napari_lightsam.engine.folders import expanded
 from napari_lightsam.engine.forked import begin_computing
 from napari_lightsam.engine.registry import ALIASES, MODELS, described_spec, find_model, known_models
 from napari_lightsam.errors import WeightsError
@@ -20,6 +20,7 @@ from napari_lightsam.model.spec import ModelSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
     from torch import Tensor
 
@@ -167,7 +168,7 @@ def _locate(name_or_path: str | Path) -> tuple[tuple[Path, ...], str | None]:
     own = known_models().get(name) if isinstance(name_or_path, str) else None
     if own is not None and own.local is not None:
         return (own.local,), None
-    path = Path(name_or_path).expanduser()
+    path = expanded(name_or_path)
     looks_like_name = isinstance(name_or_path, str) and path.name == name and not os.path.exists(path)
     if looks_like_name and path.suffix not in {".pt", ".pth", ".safetensors", ".ckpt", ".bin"}:
         find_model(name)  # raises with the names that are known
