@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 
 from napari_lightsam.errors import LightSamError
 
@@ -17,6 +18,17 @@ def report_error(error: BaseException) -> None:
         show_error(str(error))
     else:
         notification_manager.receive_error(type(error), error, error.__traceback__)
+
+
+def shortcut(key: str) -> str:
+    """Name a key that is pressed together with Ctrl, in whose place a Mac has Cmd.
+
+    Examples
+    --------
+    >>> shortcut("Z").rpartition("+")[2]
+    'Z'
+    """
+    return f"{'Cmd' if sys.platform == 'darwin' else 'Ctrl'}+{key}"
 
 
 def reworded(error: BaseException, instead: str) -> BaseException:

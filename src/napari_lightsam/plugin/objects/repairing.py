@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from napari_lightsam.errors import LightSamError
 from napari_lightsam.plugin.everything.choices import counted
-from napari_lightsam.plugin.messages import report_error, report_info
+from napari_lightsam.plugin.messages import report_error, report_info, shortcut
 from napari_lightsam.plugin.objects.edits import Edited, Edits
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class Repairing:
         if done.sample is not None:
             made = _Made(self._curating.layer_id, sentence, accepted, *done.sample)
             self._edits = [*(edit for edit in self._edits if edit.stands), made][-_LIMIT:]
-        self._curating.say(f"{sentence} Ctrl+Z takes it back.")
+        self._curating.say(f"{sentence} {shortcut('Z')} takes it back.")
         self._curating.selected = done.ids
         self._curating.mark_outdated()
 
@@ -131,7 +131,9 @@ class Repairing:
         edit.stands = not edit.stands
         self._curating.accept(edit.accepted, accepted=not edit.stands)
         self._curating.say(
-            f"{edit.sentence} Ctrl+Z takes it back." if edit.stands else f"Taken back: {edit.sentence}"
+            f"{edit.sentence} {shortcut('Z')} takes it back."
+            if edit.stands
+            else f"Taken back: {edit.sentence}"
         )
 
 

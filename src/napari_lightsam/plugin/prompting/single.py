@@ -9,7 +9,7 @@ import numpy as np
 
 from napari_lightsam.errors import LightSamError
 from napari_lightsam.plugin.downloads import is_here
-from napari_lightsam.plugin.messages import report_error, report_info
+from napari_lightsam.plugin.messages import report_error, report_info, shortcut
 from napari_lightsam.plugin.objects.timeline import PROMPTS
 from napari_lightsam.plugin.objects.undoable import go
 from napari_lightsam.plugin.prompting.answer import Answer
@@ -300,7 +300,7 @@ class SingleObjects:
         known = "" if not done.refused else f" {done.refused} lie on objects that were saved before."
         many = f"Objects {done.ids[0]} to {done.ids[-1]}" if len(done.ids) > 1 else f"Object {done.ids[0]}"
         if done.written:
-            self._say(f"{many} {'replaced' if replaced else 'saved'}.{known} Ctrl+Z takes it back.")
+            self._say(f"{many} {'replaced' if replaced else 'saved'}.{known} {shortcut('Z')} takes it back.")
         else:
             self._say(f"{many} stays as it was.")
         return done

@@ -17,6 +17,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_lightsam.plugin.messages import shortcut
 from napari_lightsam.plugin.objects.refused import refused_labels
 from napari_lightsam.plugin.prompting import sources as prompt_sources
 from napari_lightsam.plugin.prompting.prompts import NEGATIVE, POSITIVE
@@ -103,7 +104,7 @@ class ClickSection(QWidget):
         self.replace_box = QCheckBox("Replace other objects")
         self.replace_box.setToolTip(
             "Off: only background pixels are written. On: pixels of other objects are taken over. "
-            "Either way one Ctrl+Z takes it back."
+            f"Either way one {shortcut('Z')} takes it back."
         )
         form = QFormLayout()
         form.setContentsMargins(0, 0, 0, 0)

@@ -16,6 +16,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_lightsam.plugin.everything.choices import counted
+from napari_lightsam.plugin.messages import shortcut
 from napari_lightsam.plugin.objects.targets import Follower
 from napari_lightsam.plugin.viewer import layers
 from napari_lightsam.plugin.viewer.axes import level0
@@ -260,7 +261,8 @@ class ObjectsSection(FoldedSection):
         two = reason or (
             ""
             if len(chosen) > 1
-            else "Select at least two objects: click one, Ctrl+click others; in the image with Shift."
+            else f"Select at least two objects: click one, {shortcut('click')} others; "
+            "in the image with Shift."
         )
         one = none or ("" if len(chosen) == 1 else "Select one object only.")
         enable(self.merge_button, two, "Make one object of those selected; it keeps the smallest id.")

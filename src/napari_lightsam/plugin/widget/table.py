@@ -17,6 +17,7 @@ from qtpy.QtCore import (  # type: ignore[attr-defined]
 from qtpy.QtGui import QKeyEvent, QKeySequence
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QSizePolicy, QTableView
 
+from napari_lightsam.plugin.messages import shortcut
 from napari_lightsam.plugin.objects.table import empty_table
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ class ObjectView(QTableView):
         self.setTabKeyNavigation(False)
         self.setWordWrap(False)
         self.setAccessibleName("Objects")
-        self.setToolTip("Click a row to go to its object; Ctrl+click selects several.")
+        self.setToolTip(f"Click a row to go to its object; {shortcut('click')} selects several.")
         self.setMinimumHeight(150)
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Expanding)
         vertical, horizontal = self.verticalHeader(), self.horizontalHeader()
