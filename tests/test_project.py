@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
@@ -60,6 +61,34 @@ def test_the_wheel_carries_the_licence_the_command_and_the_manifest_entry(wheel)
     assert "lightsam = napari_lightsam.cli:main" in entry_points
     assert "napari-lightsam = napari_lightsam:napari.yaml" in entry_points
     assert "Framework :: napari" in wheel.read(f"{info}/METADATA").decode()
+
+
+def test_the_licences_of_the_samples_go_along_with_them(wheel):
+    info = f"napari_lightsam-{napari_lightsam.__version__}.dist-info"
+    named = re.findall(r"`([^`]+\.txt)`", wheel.read("napari_lightsam/samples/LICENSES.md").decode())
+    there = {name.rpartition("/")[2] for name in wheel.namelist() if f"{info}/licenses/licenses/" in name}
+    assert set(named) == there
+    assert len(named) == 4
+    for name in named:
+        text = wheel.read(f"{info}/licenses/licenses/{name}").decode()
+        assert "MIT" not in name or re.search(r"Copyright \(c\) 20\d\d \w+[\s\S]*AS IS", text), name
+
+
+def test_the_source_distribution_holds_what_its_texts_and_tests_name(tmp_path):
+    from hatchling.builders.sdist import SdistBuilder
+
+    (path,) = SdistBuilder(str(ROOT)).build(directory=str(tmp_path))
+    with tarfile.open(path) as archive:
+        inside = {name.partition("/")[2] for name in archive.getnames()}
+    linked = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", README)
+    assert {
+        *linked,
+        ".ci/run",
+        "napari.yaml",
+        "licenses/Usiigaci-MIT.txt",
+        "tests/conftest.py",
+    } - inside == set()
+    assert not {name for name in inside if re.search(r"__pycache__|\.pyc$|^shared/", name)}
 
 
 def test_version_numbers_agree():
