@@ -240,7 +240,7 @@ def test_every_earlier_result_is_hidden_that_a_new_one_covers_by_half(desk, monk
     desk.open(np.zeros((60, 60)))
 
     def run_in(*part):
-        monkeypatch.setattr(scope, "visible_region", lambda image, plane: part)
+        monkeypatch.setattr(scope, "visible_region", lambda viewer, image, plane: part)
         return run(desk, scope=Scope.VIEW)
 
     whole = run_in(0, 0, 60, 60)
@@ -264,6 +264,14 @@ def test_results_of_two_planes_hide_each_other_only_as_parts_of_a_stack(desk):
     assert (first.visible, second.visible, stack.visible) == (False, False, True)
     run(desk, scope=Scope.PLANE)
     assert stack.visible  # of which this is one plane of three
+
+
+def test_an_estimated_size_is_told_in_micrometres_where_these_are_known(desk):
+    desk.open(np.zeros((60, 60)))
+    for micrometres, told in ((None, "7 px"), (0.25, "1.75 µm")):
+        desk.control.pixel_size_um = micrometres
+        run(desk)
+        assert desk.control.status.endswith(f"(size estimated: {told}).")
 
 
 def test_what_needs_a_new_run_is_said(desk):
@@ -318,7 +326,7 @@ def test_only_what_the_window_shows_is_segmented_and_lies_in_its_place(desk, tin
 def test_of_a_pyramid_the_window_shows_pixels_of_full_resolution(desk):
     image = desk.open([np.zeros((100, 80)), np.zeros((50, 40))], multiscale=True)
     image.corner_pixels = np.array([[5, 6], [20, 30]]) // (1 + image.data_level)
-    y0, x0, y1, x1 = visible_region(image, desk.control.annotator.plane())
+    y0, x0, y1, x1 = visible_region(desk.viewer, image, desk.control.annotator.plane())
     assert y0 <= 5
     assert x0 <= 6
     assert 20 < y1 <= 22 + 2
@@ -329,12 +337,29 @@ def test_the_last_pixels_of_a_pyramid_are_visible_at_its_coarse_levels(desk):
     data = np.zeros((64, 64), np.uint8)
     image = desk.viewer.add_image([data, data[::8, ::8]], multiscale=True)
     image.data_level, image.corner_pixels = 1, np.array([[0, 2], [7, 7]])
-    assert visible_region(image, full_plane(image, desk.viewer)) == (0, 16, 64, 64)
+    assert visible_region(desk.viewer, image, full_plane(image, desk.viewer)) == (0, 16, 64, 64)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_of_a_pyramid_only_what_the_window_shows_counts_not_the_chunks_around_it(desk, turned):
+    data = np.zeros((2000, 3000), np.uint8)
+    image = desk.viewer.add_image(
+        [data, data[::2, ::2]], multiscale=True, scale=(0.5, 0.5), translate=(7, 9), rotate=90 * turned
+    )
+    image.data_level, image.corner_pixels = 0, np.array([[0, 0], [1999, 2999]])
+    camera = desk.viewer.scene.camera
+    desk.viewer.canvas.size = (100, 200)
+    camera.center, camera.zoom = image.data_to_world((799.5, 1999.5)), 4
+    plane = full_plane(image, desk.viewer)
+    side, other = (50, 25) if turned else (25, 50)  # two pixels of the screen show one of the image
+    assert visible_region(desk.viewer, image, plane) == (800 - side, 2000 - other, 800 + side, 2000 + other)
+    camera.center = image.data_to_world((799.5, -500))
+    assert visible_region(desk.viewer, image, plane) == (0, 0, 2000, 3000)  # nothing of it is in the window
 
 
 def test_a_layer_that_was_never_drawn_is_segmented_whole(desk):
     image = desk.open(np.zeros((100, 80)))
-    assert visible_region(image, desk.control.annotator.plane()) == (0, 0, 100, 80)
+    assert visible_region(desk.viewer, image, desk.control.annotator.plane()) == (0, 0, 100, 80)
 
 
 @pytest.mark.parametrize(

@@ -440,7 +440,7 @@ def test_work_here_takes_at_least_a_useful_part_around_the_middle_of_the_window(
 ):
     monkeypatch.setattr(region, "LEAST_SIDE", 150)
     desk.open(lazy([]), contrast_limits=(0, 255))
-    monkeypatch.setattr(region, "visible_region", lambda image, plane: shown)
+    monkeypatch.setattr(region, "visible_region", lambda viewer, image, plane: shown)
     assert desk.control.region.use_visible()
     assert desk.control.region.box == expected
 

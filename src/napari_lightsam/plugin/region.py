@@ -142,7 +142,7 @@ class WorkRegion:
             return
         note = layers.ours(image).get("work_region")
         if needs_region(image, plane) and (note is None or tuple(note["axes"]) != plane.axes):
-            self._set(image, plane, _around(visible_region(image, plane), plane))
+            self._set(image, plane, _around(visible_region(self._viewer, image, plane), plane))
 
     def use_visible(self) -> bool:
         """Work on what the window shows, and around it where that is little; tells whether it was possible.
@@ -154,7 +154,7 @@ class WorkRegion:
         except NoPlane as reason:
             report_info(str(reason))
             return False
-        shown = visible_region(image, plane)
+        shown = visible_region(self._viewer, image, plane)
         region = _around(shown, plane)
         self._set(image, plane, region)
         if max(shown[2] - shown[0], shown[3] - shown[1]) > SIDE:

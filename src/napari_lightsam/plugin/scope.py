@@ -9,6 +9,7 @@ import numpy as np
 
 from napari_lightsam.plugin.prompting.prompts import STRETCH, Placing
 from napari_lightsam.plugin.viewer.axes import METADATA_KEY, AxisRole, NoPlane, Plane, level0, roles_of
+from napari_lightsam.plugin.viewer.camera import in_window
 from napari_lightsam.plugin.viewer.colours import GREEN
 from napari_lightsam.plugin.viewer.layers import by_id, is_covered, on_image
 
@@ -38,7 +39,7 @@ def whole(plane: Plane) -> Region:
     return 0, 0, *plane.shape
 
 
-def visible_region(image: Image, plane: Plane) -> Region:
+def visible_region(viewer: ViewerModel, image: Image, plane: Plane) -> Region:
     """Return the part of a plane that the window shows.
 
     Everything, where nothing was drawn yet or the image is out of view: a run on no pixel helps nobody.
@@ -50,11 +51,14 @@ def visible_region(image: Image, plane: Plane) -> Region:
     first, last = np.asarray(image.corner_pixels, float)[:, : image.ndim]
     low, high = first * factors, (last + 1) * factors  # a coarse pixel covers all of its fine ones
     rows, columns = plane.axes
+    drawn = last[rows] > first[rows] and last[columns] > first[columns]
+    if image.multiscale:  # napari draws whole chunks of these, or all of a resolution that was chosen
+        near, far = in_window(viewer, image)
+        low, high = np.maximum(low, near), np.minimum(high, far)
     starts = np.array([low[rows], low[columns]]) - plane.origin
     stops = np.array([high[rows], high[columns]]) - plane.origin
     y0, x0 = np.clip(np.floor(starts), 0, plane.shape).astype(int).tolist()
     y1, x1 = np.clip(np.ceil(stops), 0, plane.shape).astype(int).tolist()
-    drawn = last[rows] > first[rows] and last[columns] > first[columns]
     return (y0, x0, y1, x1) if drawn and y1 > y0 and x1 > x0 else whole(plane)
 
 
@@ -78,7 +82,7 @@ def chosen_region(
         That layer is gone, or nothing is drawn on it here.
     """
     if scope is Scope.VIEW:
-        return visible_region(image, plane), []
+        return visible_region(viewer, image, plane), []
     if scope is not Scope.REGION:
         return whole(plane), []
     shapes = by_id(viewer, drawn_on)

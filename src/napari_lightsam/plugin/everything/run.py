@@ -225,8 +225,9 @@ class Everything:
         written = self.last.write(asked, kept, result.objects, found.config, scale)  # type: ignore[arg-type]
         if written is None:
             return
-        size = found.object_size
-        estimated = f" (size estimated: {size:.0f} px)" if found.object_size_estimated and size else ""
+        estimated = ""
+        if found.object_size_estimated and found.object_size:
+            estimated = f" (size estimated: {_length(found.object_size, asked.note.get('pixel_size_um'))})"
         seconds = time.monotonic() - run.started
         doubts = self._describe(result, written)
         if found.complete:
@@ -256,3 +257,8 @@ class Everything:
         """Take the outlines of a run out of the viewer; results stay."""
         self._clear()
         self.last.close()
+
+
+def _length(pixels: float, micrometres: float | None) -> str:
+    """Return a length as it is shown: in micrometres where the size of a pixel is known."""
+    return f"{pixels:.0f} px" if micrometres is None else f"{pixels * micrometres:.3g} µm"

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari.components import ViewerModel
-    from napari.layers import Labels
+    from napari.layers import Image, Labels
+    from numpy.typing import NDArray
 
 _LEAST_ON_SCREEN, _WANTED_ON_SCREEN = 40, 64  # pixels across: a smaller object is zoomed in on
 _FIELD_ON_SCREEN = 400  # fits into the smallest window
@@ -49,3 +50,22 @@ def look_closely(viewer: ViewerModel, length: float) -> None:
 def fit(viewer: ViewerModel, length: float) -> None:
     """Zoom such that a square of this length in world units fills most of the window."""
     viewer.scene.camera.zoom = _FIELD_ON_SCREEN / length
+
+
+def in_window(viewer: ViewerModel, image: Image) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return between which pixels of an image, along every axis, lies what the 2-D window shows of it.
+
+    Axes that are not on display do not count: they lie between minus and plus infinity.
+    """
+    camera, displayed = viewer.scene.camera, list(viewer.dims.displayed[-2:])
+    half = np.array(viewer.canvas.size) / camera.zoom / 2
+    world = np.tile(np.array(viewer.dims.point, float), (4, 1))
+    turns = np.array([(-1, -1), (-1, 1), (1, -1), (1, 1)])
+    world[:, displayed] = np.array(camera.center[-2:]) + turns * half
+    corners = np.array([image.world_to_data(corner) for corner in world])
+    low, high = (
+        corners.min(axis=0) + 0.5,
+        corners.max(axis=0) + 0.5,
+    )  # the middle of a pixel is a whole number
+    shown = np.isin(np.arange(image.ndim) + viewer.dims.ndim - image.ndim, displayed)
+    return np.where(shown, low, -np.inf), np.where(shown, high, np.inf)
