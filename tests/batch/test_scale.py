@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -391,6 +392,14 @@ def test_labels_of_other_settings_are_kept_when_their_blocks_are_gone(pixels, se
     with pytest.raises(ConfigError, match="was made otherwise"):
         drain(segment_slide(pixels[:64, :64], out, SETTINGS, model=segmenter, **LAYOUT))
     assert zarr.open_array(out / "0", mode="r").shape == (128, 128)
+
+
+def test_of_other_settings_only_those_are_named_that_differ(pixels, segmenter, tmp_path):
+    out = tmp_path / "labels.zarr"
+    begun(pixels, out, segmenter)
+    other = replace(SETTINGS, config=replace(SETTINGS.config, max_size=40.0))
+    with pytest.raises(ConfigError, match=r"made otherwise \(max_size: None, now 40.0\)"):
+        drain(segment_slide(pixels[:128, :128], out, other, model=segmenter, **LAYOUT))
 
 
 def test_a_damaged_block_is_segmented_again_and_does_not_count_as_finished(pixels, segmenter, tmp_path):

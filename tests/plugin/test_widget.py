@@ -9,7 +9,9 @@ from typing import ClassVar
 import numpy as np
 import pytest
 from napari.components import ViewerModel
+from qtpy.QtCore import Qt
 
+from napari_lightsam.engine.masks import Mask
 from napari_lightsam.engine.progress import Progress
 from napari_lightsam.engine.warned import tell
 from napari_lightsam.plugin.viewer.layers import ours
@@ -168,7 +170,7 @@ def test_the_slider_is_followed_at_once_and_the_count_says_so(widget, viewer, qt
     assert len(tiny.runs) == 1
     widget.everything.mode.setCurrentIndex(3)
     widget.everything.mode.activated.emit(3)
-    assert widget.everything.button.text() == "Settings have changed: segment again"
+    assert widget.everything.button.text() == "Settings changed: segment again"
     widget.everything.mode.setCurrentIndex(0)
     widget.everything.mode.activated.emit(0)
     assert widget.everything.button.text() == "Segment everything"
@@ -212,6 +214,37 @@ def test_what_was_typed_a_moment_ago_counts_for_the_run(widget, viewer, qtbot, t
     config = tiny.runs[0][1]
     assert (config.object_size, config.min_size, config.max_size) == (20, 60, 60)
     assert (config.keep_border, config.iou_threshold, config.stability_threshold) == (False, 0.75, None)
+
+
+@pytest.mark.parametrize("left", [True, False], ids=["by a click that takes the focus", "or takes none"])
+def test_what_was_typed_a_moment_ago_counts_for_whatever_is_started(widget, viewer, qtbot, left):
+    image = viewer.add_image(np.zeros((3, 60, 60)), name="cells", axis_labels=("z", "y", "x"))
+    ready(qtbot, widget)
+    control, box = widget.controller, widget.size_row.box
+    control.results.commit(image, control.annotator.plane(), [Mask((5, 5), np.ones((9, 9), bool))])
+    widget._refresh()
+    button, seen = widget.stack.buttons["forward"], []
+    button.clicked.connect(lambda: seen.append(control.shown.settings.object_size))
+    if not left:
+        button.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+    box.setFocus()
+    box.lineEdit().selectAll()
+    qtbot.keyClicks(box.lineEdit(), "20")
+    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+    assert seen == [20]
+
+
+def test_a_result_that_is_out_of_date_says_so_within_a_narrow_dock(widget, viewer, qtbot):
+    viewer.add_image(np.zeros((60, 60)), name="cells")
+    ready(qtbot, widget)
+    button = widget.everything.button
+    button.click()
+    qtbot.waitUntil(lambda: bool(widget.everything.count.text()), timeout=10_000)
+    widget.size_row.box.set_pixels(40)
+    qtbot.waitUntil(lambda: button.text() != "Segment everything", timeout=10_000)
+    qtbot.wait(50)
+    assert widget.area.horizontalScrollBar().maximum() == 0
+    assert button.fontMetrics().horizontalAdvance(button.text()) <= button.width()
 
 
 def test_scopes_and_prompt_layers_are_offered_where_they_exist(widget, viewer, qtbot):

@@ -131,10 +131,10 @@ class SlidePlace:
         differing = [key for key, value in known.items() if earlier and earlier.get(key) != value]
         if "source" in differing:  # which is why other measurements differ
             differing = [key for key in differing if key not in NORMALISED]
-        told = "; ".join(
-            "the image has changed since" if key == "source"
-            else f"{key}: {earlier.get(key)!r}, now {known[key]!r}" for key in differing
-        )  # fmt: skip
+        told = "; ".join(dict.fromkeys(
+            "the image has changed since" if key == "source" else one
+            for key in differing for one in _differences(key, earlier.get(key), known[key])
+        ))  # fmt: skip
         if not earlier and record is not None and record["identity"] != identity:
             told = f"{self.parts} does not say how"
         if told:
@@ -180,3 +180,21 @@ class SlidePlace:
         with folder_written_whole(self.out) as part:
             create_levels(part, shape, "YX", "uint32", pixel_size=pixel_size, chunk=chunk)
             zarr.open_group(part, mode="r+").attrs[RECORD] = {"complete": False, "identity": identity}
+
+
+def _differences(name: str, then: Any, now: Any) -> list[str]:
+    """Say what differs between two values, of several settings only those that do.
+
+    Examples
+    --------
+    >>> _differences("settings", {"mode": "grid", "object_size": None}, {"mode": "grid", "object_size": 26.0})
+    ['object_size: None, now 26.0']
+    """
+    if not (isinstance(then, dict) and isinstance(now, dict)):
+        return [f"{name}: {then!r}, now {now!r}"]
+    return [
+        text
+        for key in dict.fromkeys((*then, *now))
+        if then.get(key) != now.get(key)
+        for text in _differences(key, then.get(key), now.get(key))
+    ]

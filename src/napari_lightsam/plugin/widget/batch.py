@@ -25,6 +25,7 @@ from napari_lightsam.plugin.widget.progress import ProgressRow
 if TYPE_CHECKING:
     from napari_lightsam.plugin.controller import Controller
 
+_REPORT = "Look at the results: outlines, sizes, and what failed, in the browser."
 _TITLE = "Segment a folder"
 
 
@@ -95,9 +96,7 @@ class BatchSection(FoldedSection):
         column = QVBoxLayout(self.result)
         column.setContentsMargins(0, 0, 0, 0)
         self.report_button = QPushButton("Open report")
-        self.report_button.setToolTip(
-            "Look at the results: outlines, sizes, and what failed, in the browser."
-        )
+        self.report_button.setToolTip(_REPORT)
         self.show_combo = wide(QComboBox())
         self.show_combo.setAccessibleName("Image of the results")
         self.show_combo.setToolTip(
@@ -178,7 +177,7 @@ class BatchSection(FoldedSection):
         show_if(self.result, report is not None)
         if report is None:
             return
-        enable(self.report_button, "" if report.tables else "There is none.", self.report_button.toolTip())
+        enable(self.report_button, "" if report.tables else "There is none.", _REPORT)
         done = [outcome for outcome in report.outcomes if outcome.status != "failed"]
         done.sort(key=lambda outcome: not outcome.flags)
         items: list[tuple[str, Any]] = [("show an image ...", None)]

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QEvent, QSize, Qt, QTimer
 from qtpy.QtWidgets import (
+    QAbstractButton,
+    QAbstractSpinBox,
     QComboBox,
     QDoubleSpinBox,
     QFormLayout,
@@ -192,7 +194,8 @@ class LightSamWidget(QWidget):
         control.mentioned.connect(self.status.setText, check_nargs=False)
         self.image_combo.activated.connect(self._choose_image)
         self.size_row.chosen.connect(self._apply_size)
-        self.everything.button.pressed.connect(self._apply_size)  # whatever was typed a moment ago
+        for button in self.findChildren(QAbstractButton):
+            button.pressed.connect(self._settle)
         self.size_row.unit_changed.connect(self._show_unit)
         self.teach.used.connect(self.models.refresh)
         control.series.opened.connect(self.choose_image)
@@ -281,6 +284,13 @@ class LightSamWidget(QWidget):
         shown = self.controller.shown
         shown.use_settings(replace(shown.settings, object_size=self.size_row.pixels))
         self._refresh()
+
+    def _settle(self) -> None:
+        """Let what was typed a moment ago count for what a button is about to start."""
+        focused = self.focusWidget()
+        if isinstance(focused, QAbstractSpinBox):
+            focused.interpretText()  # where buttons take no focus by a click, as on macOS
+        self.size_row.settle()
 
     def _show_taken(self) -> None:
         self.models.refresh()

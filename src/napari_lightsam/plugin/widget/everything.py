@@ -15,6 +15,7 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QPushButton,
+    QSizePolicy,
     QSlider,
     QStackedWidget,
     QVBoxLayout,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 _DRAW = "draw"
 _PAINTED = 500  # milliseconds, in which what has changed is on the screen
 _START = "Segment everything"
-_AGAIN = "Settings have changed: segment again"
+_AGAIN = "Settings changed: segment again"
 _STEPS = 100  # of the slider, to either side
 _FIELDS: dict[str, Field[Any]] = {setting.name: setting for setting in fields(EverythingConfig)}
 _SCORES = ("iou_threshold", "stability_threshold", "overlap")
@@ -95,6 +96,7 @@ class EverythingSection(QWidget):
         """Build the button, and what takes its place during a run: nothing else of the dock moves then."""
         self.button = QPushButton(_START)
         self.button.setMinimumHeight(36)
+        self.button.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)  # of a narrow dock
         font = self.button.font()
         font.setBold(True)
         self.button.setFont(font)

@@ -101,6 +101,12 @@ class SizeRow(QWidget):
         if size is not None:
             self.box.set_pixels(round(size))
 
+    def settle(self) -> None:
+        """Take the size as it is, without waiting for more to be typed."""
+        if self._timer.isActive():
+            self._timer.stop()
+            self.chosen.emit()
+
     def refresh(self, why_not: str) -> None:
         """Bring the buttons in step with the controller."""
         enable(self.draw_button, why_not, "Drag a box around one typical object: its size is taken.")
