@@ -199,6 +199,15 @@ def test_a_folder_is_segmented_and_a_result_is_shown(desk, images, notes):
     batch.show(batch.report.outcomes[0])
     assert [layer.name for layer in desk.viewer.layers] == ["a.tif", "Objects in a.tif"]
     np.testing.assert_array_equal(desk.viewer.layers[1].data, tifffile.imread(out / "a_labels.tif"))
+    opened = []
+    batch.opened.connect(opened.append)
+    batch.show(replace(batch.report.outcomes[2], flags=("segment it with --object-size 9",)))
+    assert [layer.name for layer in desk.viewer.layers if layer.visible] == [
+        "sub/b.tif",
+        "Objects in sub/b.tif",
+    ]
+    assert [image.name for image in opened] == ["sub/b.tif"]
+    assert desk.control.status == "sub/b.tif: 9 objects. ⚠ segment it with object size 9"
 
 
 def test_a_cancelled_folder_keeps_what_is_finished_and_goes_on(desk, images, monkeypatch):

@@ -9,6 +9,7 @@ from psygnal import Signal
 
 from napari_lightsam.engine.progress import Progress
 from napari_lightsam.errors import LightSamError
+from napari_lightsam.plugin.everything.choices import counted
 from napari_lightsam.plugin.loading import load
 from napari_lightsam.plugin.messages import report_error, report_info, report_warning, reworded
 from napari_lightsam.plugin.recipes import recipe_from, take_recipe
@@ -71,6 +72,8 @@ class FolderBatch:
         Signal: the folder, or the last result, has changed.
     progress
         Signal(object): `Progress` of the run under way, or None when it ended.
+    opened
+        Signal(object): the Image layer of a result that is looked at.
     folder
         What the next run does.
     report
@@ -79,6 +82,7 @@ class FolderBatch:
 
     changed = Signal()
     progress = Signal(object)
+    opened = Signal(object)
 
     def __init__(self, control: Controller, say: Callable[[str], object]) -> None:
         self._control, self._say = control, say
@@ -157,7 +161,7 @@ class FolderBatch:
             )
 
     def show(self, outcome: FileOutcome) -> None:
-        """Add an image and its result to the viewer."""
+        """Add an image and its result to the viewer, and look at them alone: others would lie over them."""
         from napari_lightsam.batch.subject import Subject
         from napari_lightsam.formats.images import read_image
 
@@ -174,8 +178,14 @@ class FolderBatch:
         scale = (*((labels.z_step or 1.0,) if subject.stacked else ()), *size)
         channels = None if subject.rgb or subject.pixels.ndim == labels.data.ndim else -1
         rgb = {"rgb": True} if subject.rgb else {}
-        viewer.add_image(subject.pixels, name=name, scale=scale, channel_axis=channels, **rgb)
+        for layer in viewer.layers:
+            layer.visible = False
+        made = viewer.add_image(subject.pixels, name=name, scale=scale, channel_axis=channels, **rgb)
         viewer.add_labels(labels.data, name=unused_name(viewer, "Objects", name), scale=scale)
+        viewer.fit_to_view()
+        self.opened.emit(made[0] if isinstance(made, list) else made)
+        why = "".join(f" ⚠ {flag.replace('--object-size', 'object size')}" for flag in outcome.flags)
+        self._say(f"{name}: {counted(outcome.n_objects or 0)}.{why}")
 
     def _on_done(self, report: BatchReport) -> None:
         self.report = report

@@ -100,7 +100,7 @@ class BatchSection(FoldedSection):
         self.show_combo = wide(QComboBox())
         self.show_combo.setAccessibleName("Image of the results")
         self.show_combo.setToolTip(
-            "Add an image and its objects to the viewer. ⚠ marks what to look at first."
+            "Look at an image and its objects; other layers are hidden. ⚠ marks what to look at first."
         )
         column.addWidget(self.report_button)
         column.addWidget(self.show_combo)

@@ -199,6 +199,7 @@ class LightSamWidget(QWidget):
         self.size_row.unit_changed.connect(self._show_unit)
         self.teach.used.connect(self.models.refresh)
         control.series.opened.connect(self.choose_image)
+        control.batch.opened.connect(self.choose_image)
         control.settings_taken.connect(self._show_taken)
         self.pixel_box.valueChanged.connect(self._use_pixel_size)
         events = self.viewer.layers.events
