@@ -314,6 +314,24 @@ def test_the_tick_that_takes_pixels_of_others_over_does_so_and_shows_it(widget, 
     assert not click.replace_box.isChecked()
 
 
+def test_an_image_may_be_deleted_with_clicks_on_it_and_those_of_the_next_one_come_back(widget, viewer, qtbot):
+    images = [viewer.add_image(np.full((60, 60), i), name=name) for i, name in enumerate(("first", "second"))]
+    click, annotator = widget.click, widget.controller.annotator
+    for image, at in zip(images, ([10, 10], [30, 30]), strict=True):
+        widget.choose_image(image)
+        click.object_button.click()
+        annotator.points.add(at)
+        qtbot.waitUntil(click.commit_button.isEnabled, timeout=10_000)
+    viewer.layers.remove(images[1])
+    assert annotator.image_id == images[0].unique_id
+    assert widget.image_combo.currentText() == "first"
+    qtbot.waitUntil(lambda: annotator.points is not None, timeout=10_000)
+    assert annotator.points.data.tolist() == [[10, 10]]
+    viewer.layers.remove(images[0])
+    assert annotator.image_id is None
+    assert not [layer for layer in viewer.layers if ours(layer).get("role") != "selected"]
+
+
 def test_another_outline_is_offered_only_where_there_is_one(widget, viewer, qtbot):
     viewer.add_image(np.zeros((60, 60)), name="cells")
     ready(qtbot, widget)

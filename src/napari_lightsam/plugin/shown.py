@@ -85,7 +85,8 @@ class Shown:
         self.ready: Ready | None = None
         self._versions: Counter[Hashable] = Counter()
         self._key: Hashable | None = None
-        self._closed = False
+        self._closed = self._changing = False
+        self._next: list[Image | None] = []  # chosen while another one is being changed to
         region.changed.connect(self._on_event)
         for emitter in self._emitters():
             emitter.connect(self._on_event)
@@ -99,16 +100,25 @@ class Shown:
 
     def use_image(self, image: Image | None) -> None:
         """Choose the image; it is embedded in the background."""
+        if self._changing:  # layers of ours that go with an image have others choose at once
+            self._next = [image]
+            return
         if self._annotator.image_id == (None if image is None else image.unique_id):
             return
-        self.image_left.emit()
-        self.sources, self.plane = (), None
-        self._annotator.use_image(image)
-        if image is not None:
-            self._follow(image)
-        self.image_changed.emit(image)
-        self.plane_changed.emit()
-        self.look(anew=True)
+        self._changing = True
+        try:
+            self.image_left.emit()
+            self.sources, self.plane = (), None
+            self._annotator.use_image(image)
+            if image is not None:
+                self._follow(image)
+            self.image_changed.emit(image)
+            self.plane_changed.emit()
+            self.look(anew=True)
+        finally:
+            self._changing = False
+        while self._next:
+            self.use_image(self._next.pop())
 
     def use_settings(self, settings: Settings) -> None:
         """Choose model and object size; the image is embedded again and prompts are answered again."""
