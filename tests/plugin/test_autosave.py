@@ -489,6 +489,60 @@ def test_work_goes_on_when_the_tool_is_closed_and_opened_again(new_desk, tmp_pat
     assert third.control.sessions.path == tmp_path / "work.lightsam"
 
 
+def saved_with_a_click(new_desk, path):
+    """Save one object and an open click to a file, and open that in another window."""
+    desk = new_desk()
+    desk.open(pixels())
+    annotate(desk, (10, 10))
+    desk.click(40, 40)
+    assert desk.control.sessions.save(path)
+    settle(desk)
+    desk.control.close()
+    return open_saved(new_desk, path)
+
+
+def open_saved(new_desk, path):
+    desk = new_desk()
+    image, *_ = desk.viewer.open(str(path), plugin="napari-lightsam")
+    desk.control.shown.use_image(image)
+    settle(desk)
+    return desk
+
+
+def open_points(desk):
+    return [at for prompt in desk.control.annotator.read_prompts() for at in prompt.points]
+
+
+def test_clicks_that_are_in_the_saved_file_come_back_when_the_tool_is_opened_again(new_desk, tmp_path):
+    desk = saved_with_a_click(new_desk, tmp_path / "work.lightsam")
+    objects, image = desk.target(), desk.control.annotator.image
+    desk.control.close()
+    desk.control.annotator.remove_prompts()  # as the widget does
+    again = new_desk(desk.viewer)
+    again.control.shown.use_image(image)
+    settle(again)
+    assert open_points(again) == [(40, 40, True)]
+    assert again.control.sessions.unsaved is None
+    assert again.commit().layer == objects.unique_id
+
+
+@pytest.mark.parametrize("commits", [False, True], ids=["clicks alone", "objects too"])
+def test_clicks_after_saving_take_the_place_of_those_in_the_file(new_desk, tmp_path, commits):
+    path = tmp_path / "work.lightsam"
+    desk = saved_with_a_click(new_desk, path)
+    if commits:
+        desk.commit()
+    desk.click(20, 50)
+    wanted = open_points(desk)
+    desk.control.close()
+    again = open_saved(new_desk, path)
+    if commits:
+        assert again.control.sessions.restore()
+        settle(again)
+    assert again.control.sessions.unsaved is None
+    assert open_points(again) == wanted
+
+
 def test_two_images_that_cannot_be_told_apart_do_not_share_their_files(desk):
     first = desk.open(pixels())
     annotate(desk, (10, 10), (40, 40))

@@ -17,6 +17,7 @@ from napari_lightsam.plugin.request import Source, sources
 from napari_lightsam.plugin.scope import Scope
 from napari_lightsam.plugin.sessions.document import image_path, labels_of
 from napari_lightsam.plugin.sessions.hashes import identity, told_by
+from napari_lightsam.plugin.sessions.here import Found, Here, open_here
 from napari_lightsam.plugin.sessions.layers import labels_keywords
 from napari_lightsam.plugin.sessions.prompts import bring_back, open_prompts
 from napari_lightsam.plugin.sessions.shelf import Shelf, beside, never_saved
@@ -28,7 +29,7 @@ from napari_lightsam.session.picture import is_same
 from napari_lightsam.session.recipe import is_known_model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Mapping
     from pathlib import Path
 
     from napari.layers import Image, Labels
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from napari_lightsam.plugin.sessions.autosave import Autosave
     from napari_lightsam.plugin.sessions.writing import Kept
     from napari_lightsam.plugin.worker import Worker
-    from napari_lightsam.session import Document, ImageRecord, LabelRecord
+    from napari_lightsam.session import Document, ImageRecord
 
 
 @dataclass(slots=True)
@@ -55,24 +56,6 @@ class _Left:
 
     prompts: tuple[dict[str, Any], ...]
     labels: tuple[Hashable, ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Here:
-    """A Labels layer that is open: its pixels, and whether it is noted how its objects were made."""
-
-    layer: Hashable
-    data: Any
-    is_noted: bool
-
-    @classmethod
-    def of(cls, layer: Labels) -> _Here:
-        note = layers.ours(layer)
-        return cls(layer.unique_id, layer.data, bool(note.get("made") or note.get("run")))
-
-    def holds(self, record: LabelRecord) -> bool:
-        """Tell whether all that a file says of a layer is in this one; looks at all pixels."""
-        return (self.is_noted or not record.objects) and np.array_equal(self.data, record.data)
 
 
 class Resuming:
@@ -221,7 +204,7 @@ class Resuming:
 
     # --- what was never saved ------------------------------------------------------------------------
 
-    def look(self, image: Image, kept: Kept, tell: Callable[[], object]) -> None:
+    def look(self, image: Image, kept: Kept, tell: Callable[[], object], *, opened: bool) -> None:
         """Look in the background whether there is work on an image that was never saved.
 
         Work whose layers are open, as when the tool was closed and opened again, is gone on with.
@@ -234,28 +217,34 @@ class Resuming:
             Of the image; takes what is found.
         tell
             Called when something was found.
+        opened
+            A reader of ours has just opened it with the work that was saved.
         """
         array, path, name, saved = level0(image), image_path(image), kept.name or image.name, kept.path
-        here = [_Here.of(layer) for layer in labels_of(self._control, image)]
+        here = [Here.of(layer) for layer in labels_of(self._control, image)]
 
-        def work() -> Work[tuple[Shelf, Path, Document | None, dict[int, Hashable]] | None]:
+        def work() -> Work[Found | None]:
             yield Progress("looking for unsaved work", 0, 1)
             if saved is not None:
                 shelf = beside(saved)
             else:
                 told = told_by(identity(array, path), path, array.shape, np.dtype(array.dtype).name)
                 shelf = never_saved(name, told)
-            found = self._newest(shelf, saved)
-            return None if found is None else (*found, *_open_here(found[1], here))
+            newest = self._newest(shelf, saved)
+            if newest is not None:
+                return Found(*newest, *open_here(newest[1], here, known=saved is not None))
+            if saved is None or opened:
+                return None
+            document, numbered = open_here(saved, here, known=True)  # its clicks went with the closed tool
+            return None if document is None else Found(None, saved, document, numbered)
 
-        def done(found: tuple[Shelf, Path, Document | None, dict[int, Hashable]] | None) -> None:
+        def done(found: Found | None) -> None:
             if found is None or kept.shelf is not None:
                 return
-            shelf, newest, document, numbered = found
-            if document is not None and self._control.annotator.image_id == image.unique_id:
-                self._go_on_here(kept, shelf, document, numbered)
+            chosen = self._control.annotator.image_id == image.unique_id
+            if (chosen and self._go_on_here(kept, found)) or found.shelf is None:
                 return
-            kept.unsaved = newest
+            kept.unsaved = found.file
             said = f"There is work on {name!r} that was never saved: 'Go on with unsaved work' adds it."
             self._say(said)
             report_info(said)
@@ -277,17 +266,30 @@ class Resuming:
         _, newest, one = max(found, key=lambda one: one[:2])
         return one, newest
 
-    def _go_on_here(
-        self, kept: Kept, shelf: Shelf, document: Document, numbered: dict[int, Hashable]
-    ) -> None:
-        """Go on with work whose layers are open: only the clicks are missing, and where objects are saved."""
-        control = self._control
-        self._autosave.writing.take_over(kept, shelf)
+    def _go_on_here(self, kept: Kept, found: Found) -> bool:
+        """Go on with work whose layers are open: only the clicks are missing, and where objects are saved.
+
+        Tells whether that was possible.
+        """
+        control, document = self._control, found.document
+        if document is None or (control.annotator.has_prompts and not kept.is_as_saved):
+            return False
+        if found.shelf is not None:
+            self._autosave.writing.take_over(kept, found.shelf)
+        else:
+            kept.saved = kept.version
         if control.results.target is None and document.target is not None:
-            control.results.target = numbered[document.target]
+            control.results.target = found.numbered[document.target]
         with self._autosave.quiet():
-            bring_back(control, document.prompts, numbered)
+            self._bring(kept, document, found.numbered)
         control.changed.emit()
+        return True
+
+    def _bring(self, kept: Kept, document: Document, numbered: Mapping[int, Hashable]) -> None:
+        """Bring open prompts back, in the place of older ones that came with the saved file."""
+        if kept.is_as_saved and self._control.annotator.has_prompts:
+            self._control.annotator.clear()
+        bring_back(self._control, document.prompts, numbered)
 
     def restore(self, image: Image, path: Path, kept: Kept) -> bool:
         """Add the Labels layers of saved work to the chosen image, and go on with them.
@@ -326,7 +328,7 @@ class Resuming:
             self._take_settings(document.settings, document.pixel_size_um)
             self._take_inputs(image, document.settings, document.inputs, pictures)
             numbered = {number: layer.unique_id for number, layer in enumerate(added)}
-            bring_back(self._control, document.prompts, numbered)
+            self._bring(kept, document, numbered)
         kept.unsaved = None
         if kept.shelf is None:
             self._autosave.note_change(image.unique_id)  # the file may be one that was set aside
@@ -357,22 +359,6 @@ class Resuming:
         self._closed = True
         self._control.viewer.layers.events.inserted.disconnect(self._on_inserted)
         self._control.viewer.layers.events.removed.disconnect(self._on_removed)
-
-
-def _open_here(path: Path, here: Sequence[_Here]) -> tuple[Document | None, dict[int, Hashable]]:
-    """Read work whose layers are all open, and tell which they are; None where one is not."""
-    try:
-        document = read_document(path)
-    except FileError:  # whoever goes on with it is told
-        return None, {}
-    numbered: dict[int, Hashable] = {}
-    for number, record in enumerate(document.labels):
-        same = (one.layer for one in here if one.holds(record) and one.layer not in numbered.values())
-        found = next(same, None)
-        if found is None:
-            return None, {}
-        numbered[number] = found
-    return (document if numbered else None), numbered
 
 
 def _check(image: Image, document: Document, path: Path) -> None:

@@ -187,11 +187,7 @@ class Sessions:
         from napari_lightsam.plugin.sessions.script import as_python
 
         document, kept = self.document(), self._kept
-        return None if document is None else as_python(document, self.path if self._is_saved(kept) else None)
-
-    @staticmethod
-    def _is_saved(kept: Kept) -> bool:
-        return kept.saved == kept.version
+        return None if document is None else as_python(document, self.path if kept.is_as_saved else None)
 
     def methods_text(self) -> str | None:
         """Return what to write in a paper about the work; None, with a message, where there is none."""
@@ -260,7 +256,7 @@ class Sessions:
                 self._resuming.take_up(image, opened, kept)
             self._resuming.come_back(image)
             if not kept.looked and kept.shelf is None:
-                self._resuming.look(image, kept, self.changed.emit)
+                self._resuming.look(image, kept, self.changed.emit, opened=opened is not None)
             kept.looked = True
         self.changed.emit()
 

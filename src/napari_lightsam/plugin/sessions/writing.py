@@ -81,6 +81,11 @@ class Kept:
         """Something may have changed since the work was written, or taken down to be."""
         return self.version > self.taken or (bool(self.content) and not self.settled)
 
+    @property
+    def is_as_saved(self) -> bool:
+        """Nothing has changed since the work was saved to the file at `path`, or opened from it."""
+        return self.saved == self.version
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Waiting:
@@ -238,7 +243,7 @@ class Writing:
         document, kept = one.snapshot.finished(briefly=True), one.kept
         content = content_of(document)
         empty = not (document.labels or document.prompts)
-        if content == kept.content or (empty and not kept.content):
+        if content == kept.content or (empty and not kept.content and kept.path is None):
             return
         try:
             shelf = self._place(kept, document)
