@@ -96,6 +96,10 @@ def test_a_section_that_is_opened_comes_into_view_and_folds_those_in_which_nothi
         assert shown == [section]
         qtbot.wait(50)
         assert 0 <= top(section) <= max(0, bottom + section.toggle.height() - section.height())
+    widget.resize(310, 560)
+    widget.area.verticalScrollBar().setValue(0)
     widget.objects.check.start_button.click()
+    answers = widget.objects.check.back_button
+    qtbot.waitUntil(lambda: answers.visibleRegion().boundingRect().height() == answers.height(), timeout=5000)
     widget.batch.toggle.click()
     assert widget.objects.is_expanded  # the check goes on there

@@ -258,6 +258,10 @@ def test_a_refusal_is_told_and_leaves_everything_as_it_was(widget, qtbot, teache
     wait(qtbot, widget)
     assert ("error", "9 objects are too few. Outline more.") in notes
     qtbot.waitUntil(lambda: "without a new model" in widget.status.text())
+    assert (
+        widget.teach.question.text() == "⚠ 9 objects are too few. Outline more."
+    )  # it may be read much later
+    assert widget.teach.question.isVisible()
     assert widget.teach.button.isVisible()
     assert not widget.teach.result.isVisible()
 
@@ -310,9 +314,13 @@ def test_a_layer_that_nobody_corrected_is_asked_about_before_it_is_learned_from(
     _, layer = lay_out(widget, qtbot)
     layer.metadata[METADATA_KEY] = {"role": "everything"}
     note_made(layer, 7, Made("auto", 0.9, area=100, plane=(None, None)))
+    widget.resize(320, 420)
+    widget.area.verticalScrollBar().setValue(0)
     widget.teach.button.click()
     assert "'Segment everything' found them" in widget.teach.question.text()
     assert widget.teach.question.isVisible()
+    for part in (widget.teach.question, widget.teach.button):
+        qtbot.waitUntil(lambda part=part: part.visibleRegion().boundingRect().height() == part.height())
     assert not widget.controller.teaching.is_running
     widget.teach.button.click()  # all the same
     wait(qtbot, widget)

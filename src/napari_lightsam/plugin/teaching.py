@@ -92,6 +92,8 @@ class Teaching:
         Signal(str): the model of this name exists now.
     asked
         Signal(str): what the user should think of before the lesson; another `start` goes on all the same.
+    ended
+        Signal(str): why a lesson gave no model; it may be read long after.
     lesson
         What the next lesson is.
     last
@@ -103,6 +105,7 @@ class Teaching:
     progress = Signal(object)
     taught = Signal(str)
     asked = Signal(str)
+    ended = Signal(str)
 
     def __init__(
         self, viewer: ViewerModel, worker: Worker, inference: Inference, say: Callable[[str], object]
@@ -307,6 +310,7 @@ class Teaching:
     def _on_error(self, error: BaseException) -> None:
         self.progress.emit(None)
         self._say("The lesson ended without a new model: see the message.")
+        self.ended.emit(str(error))
         report_error(error)
 
     # --- what came of it -----------------------------------------------------------------------------

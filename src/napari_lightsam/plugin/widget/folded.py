@@ -54,6 +54,7 @@ class FoldedSection(QWidget):
         self._soon = QTimer(self)
         self._soon.setSingleShot(True)
         self._soon.timeout.connect(self._come_into_view)
+        self._wanted: tuple[QWidget, ...] = ()
 
     @property
     def is_expanded(self) -> bool:
@@ -83,13 +84,23 @@ class FoldedSection(QWidget):
                 continue
             if other.is_expanded and not other.is_at_work:
                 other.expand(False)
-        self._soon.start()  # once the dock is laid out anew
+        self.bring_into_view(self.inner, self.toggle)
+
+    def bring_into_view(self, *parts: QWidget) -> None:
+        """Scroll, once the section is laid out, as little as shows parts of it.
+
+        Parameters
+        ----------
+        *parts
+            The last one is the most important.
+        """
+        self._wanted = parts
+        self._soon.start()
 
     def _come_into_view(self) -> None:
-        """Scroll as little as shows all of the section, and in any case its heading."""
         area = self.parentWidget()
         while area is not None and not isinstance(area, QScrollArea):
             area = area.parentWidget()
         if area is not None and self.is_expanded:
-            for part in (self.inner, self.toggle):
+            for part in self._wanted:
                 area.ensureWidgetVisible(part, 0, 0)

@@ -139,6 +139,8 @@ class ObjectsSection(FoldedSection):
         self.view.undone.connect(curating.undo)
         self.view.repeated.connect(curating.redo)
         self.view.prompted.connect(self._prompt)
+        for button in (self.check.start_button, self.check.field_button):
+            button.clicked.connect(lambda: self.bring_into_view(self.check))
         repairs = curating.repairs
         for button, repair in (
             (self.accept_button, self.accept),

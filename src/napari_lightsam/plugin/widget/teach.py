@@ -152,7 +152,8 @@ class TeachSection(FoldedSection):
         self.use_button.clicked.connect(self._use)
         self.show_button.clicked.connect(lambda: self._teaching.show_on_image())
         self._teaching.progress.connect(self._show_progress)
-        self._teaching.asked.connect(self._ask)
+        for told in (self._teaching.asked, self._teaching.ended):
+            told.connect(self._tell)
 
     @property
     def is_at_work(self) -> bool:
@@ -230,9 +231,10 @@ class TeachSection(FoldedSection):
         self.picture.show_array(result.picture.draw())
         self.result.setVisible(True)
 
-    def _ask(self, question: str) -> None:
-        self.question.setText(f"⚠ {question}")
+    def _tell(self, what: str) -> None:
+        self.question.setText(f"⚠ {what}")
         self.question.setVisible(True)
+        self.bring_into_view(self.button, self.question)
 
     def _show_time(self) -> None:
         """Say before the start what comes on top of the time to learn."""
