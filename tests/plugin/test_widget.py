@@ -9,11 +9,13 @@ from typing import ClassVar
 import numpy as np
 import pytest
 from napari.components import ViewerModel
+from qtpy.compat import isalive
 from qtpy.QtCore import Qt
 
 from napari_lightsam.engine.masks import Mask
 from napari_lightsam.engine.progress import Progress
 from napari_lightsam.engine.warned import tell
+from napari_lightsam.plugin.viewer.axes import AxisRole, roles_of
 from napari_lightsam.plugin.viewer.layers import ours
 from napari_lightsam.plugin.widget import dock as widget_module
 from napari_lightsam.plugin.widget.dock import LightSamWidget
@@ -397,6 +399,27 @@ def test_an_unknown_slider_is_asked_about_and_the_answer_counts(widget, viewer, 
     ready(qtbot, widget)
     assert widget.everything.button.isEnabled()
     assert not widget.questions.isVisible()
+
+
+def test_an_answer_about_a_slider_can_be_given_by_the_keyboard_and_changed(widget, viewer, qtbot):
+    image = viewer.add_image(np.zeros((5, 60, 60)), name="stack")
+    (combo,) = widget.questions.combos.values()
+    alive = []
+    combo.activated.connect(lambda: alive.append(isalive(combo)))
+    qtbot.keyClick(combo, Qt.Key.Key_Down)
+    assert alive == [True]  # Qt still needs it then, and would end the process
+    ready(qtbot, widget)
+    assert widget.everything.scope.itemText(2) == "all 5 planes, linked"
+    widget.everything.advanced.expand()
+    (again,) = widget.answers.combos.values()
+    assert again.isVisible()
+    assert again.currentText() == "depth (z)"
+    qtbot.keyClick(again, Qt.Key.Key_Down)
+    assert roles_of(image)[0] is AxisRole.TIME
+    qtbot.waitUntil(lambda: widget.everything.scope.itemText(2) == "all 5 time points")
+    assert again.currentText() == "time"
+    viewer.layers.remove(image)
+    qtbot.waitUntil(lambda: not widget.answers.combos)
 
 
 def test_channels_are_offered_only_where_there_are_some(widget, viewer, qtbot, tiny):

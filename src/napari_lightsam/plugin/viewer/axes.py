@@ -184,6 +184,14 @@ def answer_role(layer: Image, axis: int, role: AxisRole) -> None:
     ours.setdefault("axes", {})[axis] = str(role)
 
 
+def answered_axes(layer: Image, viewer: ViewerModel) -> dict[int, AxisRole]:
+    """Return what the user said that the axes are which sliders move through."""
+    shown = _displayed(layer, viewer)
+    noted: Mapping[Any, str] = layer.metadata.get(METADATA_KEY, {}).get("axes", {})
+    answers = {int(axis): AxisRole(role) for axis, role in noted.items()}
+    return {axis: role for axis, role in answers.items() if axis not in shown and role is not AxisRole.PLANE}
+
+
 def unknown_axes(layer: Image, viewer: ViewerModel) -> tuple[int, ...]:
     """Return the data axes that a slider moves through and of which nobody said what they are.
 

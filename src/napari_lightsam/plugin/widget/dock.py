@@ -27,6 +27,7 @@ from napari_lightsam.plugin.viewer.axes import (
     AxisRole,
     NoPlane,
     answer_role,
+    answered_axes,
     level0,
     pixel_size,
     unknown_axes,
@@ -119,6 +120,8 @@ class LightSamWidget(QWidget):
         self.everything = EverythingSection(self.controller)
         self.click = ClickSection(self.controller)
         self.everything.advanced_form.addRow("Pixel size", self._build_pixel_size())
+        self.answers = AxisQuestions(self._answer_axis)  # to be given anew
+        self.everything.advanced_form.addRow(self.answers)
         column.addWidget(self.everything)
         column.addWidget(heading("Single objects"))
         column.addWidget(self.click)
@@ -244,10 +247,13 @@ class LightSamWidget(QWidget):
         image = self.controller.annotator.image
         if image is None:
             self.questions.ask(())
+            self.answers.ask(())
             self.inputs.setVisible(False)
             return
         shape = level0(image).shape
         self.questions.ask([(axis, shape[axis]) for axis in unknown_axes(image, self.viewer)])
+        answers = answered_axes(image, self.viewer)
+        self.answers.ask([(axis, shape[axis]) for axis in sorted(answers)], answers)
         default = request.default_sources(self.viewer, image)
         title = default[0].title if len(default) == 1 else "the first three channels"
         self.inputs.offer(request.sources(self.viewer, image), title, self.controller.shown.sources)

@@ -19,7 +19,7 @@ from napari_lightsam.plugin.prompting.prompts import COLOURS, NEGATIVE, POSITIVE
 from napari_lightsam.plugin.viewer.axes import AxisRole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from napari_lightsam.plugin.request import Source
 
@@ -177,18 +177,29 @@ class AxisQuestions(QWidget):
         self._asked: tuple[tuple[int, int], ...] = ()
         self.combos: dict[int, QComboBox] = {}
 
-    def ask(self, axes: Sequence[tuple[int, int]]) -> None:
-        """Ask about axes, given as (axis, length)."""
+    def ask(self, axes: Sequence[tuple[int, int]], answers: Mapping[int, AxisRole] | None = None) -> None:
+        """Ask about axes, given as (axis, length); those with an answer show it."""
+        answers = answers or {}
         self.setVisible(bool(axes))
-        if tuple(axes) == self._asked:
-            return
-        self._asked = tuple(axes)
+        if tuple(axes) != self._asked:
+            self._asked = tuple(axes)
+            self._build(answers)
+        for axis, combo in self.combos.items():
+            combo.setCurrentIndex(max(0, combo.findData(answers.get(axis))))
+
+    def _build(self, answers: Mapping[int, AxisRole]) -> None:
         while self._form.rowCount():
-            self._form.removeRow(0)
+            row = self._form.takeRow(0)
+            for item in (row.labelItem, row.fieldItem):
+                part = item.widget()
+                assert part is not None  # a label, or a combo box
+                part.hide()
+                part.deleteLater()  # one of them may just be telling what was chosen in it
         self.combos = {}
-        for axis, length in axes:
+        for axis, length in self._asked:
             combo = wide(QComboBox())
-            combo.addItem("choose ...", None)
+            if axis not in answers:
+                combo.addItem("choose ...", None)
             for text, role in self._ANSWERS:
                 combo.addItem(text, role)
             combo.setToolTip(
