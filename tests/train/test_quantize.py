@@ -2,13 +2,17 @@
 
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tifffile
 from typer.testing import CliRunner
 
+from napari_lightsam.engine.progress import drain
+from napari_lightsam.engine.quantized import FILE
 from napari_lightsam.errors import ConfigError, FileError
+from napari_lightsam.train import quantize as module
 from napari_lightsam.train.quantize import Quantization, quantize
 
 GOOD = Quantization("lightsam", "ab", 3, 9, 20_000_000, 6_000_000, 0.985, 0.93, "hard", 0.0, 1.2)
@@ -37,6 +41,29 @@ def test_without_nncf_it_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "nncf", None)
     with pytest.raises(ConfigError, match="pip install nncf"):
         next(quantize("lightsam"))
+
+
+def test_images_of_one_name_in_two_sets_are_two_images(tmp_path, nuclei, monkeypatch):
+    for name, part in (("worse", np.s_[:128, :128]), ("better", np.s_[:128, 128:])):
+        (tmp_path / name).mkdir()
+        for kind, array in zip(("image", "labels"), nuclei, strict=True):
+            tifffile.imwrite(tmp_path / name / f"{kind}.tif", array[part])
+    runtime = SimpleNamespace(device=None, propose=None, decode=None)
+    monkeypatch.setattr(module, "_load_nncf", lambda: None)
+    monkeypatch.setattr(module, "OpenVinoRuntime", lambda *_: runtime)
+    monkeypatch.setattr(module, "_Recorder", lambda _: SimpleNamespace(frames=[None], device=None))
+    monkeypatch.setattr(
+        module, "_quantized", lambda *_: lambda place: (place / FILE).with_suffix(".bin").touch()
+    )
+    monkeypatch.setattr(module, "_masks", lambda _, case: [])
+    agreements = iter([0.8, 1.0])
+    monkeypatch.setattr(module, "_agreement", lambda *_: next(agreements))
+    monkeypatch.setattr(module, "_ap_change", lambda *_: iter(()))
+    monkeypatch.setattr(module, "_speed", lambda *_: 1.2)
+    found = drain(quantize("lightsam", tmp_path))
+    assert found.images == 2
+    assert found.mean_iou == pytest.approx(0.9)
+    assert found.worst_iou == 0.8
 
 
 @pytest.fixture

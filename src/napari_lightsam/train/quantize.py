@@ -185,22 +185,22 @@ def quantize(
         write(Path(folder))
         coarse = OpenVinoRuntime(loaded, "int8", Path(folder) / FILE)
         found = Segmenter(loaded.spec, coarse, loaded.weights_hash)
-        ious: dict[str, float] = {}
+        agreements: list[tuple[float, str]] = []  # images of two sets may share a name
         for number, case in enumerate(_cases(files, limit)):
             yield Progress(f"int8: {case.name}", number, len(expected))
-            ious[case.name] = _agreement(expected[number], _masks(found, case))
+            agreements.append((_agreement(expected[number], _masks(found, case)), case.name))
         yield Progress("timing", 0, 1)
-        worst = min(ious, key=ious.__getitem__)
+        worst_iou, worst_image = min(agreements)
         result = Quantization(
             model=loaded.spec.name,
             weights_hash=loaded.weights_hash,
-            images=len(ious),
+            images=len(agreements),
             frames=len(recorder.frames),
             float_bytes=4 * sum(p.numel() for p in loaded.model.image_encoder.parameters()),
             int8_bytes=(Path(folder) / FILE).with_suffix(".bin").stat().st_size,
-            mean_iou=float(np.mean(list(ious.values()))),
-            worst_iou=ious[worst],
-            worst_image=worst,
+            mean_iou=float(np.mean([iou for iou, _ in agreements])),
+            worst_iou=worst_iou,
+            worst_image=worst_image,
             ap_change=(yield from _ap_change(data, files, loaded, (precise, coarse), limit)),
             speed=_speed(loaded, coarse, recorder.frames[0]),
         )
