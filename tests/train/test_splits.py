@@ -74,6 +74,10 @@ def test_one_numbered_series_keeps_its_last_fifth_in_the_order_of_its_numbers():
     assert kept == ["frame_17", "frame_18", "frame_19", "frame_20"]
 
 
+def test_numbers_that_are_no_plain_digits_are_text():
+    assert split_set(files_of(["scan_10²"], planes=5)) == ["training"] * 4 + ["tuning"]
+
+
 def test_a_single_volume_is_cut_and_several_stay_whole():
     assert split_set(files_of(["scan"], planes=10)) == ["training"] * 8 + ["tuning", "reporting"]
     files = files_of(["scan_1", "scan_2", "scan_3"], planes=4)

@@ -136,7 +136,7 @@ def _cut(files: Sequence[LabelledFile]) -> list[Part]:
 
 def _natural(name: str) -> list[tuple[int, str]]:
     """Sort 2 before 10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def _number(name: str) -> int:
