@@ -1,5 +1,7 @@
 """Where corrective clicks and careless boxes go, and what the proposal head is asked for."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -101,6 +103,18 @@ def test_objects_are_described_and_chosen_evenly():
     assert true_boxes(np.zeros((4, 4), np.int32)).shape == (0, 4)
 
 
+def test_large_ids_take_no_memory():
+    labels = np.zeros((64, 64), np.int32)
+    labels[10:20, 10:20] = 50_000_000
+    tracemalloc.start()
+    (thing,), boxes = choose_objects(labels), true_boxes(labels)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2_000_000
+    assert (thing.label, thing.area, thing.box) == (50_000_000, 100, (10, 10, 20, 20))
+    assert boxes.tolist() == [[10, 10, 20, 20]]
+
+
 @settings(deadline=None)
 @given(hnp.arrays(float, (5, 4), elements=st.floats(-0.49, 0.49)))
 def test_careless_boxes_stay_boxes_inside_the_image(shift):
@@ -129,6 +143,19 @@ def test_the_proposals_are_those_that_everything_mode_asks_for(segmenter, nuclei
     np.testing.assert_allclose(boxes, np.concatenate(asked))
     truth = true_boxes(labels)
     assert count_boxed(truth, boxes) > len(truth) / 3
+
+
+def test_the_proposals_of_a_large_plane_need_nothing_encoded_again(segmenter, nuclei):
+    embedding = segmenter.lazy_embedding(np.tile(nuclei[0], (1, 3)), object_size=26)
+    drain(segmenter.everything(embedding, EverythingConfig(object_size=26, mode="object-aware")))
+    encoded = []
+    encode = segmenter.runtime.encode
+    segmenter.runtime.encode = lambda frame: encoded.append(frame.shape) or encode(frame)
+    try:
+        proposed_boxes(segmenter, embedding, 26)
+    finally:
+        del segmenter.runtime.encode
+    assert not encoded
 
 
 @pytest.mark.parametrize(

@@ -88,8 +88,8 @@ def find_overlaps(truth: npt.ArrayLike, predicted: npt.ArrayLike) -> Overlaps:
             f"The truth has shape {truth_image.shape}, the prediction {predicted_image.shape}; "
             "both must show the same pixels."
         )
-    truth_ids, truth_flat, truth_areas = _consecutive(truth_image)
-    predicted_ids, predicted_flat, predicted_areas = _consecutive(predicted_image)
+    truth_ids, truth_flat, truth_areas = number_objects(truth_image)
+    predicted_ids, predicted_flat, predicted_areas = number_objects(predicted_image)
     both = (truth_flat > 0) & (predicted_flat > 0)
     width = len(predicted_ids)
     codes, shared = np.unique(
@@ -339,10 +339,10 @@ def _label_image(image: npt.ArrayLike, name: str) -> IntArray:
     return array
 
 
-def _consecutive(
+def number_objects(
     image: IntArray,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Ids, the flat image renumbered to 1..n in the ids' order, and areas, all without the background."""
+    """Return ids, the flat image renumbered to 1..n in the ids' order, and areas, without the background."""
     ids, flat, counts = np.unique(image, return_inverse=True, return_counts=True)
     flat = flat.reshape(-1).astype(np.int64)
     zero = np.flatnonzero(ids == 0)

@@ -14,8 +14,9 @@ from napari_lightsam.engine.level import BlockReader
 from napari_lightsam.engine.progress import Progress, Work
 from napari_lightsam.engine.prompts import NEGATIVE, POSITIVE
 from napari_lightsam.engine.proposals import from_head
+from napari_lightsam.engine.samplers import level_of
 from napari_lightsam.engine.tile import Tile
-from napari_lightsam.train.metrics import crop_iou, innermost_point
+from napari_lightsam.train.metrics import crop_iou, innermost_point, number_objects
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,13 +68,11 @@ class Answers:
 
 def choose_objects(labels: npt.NDArray[np.int32], most: int | None = None) -> list[TrueObject]:
     """Describe the objects of a label image, or `most` of them, evenly spaced over their ids."""
-    places = ndimage.find_objects(labels)
-    present = [label for label, place in enumerate(places, start=1) if place is not None]
+    present = _places(labels)
     if most is not None and len(present) > most:
         present = [present[index * len(present) // most] for index in range(most)]
     objects = []
-    for label in present:
-        rows, columns = places[label - 1]
+    for label, (rows, columns) in present:
         crop = labels[rows, columns] == label
         row, column = innermost_point(crop)
         objects.append(
@@ -89,9 +88,15 @@ def choose_objects(labels: npt.NDArray[np.int32], most: int | None = None) -> li
 
 def true_boxes(labels: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
     """Return the bounding boxes (N, 4) of all objects of a label image."""
-    places = [place for place in ndimage.find_objects(labels) if place is not None]
-    boxes = [(rows.start, columns.start, rows.stop, columns.stop) for rows, columns in places]
+    boxes = [(rows.start, columns.start, rows.stop, columns.stop) for _, (rows, columns) in _places(labels)]
     return np.array(boxes, np.float64).reshape(-1, 4)
+
+
+def _places(labels: npt.NDArray[np.int32]) -> list[tuple[int, tuple[slice, slice]]]:
+    """Return the rows and columns of each object, by rising id; large ids cost nothing."""
+    ids, numbers, _ = number_objects(labels)
+    places = ndimage.find_objects(numbers.reshape(labels.shape))
+    return list(zip(ids.tolist(), places, strict=True))
 
 
 def place_correction(
@@ -299,7 +304,8 @@ def proposed_boxes(
         float (N, 4) as (y0, x0, y1, x1) in image pixels; `None` for a model without a proposal head.
     """
     embedding = replace(embedding, object_size=size)
-    spec, level = segmenter.spec, segmenter.level(embedding)
+    spec = segmenter.spec
+    level = level_of("object-aware", segmenter.level(embedding), spec)
     reader = BlockReader(embedding.plane, level, spec)
     unasked = embedding.plane.blank or (size is None and not level.fixed)
     parts = [np.zeros((0, 4))]
