@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from napari_lightsam.errors import ConfigError
+from napari_lightsam.errors import ConfigError, DeviceError
 from napari_lightsam.train import journal
 from napari_lightsam.train.journal import CHECKS, LOSSES, Journal
+from napari_lightsam.train.recipe import train_model
 
 
 def test_rows_after_the_step_that_is_gone_on_with_are_forgotten(tmp_path):
@@ -61,3 +62,11 @@ def test_without_tensorboard_asking_for_it_says_what_to_install(tmp_path, monkey
     with pytest.raises(ConfigError, match=r"napari-lightsam\[train\]"):
         Journal(tmp_path, tensorboard=True)
     Journal(tmp_path).begin(0)
+
+
+def test_a_run_that_is_refused_claims_no_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(journal, "has_tensorboard", lambda: False)
+    for refused in ({"tensorboard": True}, {"tensorboard": False, "device": "nothing"}):
+        with pytest.raises((ConfigError, DeviceError)):
+            next(train_model(tmp_path, tmp_path / "run", start=None, **refused))
+    assert not (tmp_path / "run").exists()

@@ -81,17 +81,14 @@ def train_model(
     """
     config = config or TrainConfig()
     tensors = None if start is None else start_tensors(start)
-    claim_folder(
-        Path(folder),
-        "training run",
-        {
-            "data": str(Path(data).resolve()),
-            "start": None if start is None else str(start),
-            "sets": dict(sorted((sets or {}).items())),
-        },
-    )
     journal = Journal(folder, tensorboard=has_tensorboard() if tensorboard is None else tensorboard)
     place = training_device(device)
+    claim = {
+        "data": str(Path(data).resolve()),
+        "start": None if start is None else str(start),
+        "sets": dict(sorted((sets or {}).items())),
+    }
+    claim_folder(Path(folder), "training run", claim)  # once nothing more is refused
     with ArrayStore(config.memory * 1e9, folder) as store:
         crops, checks = yield from load_crops(data, config, sets, store=store)
         model = start_model(tensors, config.seed)
