@@ -238,6 +238,12 @@ def test_crops_are_standardised_as_sam_does(crops):
 # --- students
 
 
+def test_making_a_student_leaves_pytorchs_random_numbers_as_they_were(loaded):
+    before = torch.random.get_rng_state()
+    make_student(loaded, DistilConfig(student="vit_t_2m"), 0)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
 def test_a_student_begins_with_its_teachers_decoder(loaded):
     student = make_student(loaded, DistilConfig(student="vit_t_2m"), 0)
     for part in ("prompt_encoder", "mask_decoder", "proposal_head"):

@@ -16,6 +16,7 @@ from napari_lightsam.model.build import build_sam, detect_architecture
 from napari_lightsam.model.spec import ObjectFrame
 from napari_lightsam.train.config import DistilConfig, TrainConfig
 from napari_lightsam.train.crops import Batch
+from napari_lightsam.train.devices import own_random
 from napari_lightsam.train.distil_losses import Decoupled, FullStage
 from napari_lightsam.train.distil_teacher import EmbeddingCache, Teacher
 from napari_lightsam.train.export import export_weights
@@ -134,8 +135,9 @@ def make_student(
         return start_model(tensors, seed)
     if distillation.method == "supervised":
         return start_model(None, seed, distillation.student)
-    torch.manual_seed(seed)
-    student = build_sam(distillation.student, proposals=teacher.model.proposal_head is not None)
+    with own_random(torch.device("cpu")):
+        torch.manual_seed(seed)
+        student = build_sam(distillation.student, proposals=teacher.model.proposal_head is not None)
     for part in ("prompt_encoder", "mask_decoder", "proposal_head"):
         own = getattr(student, part)
         if own is not None:
