@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import count
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from napari_lightsam.engine.download import find_weights
 from napari_lightsam.engine.progress import drain
 from napari_lightsam.errors import ConfigError, FileError, TrainError
 from napari_lightsam.model.spec import ObjectFrame
+from napari_lightsam.train import loop
 from napari_lightsam.train.config import TrainConfig
 from napari_lightsam.train.crops import CropMaker
 from napari_lightsam.train.devices import half_precision, move_batch
@@ -59,6 +62,15 @@ def test_an_interrupted_run_continues_to_the_very_same_weights(embedded, crops, 
     first, second = weights(whole.checkpoint), weights(cut.checkpoint)
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert any(not torch.equal(first[name], embedded[name].to(first[name].dtype)) for name in embedded)
+
+
+def test_a_run_of_too_few_minutes_never_counts_past_its_end(embedded, crops, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "_TIMED", range(1, 2))
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=count(0, 9999).__next__))  # slow steps
+    config = replace(CONFIG, steps=None, minutes=1)
+    work = train(start_model(embedded, 0), crops, [], config, tmp_path)
+    counts = [(step.done, step.total) for step in work]
+    assert counts[-1][0] == counts[-1][1] > 0
 
 
 def test_other_settings_do_not_continue_a_run(embedded, crops, tmp_path):

@@ -183,7 +183,7 @@ def _steps(
             began = time.perf_counter()
         if run.steps is None and step == start + _TIMED.stop:
             seconds = (time.perf_counter() - began) / len(_TIMED)
-            run.steps = max(step, round(config.minutes * 60 / seconds))
+            run.steps = max(step + 1, round(config.minutes * 60 / seconds))
         run.step(batch, step)
         done = step + 1
         if done % config.save_every == 0:
