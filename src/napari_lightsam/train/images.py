@@ -132,8 +132,6 @@ def read_unit(image: npt.NDArray[np.generic], rgb: bool | None) -> npt.NDArray[n
     unit = plane.read((0, plane.shape[0]), (0, plane.shape[1])).astype(np.float16)
     if len(unit) == 3 and (unit[0] == unit[1]).all() and (unit[0] == unit[2]).all():
         unit = unit[:1]
-    elif len(unit) == 2:
-        unit = np.concatenate([unit, np.zeros_like(unit[:1])])
     return unit
 
 
