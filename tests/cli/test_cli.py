@@ -576,6 +576,14 @@ def test_a_wrong_evaluation_is_one_message(
     assert message in plain(done.stderr)
 
 
+def test_an_evaluation_whose_figures_cannot_be_written_never_begins(tmp_path: Path, lightsam) -> None:
+    (tmp_path / "file").touch()
+    done = lightsam("evaluate", tmp_path / "nothing", "--json", tmp_path / "file" / "figures.json")
+
+    assert done.exit_code == 1
+    assert "cannot be written" in plain(done.stderr)
+
+
 # --- what ends a command early
 
 

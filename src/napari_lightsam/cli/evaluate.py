@@ -59,6 +59,8 @@ def evaluate(
     if out is not None:
         check_plotting()
         check_writable(out)
+    if json is not None:
+        check_writable(json.parent)
     segmenter = load_segmenter(model, device=device, precision=precision, runtime=runtime)  # type: ignore[arg-type]
     kinds: Any = tuple(part.strip() for part in prompts.split(",") if part.strip())
     result = follow(
