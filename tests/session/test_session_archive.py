@@ -20,7 +20,7 @@ from napari_lightsam.session import (
     read_lightsam,
     write_document,
 )
-from napari_lightsam.session.picture import hash_content, hash_pixels, read_pixels
+from napari_lightsam.session.picture import hash_content, hash_pixels, hash_sample, read_pixels
 
 PIXELS = np.arange(48, dtype="uint16").reshape(6, 8)
 MADE = {"source": "prompt", "score": 0.9, "prompt": {"points": [[1.0, 2.0, True]], "box": None}, "area": 4}
@@ -97,6 +97,12 @@ def test_an_image_whose_name_is_no_text_is_found_again(tmp_path):
     again = read_document(tmp_path / "work.lightsam")
     assert again.image.name == image.stem
     np.testing.assert_array_equal(read_pixels(again.image, tmp_path / "work.lightsam"), PIXELS)
+
+
+def test_the_hash_of_pixels_knows_their_values_and_not_the_order_of_their_bytes():
+    swapped = PIXELS.astype(PIXELS.dtype.newbyteorder())
+    assert hash_pixels(swapped) == hash_pixels(PIXELS)
+    assert hash_sample(swapped) == hash_sample(PIXELS)
 
 
 def test_a_folder_with_images_and_work_can_be_moved(tmp_path):

@@ -75,10 +75,11 @@ def hash_pixels(array: NDArray[Any]) -> str:
     >>> hash_pixels(a) == hash_pixels(a.copy()), hash_pixels(a) == hash_pixels(a.T)
     (True, False)
     """
-    hasher = xxhash.xxh3_128(f"{np.dtype(array.dtype).str.lstrip('<>=|')} {array.shape}".encode())
+    dtype = np.dtype(array.dtype)
+    hasher = xxhash.xxh3_128(f"{dtype.str.lstrip('<>=|')} {array.shape}".encode())
     rows = array if array.ndim > 1 else array[None]
     for row in rows:  # a copy of one row (or plane) at most, also of arrays that are not contiguous
-        hasher.update(np.ascontiguousarray(row).data)
+        hasher.update(np.ascontiguousarray(row, dtype.newbyteorder("<")).data)
     return f"xxh3-128:{hasher.hexdigest()}"
 
 
