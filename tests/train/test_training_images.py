@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 
 import numpy as np
 import pytest
@@ -42,6 +43,16 @@ def test_images_beyond_the_limit_wait_in_files_and_give_the_same_batches(folder,
             assert torch.equal(first.labels, second.labels)
         assert list(tmp_path.glob("images-*"))
     assert not list(tmp_path.glob("images-*"))
+
+
+def test_a_file_that_is_held_open_does_not_hide_the_result(tmp_path, monkeypatch):
+    def held(path, *_, **__):
+        raise PermissionError(13, "The process cannot access the file", path)  # as Windows says
+
+    with ArrayStore(limit=0, parent=tmp_path) as store:
+        store.keep(np.ones(8))
+        monkeypatch.setattr(os, "unlink", held)
+    monkeypatch.undo()
 
 
 def test_the_sample_that_crops_are_standardised_by_is_taken_once_and_small(folder):

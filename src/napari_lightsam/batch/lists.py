@@ -10,6 +10,7 @@ from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING
 
 from napari_lightsam.errors import ConfigError, FileError
+from napari_lightsam.formats.spelling import as_on_disk
 from napari_lightsam.formats.zarrs import is_url
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def _listed(path: Path, header: Sequence[str], at: int, line: int, cells: Sequen
     if is_url(given):
         return Listed(given.rstrip("/"), Path(), facts, line)
     windows = "\\" in given and "/" not in given
-    source = path.parent / (Path(*PureWindowsPath(given).parts) if windows else Path(given))
+    source = as_on_disk(path.parent / (Path(*PureWindowsPath(given).parts) if windows else Path(given)))
     inside = source.parent.is_relative_to(path.parent)
     place = source.parent.relative_to(path.parent) if inside else Path()
     return Listed(source, Path() if ".." in place.parts else place, facts, line)

@@ -14,6 +14,7 @@ import xxhash
 
 from napari_lightsam.errors import FileError
 from napari_lightsam.formats import zarrs
+from napari_lightsam.formats.spelling import as_on_disk
 from napari_lightsam.formats.zarrs import is_zarr
 from napari_lightsam.session.recipe import local_path
 
@@ -168,7 +169,7 @@ def find_image(session: Path, *given: str) -> Path:
             places.append(local_path(session, text))
         except FileError as error:
             refused = error
-    places += [session.absolute().parent / place.name for place in places[:1]]
+    places += [as_on_disk(session.absolute().parent / place.name) for place in places[:1]]
     if not places:
         raise refused or FileError(f"{session} names no image.")
     return next((place for place in places if is_image(place)), places[0])

@@ -14,6 +14,7 @@ from napari_lightsam.engine.config import Mode
 from napari_lightsam.errors import FileError
 from napari_lightsam.formats.atomic import written_whole
 from napari_lightsam.formats.plain_json import to_json
+from napari_lightsam.formats.spelling import as_on_disk
 from napari_lightsam.formats.zarrs import is_zarr
 
 if TYPE_CHECKING:
@@ -259,7 +260,7 @@ def local_path(path: Path, given: Any) -> Path:
         if "\\" in given and "/" not in given
         else Path(PurePosixPath(given))
     )
-    return Path(os.path.normpath(path.absolute().parent / local))
+    return as_on_disk(Path(os.path.normpath(path.absolute().parent / local)))
 
 
 def is_known_model(name: Any) -> bool:

@@ -152,7 +152,7 @@ def finetune(
     held = HeldOut.of(corrected, division)
     first = load_segmenter(start, device="cpu", precision="float32", runtime="torch")
     before, found_before = yield from held.judge(first, STAGES[0])
-    with tempfile.TemporaryDirectory(prefix="lightsam-") as folder:
+    with tempfile.TemporaryDirectory(prefix="lightsam-", ignore_cleanup_errors=True) as folder:
         images = _training_images(corrected, division)
         model = start_model(tensors, config.seed)
         shares = np.sqrt([len(image.centres) for image in images])

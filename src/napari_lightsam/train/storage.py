@@ -83,7 +83,10 @@ class ArrayStore:
 
     def _new_path(self) -> Path:
         if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="images-", dir=self._parent)
+            # On Windows a file stays that is mapped still, as by an error that is on its way.
+            self._folder = tempfile.TemporaryDirectory(
+                prefix="images-", dir=self._parent, ignore_cleanup_errors=True
+            )
         self._count += 1
         return Path(self._folder.name) / f"{self._count}.npy"
 
