@@ -291,6 +291,7 @@ def test_a_damaged_int8_encoder_is_not_used(tmp_path, monkeypatch, damage):
     monkeypatch.setenv("LIGHTSAM_CACHE", str(tmp_path))
     assert store_quantized("ab", write_encoder) == find_quantized("ab")
     assert find_quantized("cd") is None
+    assert quantized_folder("ab").stat().st_mode == quantized_folder("ab").parent.stat().st_mode
     weights = quantized_folder("ab") / "encoder.bin"
     if damage == "cut":
         os.truncate(weights, 10)

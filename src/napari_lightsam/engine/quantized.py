@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,8 +69,8 @@ def store_quantized(weights_hash: str, write: Callable[[Path], None]) -> Path:
         The cache folder is read-only or full; nothing is left behind, and what was there stays.
     """
     folder = quantized_folder(weights_hash)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".part"))
+    part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
+    part.mkdir(parents=True)  # open to whom the cache is, as a folder of `tempfile` is not
     try:
         write(part)
         files = sorted(part.iterdir())
