@@ -10,6 +10,7 @@ import pytest
 import tifffile
 
 from napari_lightsam.errors import FileError
+from napari_lightsam.formats.atomic import WriteError
 from napari_lightsam.session import (
     Document,
     ImageRecord,
@@ -20,6 +21,7 @@ from napari_lightsam.session import (
     read_lightsam,
     write_document,
 )
+from napari_lightsam.session.checks import note_check
 from napari_lightsam.session.picture import hash_content, hash_pixels, hash_sample, read_pixels
 
 PIXELS = np.arange(48, dtype="uint16").reshape(6, 8)
@@ -103,6 +105,12 @@ def test_the_hash_of_pixels_knows_their_values_and_not_the_order_of_their_bytes(
     swapped = PIXELS.astype(PIXELS.dtype.newbyteorder())
     assert hash_pixels(swapped) == hash_pixels(PIXELS)
     assert hash_sample(swapped) == hash_sample(PIXELS)
+
+
+def test_a_table_of_checks_that_cannot_be_read_is_an_error_of_ours(tmp_path):
+    (tmp_path / "checks.csv").mkdir()
+    with pytest.raises(WriteError, match=r"checks\.csv"):
+        note_check(tmp_path / "checks.csv", "a.tif", document().main)
 
 
 def test_a_folder_with_images_and_work_can_be_moved(tmp_path):

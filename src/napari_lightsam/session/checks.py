@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_lightsam.formats.atomic import written_whole
+from napari_lightsam.errors import FileError
+from napari_lightsam.formats.atomic import explain, written_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -98,6 +99,8 @@ def note_check(path: Path, image: str, record: LabelRecord | None) -> None:
     ------
     WriteError
         The file system refuses.
+    FileError
+        The file is no table.
     """
     rows = [row for row in _rows(path) if row.get("image") != image]
     own = None if record is None else _row(image, record)
@@ -132,3 +135,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
             return list(csv.DictReader(file))
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise explain(path, error) from error
+    except csv.Error as error:
+        raise FileError(f"{path} is no table of checks ({error}). Move it away.") from error
