@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from napari_lightsam.session import (
     write_document,
 )
 from napari_lightsam.session.checks import note_check
+from napari_lightsam.session.methods import methods_text
 from napari_lightsam.session.picture import hash_content, hash_pixels, hash_sample, read_pixels
 
 PIXELS = np.arange(48, dtype="uint16").reshape(6, 8)
@@ -105,6 +107,24 @@ def test_the_hash_of_pixels_knows_their_values_and_not_the_order_of_their_bytes(
     swapped = PIXELS.astype(PIXELS.dtype.newbyteorder())
     assert hash_pixels(swapped) == hash_pixels(PIXELS)
     assert hash_sample(swapped) == hash_sample(PIXELS)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"quality": {"precision": {"total": 3}}},
+        {"quality": {"precision": {"total": 1, "hits": 1, "value": 1, "low": 0, "high": 1}, "place": 4,
+                     "fingerprint": 1}},
+        {"note": {"settings": {"balance": "x"}}},
+        {"objects": {7: {"model": "lightsam", "inputs": [[7, None]]}}},
+        {"objects": {7: {"prompt": 3}}},
+    ],
+    ids=["a share", "a place", "a setting", "an image that is not there", "a prompt"],
+)  # fmt: skip
+def test_damaged_notes_make_no_methods_text_and_say_so(damage):
+    work = document()
+    with pytest.raises(FileError, match="damaged"):
+        methods_text(replace(work, labels=(replace(work.labels[0], **damage),)))
 
 
 def test_a_table_of_checks_that_cannot_be_read_is_an_error_of_ours(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from napari_lightsam.errors import FileError
 from napari_lightsam.session.checks import is_outdated
 from napari_lightsam.session.citations import cite
 from napari_lightsam.session.document import areas_of
@@ -42,6 +43,11 @@ def methods_text(document: Document) -> str:
         A paragraph with versions, model, weights, parameters, computation, quality check and licences, and
         BibTeX of what is to be cited.
 
+    Raises
+    ------
+    FileError
+        What was saved about the objects is damaged.
+
     Examples
     --------
     >>> import numpy as np
@@ -53,6 +59,16 @@ def methods_text(document: Document) -> str:
     >>> "napari-lightsam 0.1.0" in text, "@software{napari_lightsam" in text
     (True, True)
     """
+    try:
+        return _text(document)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise FileError(
+            f"What was saved about the objects is damaged ({type(error).__name__}: {error}): no methods text "
+            "can be made of it."
+        ) from error
+
+
+def _text(document: Document) -> str:
     record = document.main
     sentences = [
         _image(document),
