@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
+
+import psutil
 
 from napari_lightsam.errors import FileError
 
@@ -47,17 +48,10 @@ def check_fits(path: Path | str, n_bytes: int) -> None:
     FileError
         It is.
     """
-    memory = _physical_memory()
-    if memory is not None and n_bytes > memory:
+    memory = psutil.virtual_memory().total
+    if n_bytes > memory:
         declared = f"{path} declares an image of {n_bytes / 2**30:,.1f} GiB"
         raise FileError(
             f"{declared}, and this machine has {memory / 2**30:,.1f} GiB of memory. "
             "Save the planes or regions you need as smaller files."
         )
-
-
-def _physical_memory() -> int | None:
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
-        return None
