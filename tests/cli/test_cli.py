@@ -427,6 +427,12 @@ def test_version_is_printed() -> None:
     assert CliRunner().invoke(app, ["--version"]).stdout == f"lightsam {napari_lightsam.__version__}\n"
 
 
+def test_the_command_runs_as_a_module_where_no_folder_of_commands_is_searched() -> None:
+    command = [sys.executable, "-m", "napari_lightsam", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == f"lightsam {napari_lightsam.__version__}\n"
+
+
 COMMANDS = (
     "segment", "slide", "export", "replay", "demo", "info", "evaluate", "quantize", "train", "distil",
     "cache", "models", "models list", "models download", "models path", "models import",
