@@ -113,3 +113,16 @@ def test_the_methods_text_names_the_channels_that_the_model_saw(saved):
     text = methods_text(replace(document, labels=(alone,), target=0))
     assert "The model saw channel 1 of 'n' with channel 0 of 'n'" in text
     assert "There is 1 object: 1 outlined from clicks and boxes (1 point, 0 boxes). 1 of them was" in text
+
+
+def test_objects_of_a_time_series_are_counted_at_each_time_point(saved):
+    document = read_document(saved)
+    data = np.zeros((3, 6, 6), np.int32)
+    data[:, 0, 0], data[:2, 3, 3], data[1, 5, 1:4] = 1, 2, 7
+    clicked = {"source": "prompt", "plane": [1, None, None], "prompt": {"points": [[5, 2, True]]}}
+    objects = {1: {"source": "auto"}, 2: clicked | {"area": 1}, 7: clicked | {"area": 9}}
+    record = replace(document.main, data=data, objects=objects, note={"role": "everything"})
+    image = replace(document.image, axes={"0": "time", "1": "plane", "2": "plane"})
+    text = methods_text(replace(document, images=(image,), labels=(record,), target=0))
+    assert "There are 6 objects at 3 time points, each counted by itself: 2 outlined from clicks" in text
+    assert "4 found automatically (2 points, 0 boxes). 1 of them was corrected" in text

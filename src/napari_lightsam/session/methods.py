@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from napari_lightsam.errors import FileError
 from napari_lightsam.session.checks import is_outdated
 from napari_lightsam.session.citations import cite
 from napari_lightsam.session.document import areas_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from napari_lightsam.session.document import Document, LabelRecord
 
@@ -74,7 +76,7 @@ def _text(document: Document) -> str:
         _image(document),
         _model(document),
         *_channels(document),
-        *([] if record is None else [*_objects(record), *_settings(record), *_quality(record)]),
+        *([] if record is None else [*_objects(document, record), *_settings(record), *_quality(record)]),
     ]
     models = _models(document)
     licences = [f"The weights of {name} are licensed under {spec.licence}." for name, spec in models.items()]
@@ -109,21 +111,49 @@ def _model(document: Document) -> str:
     )
 
 
-def _objects(record: LabelRecord) -> list[str]:
-    areas = areas_of(record.data)
-    made = {value: record.objects.get(value, {"source": "manual"}) for value in areas}
-    counts = Counter(str(how.get("source", "manual")) for how in made.values())
+def _objects(document: Document, record: LabelRecord) -> list[str]:
+    axis = _time_axis(document, record)
+    made = list(_made(record, axis))
+    counts = Counter(str(how.get("source", "manual")) for how in made)
     parts = [text.format(counts[source]) for source, text in _SOURCES.items() if counts[source]]
     if not parts:
         return ["No objects were saved."]
-    edited = sum(bool(how.get("edited")) for how in made.values())
-    points = sum(len((how.get("prompt") or {}).get("points") or ()) for how in made.values())
-    boxes = sum(bool((how.get("prompt") or {}).get("box")) for how in made.values())
+    edited = sum(bool(how.get("edited")) for how in made)
+    points = sum(len((how.get("prompt") or {}).get("points") or ()) for how in made)
+    boxes = sum(bool((how.get("prompt") or {}).get("box")) for how in made)
     said = f" ({_counted(points, 'point')}, {_counted(boxes, 'box')})" if points or boxes else ""
     were = "was" if edited == 1 else "were"
     corrected = f" {edited} of them {were} corrected by hand afterwards." if edited else ""
-    are = "is" if len(areas) == 1 else "are"
-    return [f"There {are} {_counted(len(areas), 'object')}: {', '.join(parts)}{said}.{corrected}"]
+    are = "is" if len(made) == 1 else "are"
+    when = "" if axis is None else f" at {record.data.shape[axis]} time points, each counted by itself"
+    return [f"There {are} {_counted(len(made), 'object')}{when}: {', '.join(parts)}{said}.{corrected}"]
+
+
+def _time_axis(document: Document, record: LabelRecord) -> int | None:
+    """Return the axis of labels whose time points are numbered by themselves; None where there is none."""
+    axes = [int(axis) for axis, role in document.image.axes.items() if role == "time"]
+    fits = axes and axes[0] < record.data.ndim and record.data.shape[axes[0]] > 1
+    return axes[0] if fits else None
+
+
+def _made(record: LabelRecord, axis: int | None) -> Iterator[Mapping[str, Any]]:
+    """Yield how each object was made; a label at several time points is several objects."""
+    unknown = {"source": "manual"}
+    if axis is None:
+        yield from (record.objects.get(value, unknown) for value in areas_of(record.data))
+        return
+    found = {"source": "auto"} if record.role == "everything" else unknown
+    told: set[int] = set()
+    for time, plane in enumerate(np.moveaxis(record.data, axis, 0)):
+        for value, area in areas_of(plane).items():
+            how = record.objects.get(value, unknown)
+            where = how.get("plane") or ()
+            if axis < len(where) and where[axis] is not None:  # what is noted is of one time point
+                here = dict(how, edited=area != how.get("area"))
+                yield here if where[axis] == time else found
+            else:
+                yield dict(how, edited=how.get("edited") and value not in told)
+            told.add(value)
 
 
 def _channels(document: Document) -> list[str]:
