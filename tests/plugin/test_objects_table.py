@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +11,7 @@ from qtpy.QtCore import Qt
 
 from napari_lightsam.plugin.objects.made import Made, note_made
 from napari_lightsam.plugin.objects.table import describe, measure, nearest_pixel, pixel_area_um2
+from napari_lightsam.plugin.scope import Scope
 from napari_lightsam.plugin.viewer.axes import METADATA_KEY
 from napari_lightsam.plugin.worker import Lane
 
@@ -125,6 +128,21 @@ def test_going_to_an_object_leaves_the_channel_on_display(desk):
     curating.go_to(1)
     assert desk.viewer.dims.current_step[0] == 1
     assert tuple(desk.viewer.scene.camera.center)[-2:] == (30, 30)
+
+
+@pytest.mark.parametrize(("axis", "together"), [("z", True), ("t", False)])
+def test_objects_go_through_depth_but_not_through_time_points_of_their_own_numbers(desk, axis, together):
+    desk.open(np.zeros((3, 40, 40)), axis_labels=(axis, "y", "x"))
+    everything, curating = desk.control.everything, desk.control.curating
+    everything.choose(replace(everything.choices, scope=Scope.STACK))
+    desk.control.segment_everything()
+    desk.finish()
+    curating.use_layer(desk.target())
+    curating.use_all_planes(True)
+    curating.measure()
+    desk.finish()
+    assert (curating.has_stack, curating.all_planes) == (together, together)
+    assert curating.table.place.count(None) == (3 if together else 2)
 
 
 def test_going_to_an_object_shows_its_plane_and_centres_it(stack_desk):

@@ -157,6 +157,8 @@ class Everything:
         preview = self._preview = RunPreview(self._viewer, request.plane, region, axis)
         run = self._run = _Run(asked, preview)
         link = axis is not None and request.plane.roles[axis] is AxisRole.DEPTH
+        if axis is not None and not link:
+            note["numbered_apart"] = True  # an object of one time point is another than that of this number
         job = Job(config, region, proposals, run.stop.is_set, axis, link, inside)
         work = self._inference.everything if axis is None else self._inference.stack
         self._worker.submit(

@@ -24,6 +24,7 @@ from napari_lightsam.plugin.objects.table import (
 from napari_lightsam.plugin.objects.timeline import Step
 from napari_lightsam.plugin.objects.undoable import go
 from napari_lightsam.plugin.viewer import layers
+from napari_lightsam.plugin.viewer.axes import level0
 from napari_lightsam.plugin.viewer.camera import centre_on, look_closely, show_plane, zoom_in_on
 from napari_lightsam.plugin.viewer.clicks import Frames, clicked
 from napari_lightsam.plugin.viewer.contoured import Contoured
@@ -67,8 +68,6 @@ class Curating:
         As measured last.
     selected
         Labels of the selected objects; the first is the current one.
-    all_planes
-        Table and edits are of the whole stack, not of the plane on display.
     repairs
         What can be done with the selected objects.
     """
@@ -86,7 +85,7 @@ class Curating:
         self.layer_id: Hashable | None = None
         self.table = empty_table()
         self.selected: tuple[int, ...] = ()
-        self.all_planes = False
+        self._all_wanted = False
         self._version, self._measured_version = 1, 0
         self._quiet = False
         self._sliced: Place = ()  # what of the layer napari showed last
@@ -142,10 +141,22 @@ class Curating:
         self._contoured.hide()  # nobody listens to the layer any more
         self._frames.hide()
 
+    @property
+    def all_planes(self) -> bool:
+        """Table and edits are of the whole stack, not of the plane on display."""
+        return self._all_wanted and self.has_stack
+
+    @property
+    def has_stack(self) -> bool:
+        """Objects may go through several planes; time points that are numbered by themselves are no such."""
+        labels = self.layer
+        several = labels is not None and any(n > 1 for n in level0(labels).shape[: labels.ndim - 2])
+        return several and labels is not None and not layers.ours(labels).get("numbered_apart")
+
     def use_all_planes(self, wanted: bool) -> None:
         """Have table and edits be of the whole stack, or of the plane on display."""
-        if wanted != self.all_planes:
-            self.all_planes = wanted
+        before, self._all_wanted = self.all_planes, wanted
+        if before != self.all_planes:
             self.mark_outdated()
 
     def why_not(self) -> str:

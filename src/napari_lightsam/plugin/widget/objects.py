@@ -19,7 +19,6 @@ from napari_lightsam.plugin.everything.choices import counted
 from napari_lightsam.plugin.messages import shortcut
 from napari_lightsam.plugin.objects.targets import Follower
 from napari_lightsam.plugin.viewer import layers
-from napari_lightsam.plugin.viewer.axes import level0
 from napari_lightsam.plugin.widget.check import CheckBox
 from napari_lightsam.plugin.widget.folded import FoldedSection
 from napari_lightsam.plugin.widget.parts import enable, fill, wide
@@ -219,9 +218,7 @@ class ObjectsSection(FoldedSection):
         if not self.is_expanded:
             return
         curating = self._curating
-        labels = curating.layer
-        several = labels is not None and any(n > 1 for n in level0(labels).shape[: labels.ndim - 2])
-        self.scope.setVisible(several)
+        self.scope.setVisible(curating.has_stack)
         self.scope.setCurrentIndex(self.scope.findData(curating.all_planes))
         self._filling = True
         try:
