@@ -526,6 +526,37 @@ def test_clicks_that_are_in_the_saved_file_come_back_when_the_tool_is_opened_aga
     assert again.commit().layer == objects.unique_id
 
 
+def test_objects_go_on_into_the_layer_that_was_chosen_when_the_tool_is_opened_again(new_desk):
+    desk = new_desk()
+    image = desk.open(pixels())
+    annotate(desk, (10, 10))
+    lower = desk.control.results.target
+    desk.control.results.target = None
+    annotate(desk, (40, 40))
+    assert desk.control.results.target != lower
+    desk.control.results.target = lower
+    annotate(desk, (10, 40))
+    desk.control.close()
+    again = new_desk(desk.viewer)
+    again.control.shown.use_image(image)
+    settle(again)
+    assert again.control.results.target == lower
+
+
+def test_a_click_on_an_image_that_was_renamed_comes_back_when_the_tool_is_opened_again(new_desk):
+    desk = new_desk()
+    image = desk.open(pixels())
+    annotate(desk, (10, 10))
+    image.name = "control, day 3"
+    desk.click(40, 40)
+    desk.control.close()
+    desk.control.annotator.remove_prompts()  # as the widget does
+    again = new_desk(desk.viewer)
+    again.control.shown.use_image(image)
+    settle(again)
+    assert open_points(again) == [(40, 40, True)]
+
+
 @pytest.mark.parametrize("commits", [False, True], ids=["clicks alone", "objects too"])
 def test_clicks_after_saving_take_the_place_of_those_in_the_file(new_desk, tmp_path, commits):
     path = tmp_path / "work.lightsam"

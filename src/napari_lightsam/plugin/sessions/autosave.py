@@ -84,7 +84,8 @@ class Autosave:
         """Return what is known of the work on an image."""
         if image not in self._kept:
             layer = layers.by_id(self._control.viewer, image)
-            self._kept[image] = Kept(name="" if layer is None else layer.name)
+            name = "" if layer is None else layers.ours(layer).get("first_name", layer.name)
+            self._kept[image] = Kept(name=name)
         return self._kept[image]
 
     # --- changes -------------------------------------------------------------------------------------
@@ -114,7 +115,9 @@ class Autosave:
         image = self._control.annotator.image_id if image is None else image
         if image is None or self._closed or self._quiet:
             return False
-        kept = self.of(image)
+        kept, layer = self.of(image), layers.by_id(self._control.viewer, image)
+        if layer is not None:  # for whoever closes the tool and opens it again
+            layers.note_of_image(layer)["first_name"] = kept.name
         kept.version, kept.settled = kept.version + 1, False
         self._due[image] = None
         return True

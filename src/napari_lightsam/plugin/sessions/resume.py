@@ -278,7 +278,7 @@ class Resuming:
             self._autosave.writing.take_over(kept, found.shelf)
         else:
             kept.saved = kept.version
-        if control.results.target is None and document.target is not None:
+        if document.target is not None:
             control.results.target = found.numbered[document.target]
         with self._autosave.quiet():
             self._bring(kept, document, found.numbered)
