@@ -75,6 +75,15 @@ def test_an_image_of_the_series_that_was_deleted_is_passed_over(desk, folder):
     assert saved_images(folder) == set()
 
 
+def test_an_image_that_is_damaged_is_named_and_passed_over(desk, folder, notes):
+    first, second, *_ = sorted(folder.iterdir())
+    first.write_bytes(b"no")
+    assert desk.control.series.open(folder)
+    desk.finish()
+    assert desk.control.series.current.source == second
+    assert [text for severity, text in notes if severity == "error" and str(first) in text]
+
+
 def test_a_series_is_opened_after_the_image_of_another_one_was_deleted(desk, folder, tmp_path):
     begin(desk, folder)
     desk.viewer.layers.clear()

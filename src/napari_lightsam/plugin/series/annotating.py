@@ -173,7 +173,8 @@ class Series:
                 raise FileError(f"{item.source} holds no image.")
         except Exception as error:  # readers raise of all kinds
             self._refused.add(item.source)
-            report_error(error)
+            sentence = f"{item.source} cannot be opened as an image and is passed over: {error}"
+            report_error(error if isinstance(error, LightSamError) else FileError(sentence))
             return False
         control.sessions.keep_on(image.unique_id, item.shelf)
         self._leave(image)

@@ -84,7 +84,8 @@ def note_of(labels: Labels) -> dict[str, Any]:
     return note
 
 
-_OF_ONE = ("input_key", "session_file", "first_name", "resume")  # tell one image, and are not those of its duplicate
+_OF_ONE = ("input_key", "session_file", "first_name", "resume")
+"""What tells one image, and is not of its duplicate."""
 
 
 def own_note(layer: Layer, others: Iterable[Layer]) -> None:
