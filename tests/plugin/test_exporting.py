@@ -97,3 +97,17 @@ def test_the_button_names_the_layer_and_asks_where_to(desk, cells, qtbot, monkey
     assert start == str(tmp_path / "cells")
     assert kinds[:2] == ["ImageJ ROIs, for Fiji (*.zip)", "Label image, for Fiji (*.tif)"]
     assert (tmp_path / "rois.zip").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "written"), [("x.GeoJSON", "x.GeoJSON"), ("x.ome.tif", "x.ome.tif"), ("x", "x.zip")]
+)
+def test_where_the_desktop_does_not_tell_the_chosen_kind_the_name_does(
+    desk, cells, qtbot, monkeypatch, tmp_path, given, written
+):
+    row = SessionRow(desk.control)
+    qtbot.addWidget(row)
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / given), ""))
+    row.export_button.click()
+    wait_for(desk)
+    assert (tmp_path / written).exists()

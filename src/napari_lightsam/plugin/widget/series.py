@@ -19,7 +19,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_lightsam.formats.export import FORMATS
+from napari_lightsam.errors import ConfigError
+from napari_lightsam.formats.export import FORMATS, find_format
 from napari_lightsam.plugin.exporting import USES
 from napari_lightsam.plugin.messages import report_info
 from napari_lightsam.plugin.widget.folded import FoldedSection
@@ -94,7 +95,7 @@ class SessionRow(QWidget):
             self, f"Export {labels.name}", str(exporting.suggested()), ";;".join(kinds)
         )
         if path:
-            exporting.start(Path(path), kinds[kind])
+            exporting.start(Path(path), kinds.get(kind) or _kind_of(path))  # some desktops tell none
 
     def _copy(self, text: str | None, what: str) -> None:
         clipboard = QGuiApplication.clipboard()
@@ -231,3 +232,11 @@ class SeriesSection(FoldedSection):
         self.show_combo.setVisible(not none)
         items = [(f"{'✓' if item.is_done else '·'}  {item.source.name}", item) for item in series.items]
         fill(self.show_combo, items, series.current)
+
+
+def _kind_of(path: str) -> str:
+    """Return the format that a name stands for, else the one that is asked for most."""
+    try:
+        return find_format(path).name
+    except ConfigError:
+        return next(iter(USES))
