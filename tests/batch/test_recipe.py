@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from napari_lightsam.batch.recipe import Recipe, format_recipe, parse_recipe, read_recipe, write_recipe
+from napari_lightsam.batch.run import segment_many
 from napari_lightsam.batch.settings import BatchSettings
 from napari_lightsam.engine.config import EverythingConfig
 from napari_lightsam.errors import ConfigError, FileError
@@ -93,6 +94,26 @@ def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, content: bytes | No
 
     with pytest.raises(FileError, match=r"r\.yaml"):
         read_recipe(tmp_path / "r.yaml")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: Recipe(EverythingConfig(object_size=26)),
+            "settings is a BatchSettings, .* got EverythingConfig",
+        ),
+        (lambda: BatchSettings({"object_size": 26}), "config is an EverythingConfig; got dict"),
+        (
+            lambda: next(segment_many(["a.tif"], "out", BatchSettings())),
+            "recipe is a Recipe, .* got BatchSettings",
+        ),
+    ],
+    ids=["settings of the engine", "a dictionary", "settings of a batch"],
+)
+def test_settings_of_another_kind_are_refused_with_those_that_are_wanted(make, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make()
 
 
 def test_a_recipe_says_that_brightness_comes_from_the_data_and_takes_no_other_word() -> None:

@@ -1,6 +1,8 @@
+import numpy as np
 import pytest
 
 from napari_lightsam.engine.progress import Progress, drain, relay
+from napari_lightsam.errors import ConfigError
 
 
 def counting(log):
@@ -17,6 +19,12 @@ def test_draining_returns_the_result_and_reports_every_step():
     assert drain(counting(log), seen.append) == "result"
     assert seen == [Progress("counting", i, 3) for i in range(3)]
     assert log == ["closed"]
+
+
+@pytest.mark.parametrize("given", [np.zeros((3, 3)), None, [1]], ids=["labels", "nothing", "a list"])
+def test_a_result_is_no_work_to_drain(given):
+    with pytest.raises(ConfigError, match=f"long work, .* got {type(given).__name__}. Functions such as"):
+        drain(given)
 
 
 def test_work_is_closed_when_the_listener_raises():

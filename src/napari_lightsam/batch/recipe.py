@@ -67,7 +67,7 @@ class Recipe:
     Raises
     ------
     ConfigError
-        An output is not known.
+        An output is not known, or a value is of another kind.
 
     Examples
     --------
@@ -80,6 +80,11 @@ class Recipe:
     outputs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if not isinstance(self.settings, BatchSettings):
+            raise ConfigError(
+                "settings is a BatchSettings, such as BatchSettings(EverythingConfig(object_size=26)); got "
+                f"{type(self.settings).__name__}."
+            )
         given = self.outputs
         if isinstance(given, str) or not all(isinstance(name, str) for name in given):
             raise ConfigError(f"outputs is a list of names; got {given!r}.")

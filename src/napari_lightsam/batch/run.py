@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,13 +22,12 @@ from napari_lightsam.batch.subject import Subject
 from napari_lightsam.batch.summary import RESERVED, check_record, write_summary
 from napari_lightsam.engine.progress import Progress, relay
 from napari_lightsam.engine.warned import hearing
-from napari_lightsam.errors import FileError, LightSamError
+from napari_lightsam.errors import ConfigError, FileError, LightSamError
 from napari_lightsam.formats.atomic import WriteError, check_writable
 from napari_lightsam.formats.axes import OpenChoiceError
 from napari_lightsam.formats.images import read_image, read_info
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterable, Mapping, Sequence
 
     from napari_lightsam.batch.inputs import Found
@@ -155,6 +155,11 @@ def segment_many(
 def _recipe(given: Recipe | str | os.PathLike[str] | None) -> Recipe:
     if given is None:
         return Recipe()
+    if not isinstance(given, Recipe | str | os.PathLike):
+        raise ConfigError(
+            "recipe is a Recipe, such as Recipe(BatchSettings(EverythingConfig(object_size=26))), or the "
+            f"path of one; got {type(given).__name__}."
+        )
     return given if isinstance(given, Recipe) else read_recipe(given)
 
 

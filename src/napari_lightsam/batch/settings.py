@@ -86,6 +86,8 @@ class BatchSettings:
     )
 
     def __post_init__(self) -> None:
+        if not isinstance(self.config, EverythingConfig):
+            raise ConfigError(f"config is an EverythingConfig; got {type(self.config).__name__}.")
         _check_choice("channel", self.channel, _is_channel, "a number from 0, a name, or up to three of them")
         _check_choice("z", self.z, lambda v: v == "max" or _is_count(v), "a plane number from 0, or max")
         _check_choice("time", self.time, _is_count, "a whole number from 0")

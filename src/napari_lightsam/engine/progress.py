@@ -6,6 +6,8 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
+from napari_lightsam.errors import ConfigError
+
 if TYPE_CHECKING:
     from napari_lightsam.engine.found import Found
 
@@ -76,6 +78,11 @@ def drain(work: Work[T], on_progress: Callable[[Progress], object] | None = None
     on_progress
         Called with every `Progress`, for instance to move a bar.
 
+    Raises
+    ------
+    ConfigError
+        It is no generator, but a result for instance.
+
     Examples
     --------
     >>> def count():
@@ -84,6 +91,11 @@ def drain(work: Work[T], on_progress: Callable[[Progress], object] | None = None
     >>> drain(count())
     42
     """
+    if not hasattr(work, "__next__") or not hasattr(work, "close"):
+        raise ConfigError(
+            "drain takes long work, as segment_many or segment_stack returns it; got "
+            f"{type(work).__name__}. Functions such as segment_everything return their result at once."
+        )
     try:
         while True:
             try:
