@@ -37,6 +37,7 @@ class Use(RuleBasedStateMachine):
         desk.control.results.target = self.labels.unique_id
         self.expected = self.labels.data.copy()
         self.before: list[np.ndarray] = []
+        self.undone: list[np.ndarray] = []
         self.used: set[int] = set()
 
     @rule(at=spots, negative=st.booleans())
@@ -113,17 +114,52 @@ class Use(RuleBasedStateMachine):
         self.labels.paint(at, value)
         self.step([value])
 
+    @precondition(lambda self: self.expected.any())
+    @rule(choices=st.lists(st.integers(0, 100), min_size=1, max_size=3), measured=st.booleans())
+    def select(self, choices, measured):
+        curating, present = self.desk.control.curating, np.unique(self.expected)[1:]
+        curating.use_layer(self.labels)
+        if measured:
+            curating.measure()
+            self.desk.finish(Lane.MEASURE)
+            assert curating.table.labels.tolist() == present.tolist()
+            assert curating.table.areas.sum() == np.count_nonzero(self.expected)
+        curating.select(int(present[choice % len(present)]) for choice in choices)
+
+    @precondition(lambda self: self.desk.control.curating.selected)
+    @rule(what=st.sampled_from(["merge", "delete", "fill_holes", "smooth"]))
+    def repair(self, what):
+        selected = self.desk.control.curating.selected
+        getattr(self.desk.control.curating.repairs, what)()
+        was, now = self.expected[self.expected != self.labels.data], self.labels.data
+        assert np.isin(was, [0, *selected]).all()
+        assert np.isin(now[now != self.expected], [0, *selected]).all()
+        self.step([])
+
     def step(self, ids):
         self.used |= set(ids)
         if not np.array_equal(self.expected, self.labels.data):  # napari keeps no steps that change nothing
             self.before.append(self.expected)
+            self.undone.clear()
             self.expected = self.labels.data.copy()
 
     @precondition(lambda self: self.before)
-    @rule()
-    def undo(self):
-        self.labels.undo()
+    @rule(review=st.booleans())
+    def undo(self, review):
+        (self.desk.control.curating if review and self.is_reviewed else self.labels).undo()
+        self.undone.append(self.expected)
         self.expected = self.before.pop()
+
+    @precondition(lambda self: self.undone)
+    @rule(review=st.booleans())
+    def redo(self, review):
+        (self.desk.control.curating if review and self.is_reviewed else self.labels).redo()
+        self.before.append(self.expected)
+        self.expected = self.undone.pop()
+
+    @property
+    def is_reviewed(self):
+        return self.desk.control.curating.layer is not None
 
     @invariant()
     def holds_what_was_saved_and_nothing_else(self):
@@ -132,7 +168,8 @@ class Use(RuleBasedStateMachine):
 
     def teardown(self):
         while self.before:
-            self.undo()
+            self.labels.undo()
+            self.expected = self.before.pop()
             np.testing.assert_array_equal(self.labels.data, self.expected)
         assert not self.labels.data.any()
         self.desk.control.close()
