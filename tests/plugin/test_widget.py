@@ -514,7 +514,7 @@ def test_closing_the_dock_removes_prompts_keeps_results_and_ends_the_thread(widg
     qtbot.addWidget(dock)
     widget.setParent(dock)
     widget.setParent(None)
-    assert [ours(layer).get("role") for layer in viewer.layers] == [None, "objects"]
+    assert [ours(layer).get("role") for layer in viewer.layers] == ["image", "objects"]  # what was worked on
     assert widget.controller.worker.join(5)
     viewer.add_image(np.zeros((5, 5)), name="the viewer goes on")
 
