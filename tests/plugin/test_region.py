@@ -169,6 +169,29 @@ def test_the_outline_of_the_region_is_on_every_plane_and_leaves_the_slider_alone
     )
 
 
+def outlined(viewer):
+    """Name the images whose region is outlined."""
+    found = [ours(layer)["image"] for layer in viewer.layers if ours(layer).get("role") == layers.Role.REGION]
+    return [layer.name for image in found for layer in viewer.layers if str(layer.unique_id) == image]
+
+
+def test_the_outline_is_that_of_the_chosen_image_and_goes_with_the_tool(new_desk):
+    desk = new_desk()
+    first = desk.open(np.zeros(SIZE), name="first")
+    box = desk.control.region.box
+    desk.open(np.zeros(SIZE), name="second")
+    assert outlined(desk.viewer) == ["second"]
+    desk.control.shown.use_image(first)
+    desk.finish()
+    assert (outlined(desk.viewer), desk.control.region.box) == (["first"], box)
+    desk.control.close()
+    assert outlined(desk.viewer) == []
+    again = new_desk(desk.viewer)
+    again.control.shown.use_image(first)
+    again.finish()
+    assert (outlined(desk.viewer), again.control.region.box) == (["first"], box)
+
+
 def test_an_image_that_fits_has_no_region(desk):
     desk.open(np.zeros((400, 500), np.uint8))
     assert desk.control.region.box is None

@@ -359,6 +359,7 @@ class Controller:
         self.worker.close()
         self.shown.close()
         self.results.close()
+        self.region.close()
         self.viewer.layers.events.inserted.disconnect(self._on_inserted)
         self.viewer.layers.events.removed.disconnect(self._on_removed)
         self.annotator.close()

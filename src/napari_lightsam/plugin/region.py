@@ -103,6 +103,7 @@ class WorkRegion:
         self._stop: threading.Event | None = None
         self._shown: Progress | None = None
         self._unfinished: dict[Hashable, Path | None] = {}  # of the images that were looked at
+        self._outlined: Hashable | None = None  # image whose region was shown last
 
     # --- which region --------------------------------------------------------------------------------
 
@@ -141,8 +142,14 @@ class WorkRegion:
         except NoPlane:
             return
         note = layers.ours(image).get("work_region")
-        if needs_region(image, plane) and (note is None or tuple(note["axes"]) != plane.axes):
+        if not needs_region(image, plane):
+            return
+        if note is None or tuple(note["axes"]) != plane.axes:
             self._set(image, plane, _around(visible_region(self._viewer, image, plane), plane))
+        elif (
+            self._outlined != image.unique_id
+        ):  # chosen before another image was, or in a tool that was closed
+            self._show(image, plane, tuple(note["box"]), note.get("polygons", []))
 
     def use_visible(self) -> bool:
         """Work on what the window shows, and around it where that is little; tells whether it was possible.
@@ -215,6 +222,7 @@ class WorkRegion:
         """Draw the outline of the region on the image, on a layer that nobody works on."""
         from napari.layers import Shapes
 
+        self._outlined = image.unique_id
         y0, x0, y1, x1 = (side - 0.5 for side in box)
         owner = self._annotator.owner
         former = layers.find(self._viewer, Role.REGION, owner)
@@ -252,6 +260,12 @@ class WorkRegion:
         """Take the outline away with its image: alone it would make the view as large as that was."""
         outline = layers.find(self._viewer, Role.REGION, self._annotator.owner)
         if outline is not None and layers.ours(outline)["image"] == str(gone.unique_id):
+            layers.remove(self._viewer, outline)
+
+    def close(self) -> None:
+        """Take the outline out of the viewer; the region stays noted with its image."""
+        outline = layers.find(self._viewer, Role.REGION, self._annotator.owner)
+        if outline is not None:
             layers.remove(self._viewer, outline)
 
     # --- the whole image -----------------------------------------------------------------------------
