@@ -104,7 +104,7 @@ def test_a_recipe_that_is_loaded_is_the_one_that_would_be_saved(desk, tmp_path, 
     desk.control.batch.load_recipe(tmp_path / "r.yaml")
     assert recipe_from(desk.control, overlay=desk.control.batch.folder.overlay) == wanted
     assert told
-    assert notes == []
+    assert notes == [("info", "Model and settings are as r.yaml says.")]
 
     write_recipe(tmp_path / "r.yaml", Recipe())
     desk.control.batch.load_recipe(tmp_path / "r.yaml")
@@ -122,7 +122,7 @@ def test_what_a_recipe_says_beyond_the_image_and_the_dock_is_named(desk, tmp_pat
     ((kind, text),) = notes
     assert kind == "warning"
     said = "model: no/such/model.pt; channel: DAPI; z: 9; device: cpu; outputs: roi"
-    assert text.startswith(f"r.yaml also says {said}.")
+    assert f"as r.yaml says, but for {said}: " in text
     assert desk.control.shown.settings == Settings("lightsam", 18.0)
     assert desk.viewer.dims.current_step == before
 
@@ -132,7 +132,7 @@ def test_a_recipe_needs_no_image_and_one_that_is_broken_changes_nothing(desk, tm
     desk.control.batch.load_recipe(tmp_path / "r.yaml")
     assert desk.control.shown.settings.object_size == 30
     assert desk.control.everything.choices.scope is Scope.PLANE
-    assert "also says link: True; pixel_size: [0.5, 0.5]" in notes.pop()[1]
+    assert "but for link: True; pixel_size: [0.5, 0.5]: " in notes.pop()[1]
 
     (tmp_path / "r.yaml").write_text("object_size: 20\nmode: sideways\n")
     desk.control.batch.load_recipe(tmp_path / "r.yaml")

@@ -153,11 +153,12 @@ class FolderBatch:
         self.choose(overlay=recipe.overlay)
         more = [name for name in recipe.outputs if name not in (*ALWAYS, OVERLAY)]
         left += [f"outputs: {', '.join(more)}"] if more else []
-        self._say(f"Everything that can be chosen here is set as {path.name} says.")
-        if left:
+        if not left:
+            report_info(f"Model and settings are as {path.name} says.")
+        else:
             report_warning(
-                f"{path.name} also says {'; '.join(left)}. That has no place here: the image on display "
-                "lacks it, or only `lightsam segment --recipe` knows it."
+                f"Model and settings are as {path.name} says, but for {'; '.join(left)}: the image on "
+                "display lacks that, or only `lightsam segment --recipe` knows it."
             )
 
     def show(self, outcome: FileOutcome) -> None:
