@@ -28,6 +28,7 @@ sys.path.insert(0, str(TESTS))  # real clicks and keys, and small pictures, are 
 from real_window import key, mouse, palette_of, press, pump, save_window  # noqa: E402
 
 import napari_lightsam  # noqa: E402
+from napari_lightsam.plugin.everything import preview  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,10 +72,12 @@ def everything(viewer: napari.Viewer) -> None:
     """Segment everything in one press, stop on the way, then move the slider."""
     widget = open_sample(viewer, "nuclei_fluorescence", 26)
     section = widget.everything
+    preview.SOON = 0.0  # a quick machine is done before outlines are shown
     section.button.click()
-    wait(lambda: section.row.bar.value() > 0)
+    wait(lambda: any("(running)" in layer.name for layer in viewer.layers))
     save(viewer, "running")
     wait(lambda: section.count.text() and not widget.controller.everything.is_running)
+    wait(lambda: not any("(running)" in layer.name for layer in viewer.layers))
     viewer.fit_to_view()
     save(viewer, "everything")
     found = section.count.text()
