@@ -63,9 +63,7 @@ def in_window(viewer: ViewerModel, image: Image) -> tuple[NDArray[np.float64], N
     turns = np.array([(-1, -1), (-1, 1), (1, -1), (1, 1)])
     world[:, displayed] = np.array(camera.center[-2:]) + turns * half
     corners = np.array([image.world_to_data(corner) for corner in world])
-    low, high = (
-        corners.min(axis=0) + 0.5,
-        corners.max(axis=0) + 0.5,
-    )  # the middle of a pixel is a whole number
+    corners += 0.5  # the middle of a pixel is a whole number
+    low, high = corners.min(axis=0), corners.max(axis=0)
     shown = np.isin(np.arange(image.ndim) + viewer.dims.ndim - image.ndim, displayed)
     return np.where(shown, low, -np.inf), np.where(shown, high, np.inf)
