@@ -188,7 +188,7 @@ def parse_recipe(text: str, where: str = "The recipe") -> Recipe:
 
 def format_recipe(recipe: Recipe) -> str:
     """Write a recipe as text; what is not told is as by default."""
-    values = {"model": recipe.model, "normalisation": NORMALISATION, **_changed(recipe.settings)}
+    values = {"model": recipe.model, "normalisation": NORMALISATION, **changed(recipe.settings)}
     if recipe.outputs:
         values["outputs"] = list(recipe.outputs)
     lines = ["# How to segment a batch: lightsam segment IMAGES --out FOLDER --recipe THIS_FILE", "recipe: 1"]
@@ -212,7 +212,8 @@ def write_recipe(path: str | os.PathLike[str], recipe: Recipe) -> None:
         part.write_text(format_recipe(recipe), encoding="utf-8")
 
 
-def _changed(settings: BatchSettings) -> dict[str, Any]:
+def changed(settings: BatchSettings) -> dict[str, Any]:
+    """Return, in the values of YAML and by name, what is not as by default."""
     usual, plain = BatchSettings().to_plain(), settings.to_plain()
     return {name: plain[name] for name in _SETTINGS if plain[name] != usual[name]}
 

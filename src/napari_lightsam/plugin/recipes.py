@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,12 +123,10 @@ def _take_plane(
     control: Controller, image: Image | None, plane: Plane | None, settings: BatchSettings
 ) -> list[str]:
     """Show the plane that is wanted; returns the names of settings that cannot be followed."""
-    usual = type(settings)()
-    wanted = {
-        one.name: getattr(settings, one.name)
-        for one in dataclasses.fields(settings)
-        if one.name != "config" and getattr(settings, one.name) != getattr(usual, one.name)
-    }
+    from napari_lightsam.batch.recipe import changed
+
+    own = {one.name for one in fields(settings)}
+    wanted = {name: getattr(settings, name) for name in changed(settings) if name in own}
     if image is None or plane is None:
         return list(wanted)
     at = list(plane.corner())

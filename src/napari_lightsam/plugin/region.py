@@ -146,9 +146,8 @@ class WorkRegion:
             return
         if note is None or tuple(note["axes"]) != plane.axes:
             self._set(image, plane, _around(visible_region(self._viewer, image, plane), plane))
-        elif (
-            self._outlined != image.unique_id
-        ):  # chosen before another image was, or in a tool that was closed
+        elif self._outlined != image.unique_id:
+            # chosen before another image was, or in a tool that was closed
             self._show(image, plane, tuple(note["box"]), note.get("polygons", []))
 
     def use_visible(self) -> bool:

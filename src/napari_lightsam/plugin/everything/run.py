@@ -21,7 +21,7 @@ from napari_lightsam.plugin.everything.scale import BalanceScale
 from napari_lightsam.plugin.messages import report_error, report_info, report_warning
 from napari_lightsam.plugin.scope import Scope, all_planes, chosen_region
 from napari_lightsam.plugin.viewer import layers
-from napari_lightsam.plugin.viewer.axes import AxisRole, NoPlane
+from napari_lightsam.plugin.viewer.axes import AxisRole, NoPlane, in_unit
 from napari_lightsam.plugin.worker import Lane, Worker
 
 if TYPE_CHECKING:
@@ -229,7 +229,7 @@ class Everything:
             return
         estimated = ""
         if found.object_size_estimated and found.object_size:
-            estimated = f" (size estimated: {_length(found.object_size, asked.note.get('pixel_size_um'))})"
+            estimated = f" (size estimated: {in_unit(found.object_size, asked.note.get('pixel_size_um'))})"
         seconds = time.monotonic() - run.started
         doubts = self._describe(result, written)
         if found.complete:
@@ -259,8 +259,3 @@ class Everything:
         """Take the outlines of a run out of the viewer; results stay."""
         self._clear()
         self.last.close()
-
-
-def _length(pixels: float, micrometres: float | None) -> str:
-    """Return a length as it is shown: in micrometres where the size of a pixel is known."""
-    return f"{pixels:.0f} px" if micrometres is None else f"{pixels * micrometres:.3g} µm"

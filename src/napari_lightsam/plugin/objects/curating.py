@@ -150,8 +150,9 @@ class Curating:
     def has_stack(self) -> bool:
         """Objects may go through several planes; time points that are numbered by themselves are no such."""
         labels = self.layer
-        several = labels is not None and any(n > 1 for n in level0(labels).shape[: labels.ndim - 2])
-        return several and labels is not None and not layers.ours(labels).get("numbered_apart")
+        if labels is None or layers.ours(labels).get("numbered_apart"):
+            return False
+        return any(n > 1 for n in level0(labels).shape[: labels.ndim - 2])
 
     def use_all_planes(self, wanted: bool) -> None:
         """Have table and edits be of the whole stack, or of the plane on display."""

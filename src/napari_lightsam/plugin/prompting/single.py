@@ -15,7 +15,7 @@ from napari_lightsam.plugin.objects.undoable import go
 from napari_lightsam.plugin.prompting.answer import Answer
 from napari_lightsam.plugin.scope import lie_in, outline_of
 from napari_lightsam.plugin.viewer import layers
-from napari_lightsam.plugin.viewer.axes import NoPlane
+from napari_lightsam.plugin.viewer.axes import NoPlane, in_unit
 from napari_lightsam.plugin.viewer.places import view
 from napari_lightsam.plugin.worker import Lane
 
@@ -228,9 +228,8 @@ class SingleObjects:
         if mask is None or len(answer.masks()) > 1:
             return ""
         micrometres = self._pixel_size()
-        area, across = f"{mask.area} px", f"{mask.diameter:.0f} px"
-        if micrometres is not None:
-            area, across = f"{mask.area * micrometres**2:.3g} µm²", f"{mask.diameter * micrometres:.3g} µm"
+        area = f"{mask.area} px" if micrometres is None else f"{mask.area * micrometres**2:.3g} µm²"
+        across = in_unit(mask.diameter, micrometres)
         count = len(answer.mine)
         which = f" Outline {answer.chosen[answer.active] + 1} of {count} (Q)." if count > 1 else ""
         return f"Score {min(max(mask.iou, 0), 1):.2f}, {area}, {across} across.{which}"

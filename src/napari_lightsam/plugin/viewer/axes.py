@@ -329,6 +329,17 @@ def channel_names(layer: Image, count: int) -> tuple[str, ...]:
     return tuple(name.strip() or f"channel {i}" for i, name in enumerate(names))
 
 
+def in_unit(pixels: float, micrometres: float | None) -> str:
+    """Say how long something is: in micrometres where the size of a pixel is known.
+
+    Examples
+    --------
+    >>> in_unit(25.8, None), in_unit(25.8, 0.5)
+    ('26 px', '12.9 µm')
+    """
+    return f"{pixels:.0f} px" if micrometres is None else f"{pixels * micrometres:.3g} µm"
+
+
 def pixel_size(layer: Image, axes: tuple[int, int] | None = None) -> tuple[float | None, str]:
     """Find the size of a pixel.
 
